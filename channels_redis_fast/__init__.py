@@ -1,0 +1,1 @@
+"""A fast Redis channel layer for Django Channels."""

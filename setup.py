@@ -1,0 +1,35 @@
+"""The extension modules; everything else is declared in pyproject.toml."""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MODULES = ("_names", "_hashing", "_capacity", "_envelope", "_framing", "_fanout")
+
+# Line tracing for coverage of the .pyx files; slow, never for a release.
+TRACE = os.environ.get("CHANNELS_REDIS_FAST_TRACE") == "1"
+TRACE_MACROS = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+
+extensions = [
+    Extension(
+        f"channels_redis_fast.{name}",
+        [f"src/{name}.pyx"],
+        depends=[f"src/{name}.pyx"],  # keeps the .pyx in the sdist
+        define_macros=TRACE_MACROS if TRACE else [],
+    )
+    for name in MODULES
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        force=True,  # directives are not part of Cython's staleness test
+        compiler_directives={
+            "language_level": 3,
+            "freethreading_compatible": True,
+            "autotestdict": False,
+            "linetrace": TRACE,
+        },
+    )
+)
