@@ -5,7 +5,15 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ("_names", "_hashing", "_capacity", "_envelope", "_framing", "_fanout")
+MODULES = (
+    "_names",
+    "_hashing",
+    "_capacity",
+    "_envelope",
+    "_framing",
+    "_aead",
+    "_fanout",
+)
 
 # Line tracing for coverage of the .pyx files; slow, never for a release.
 TRACE = os.environ.get("CHANNELS_REDIS_FAST_TRACE") == "1"

@@ -27,5 +27,9 @@ class UnreadableMessage(ValueError):
     """Bytes from Redis that give no message: malformed, wrong key or too old."""
 
 
+class InvalidSerializer(TypeError, AssertionError):
+    """What is registered as a serializer is no class that can be one."""
+
+
 class SerializerDoesNotExist(KeyError):
     """The requested serializer was not found."""

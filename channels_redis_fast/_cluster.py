@@ -1,0 +1,181 @@
+"""A Redis Cluster as one shard: its keys go to nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis import exceptions as errors
+from redis.crc import key_slot
+
+from ._connection import Command, PipelinedConnection, open_connection
+from ._hosts import ClusterHost, Host
+from ._link import Link
+from ._scripts import key_of
+from ._shard import Heal, Shard, is_connection_loss, unlink_keys
+
+Address = tuple[str, int]
+
+_SLOTS = 16384
+
+
+class ClusterShard(Shard):
+    """The nodes of a Cluster, each with a link of its own, and who owns which slot."""
+
+    # A migrating slot leaves a blocked reader deaf until its wait ends.
+    wait = 1.0
+
+    host: ClusterHost
+
+    def __init__(
+        self, index: int, host: ClusterHost, command_timeout: float, heal: Heal
+    ) -> None:
+        self._owners: list[Address | None] = [None] * _SLOTS
+        self._nodes: dict[Address, Link] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+        self._asked: dict[bytes, Address] = {}  # where a reader is to ask next
+        self._problem: Exception | None = None  # why the topology is not known
+        super().__init__(index, host, command_timeout, heal)
+        self._links.discard(self._main)  # there is no one server
+
+    async def unlink(self, pattern: bytes) -> None:
+        """Deletes the keys that match a glob pattern on every primary."""
+        await self._refresh()
+        for address in {owner for owner in self._owners if owner}:
+            await unlink_keys(await self._node(address).get(), pattern)
+
+    async def redirect(self, key: bytes, error: errors.RedisError) -> None:
+        """Learns where the next wait for `key` goes."""
+        if isinstance(error, errors.AskError):
+            self._asked[key] = (error.host, error.port)
+        else:
+            await self._refresh()
+
+
+    # Where a command goes
+
+    def _ready(self, command: Command) -> PipelinedConnection | None:
+        owner = self._owner(key_of(command))
+        link = self._nodes.get(owner) if owner else None
+        connection = link.connection if link else None
+        return None if connection is None or connection.paused else connection
+
+    async def _connection(self, command: Command) -> PipelinedConnection:
+        return await (await self._link_of(key_of(command))).get()
+
+    async def _link_of(self, key: bytes | str) -> Link:
+        return self._node(await self._owner_of(key))
+
+    async def _host_of(self, key: bytes) -> Host:
+        address = self._asked.get(key) or await self._owner_of(key)
+        return self.host.node(*address)
+
+    async def _owner_of(self, key: bytes | str) -> Address:
+        if self._owner(key) is None:
+            await self._refresh()
+        owner = self._owner(key)
+        if owner is None and self._problem is not None:
+            raise errors.ConnectionError(f"{self.host}: {self._problem}")
+        if owner is None:
+            text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
+            raise errors.ClusterDownError(text)
+        return owner
+
+    def _owner(self, key: bytes | str) -> Address | None:
+        return self._owners[_slot(key)]
+
+    def _node(self, address: Address) -> Link:
+        link = self._nodes.get(address)
+        if link is None:
+            host = self.host.node(*address)
+
+            async def open_() -> PipelinedConnection:
+                return await self._open(host)
+
+            async def greet(connection: PipelinedConnection) -> None:
+                await self._heal(
+                    self.index, connection, lambda key: self._owner(key) == address
+                )
+
+            link = self._nodes[address] = self._new_link(
+                open_, greet, on_down=lambda error: self._refresh_soon()
+            )
+        return link
+
+    # Retry rules
+
+    def _redirected(self, error: errors.RedisError) -> bool:
+        return isinstance(error, (errors.MovedError, errors.AskError))
+
+    async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
+        if isinstance(error, errors.AskError):
+            # This once: the slot is on its way, its other keys are where they were.
+            connection = await self._node((error.host, error.port)).get()
+            connection.call((b"ASKING",)).add_done_callback(_ignore)
+            return await connection.call(command)
+        if isinstance(error, errors.MovedError):
+            self._owners[error.slot_id] = (error.host, error.port)
+            self._refresh_soon()
+        elif is_connection_loss(error):
+            await self._refresh()
+        return await super()._call_after(error, command)
+
+    # Who owns what
+
+    async def _refresh(self) -> None:
+        self._refresh_soon()
+        if self._refreshing is not None:
+            await asyncio.wait([self._refreshing])
+
+    def _refresh_soon(self) -> None:
+        """Looks the topology up again, once for all who ask at the same time."""
+        if self._refreshing is None and not self.closed:
+            self._refreshing = self.spawn(self._look_up())
+
+    async def _look_up(self) -> None:
+        try:
+            for address in self._candidates():
+                try:
+                    self._learn(address, await self._slots(address))
+                    return
+                except (errors.RedisError, OSError) as error:
+                    self._problem = error
+        finally:
+            self._refreshing = None
+
+    def _candidates(self) -> list[Address]:
+        """Nodes to ask, those with a connection first."""
+        up = [address for address, link in self._nodes.items() if link.connection]
+        known = [owner for owner in set(self._owners) if owner]
+        return list(dict.fromkeys([*up, *known, *self.host.nodes]))
+
+    async def _slots(self, address: Address) -> list[Any]:
+        link = self._nodes.get(address)
+        if link is not None and link.connection is not None:
+            return list(await link.connection.call((b"CLUSTER", b"SLOTS")))
+        host = self.host.node(*address)
+        connection = await open_connection(host, deadline=self.command_timeout)
+        try:
+            return list(await connection.call((b"CLUSTER", b"SLOTS")))
+        finally:
+            await connection.aclose()
+
+    def _learn(self, asked: Address, ranges: list[Any]) -> None:
+        owners: list[Address | None] = [None] * _SLOTS
+        for first, last, primary, *_ in ranges:
+            # A node that doesn't know its own name means the one that was asked.
+            owner = ((primary[0] or b"").decode() or asked[0], int(primary[1]))
+            owners[first : last + 1] = [owner] * (last + 1 - first)
+        self._owners, self._problem = owners, None
+        gone = self._nodes.keys() - set(owners)
+        for address in gone:
+            self.spawn(self.close_link(self._nodes.pop(address)))
+
+
+def _slot(key: bytes | str) -> int:
+    return int(key_slot(key.encode() if isinstance(key, str) else key))
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

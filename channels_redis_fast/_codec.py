@@ -1,0 +1,151 @@
+"""A message and its channels <-> a member of a channel key."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import _envelope
+from ._mailbox import Message
+from .exceptions import InvalidMessage, UnreadableMessage
+from .serializers import MsgPackSerializer
+
+CHANNEL = "__asgi_channel__"
+
+Opened = tuple[list[str] | None, Message, bool]
+
+
+class Codec(Protocol):
+    """How messages become bytes. `key` is the Redis key that they travel through."""
+
+    def body(self, message: Message) -> Any:
+        """The part that all recipients share; raises `InvalidMessage`."""
+
+    def seal(self, body: Any, channel: str | None, key: bytes) -> bytes:
+        """A member for one channel; None: a normal channel, which needs no name."""
+
+    def seal_list(self, body: Any, channels: list[bytes], key: bytes) -> bytes:
+        """A member for some channels (UTF-8) of one process."""
+
+    def open(self, member: bytes, key: bytes) -> Opened:
+        """Channels (None: not said), the message, and whether it holds no container.
+
+        Raises `UnreadableMessage`.
+        """
+
+
+class MsgpackCodec:
+    """The compiled way, for the msgpack serialiser as it is."""
+
+    def __init__(self, serializer: MsgPackSerializer, limit: int) -> None:
+        self._next_unique = serializer.unique.next
+        self._unique_length = serializer.random_prefix_length
+        self._is_encrypted = serializer.crypter is not None
+        self._encrypt = serializer.seal
+        self._decrypt = serializer.open
+        self._limit = limit
+
+    def body(self, message: Message) -> bytes:
+        """The message as msgpack."""
+        return _checked(_envelope.pack(message), self._limit)
+
+    def seal(self, body: bytes, channel: str | None, key: bytes) -> bytes:
+        """Unique bytes, then the envelope or the token that holds it."""
+        if self._is_encrypted:
+            envelope = body
+            if channel is not None:
+                envelope = _envelope.splice(b"", body, channel)
+            return self._encrypt(envelope, key)
+        unique = self._next_unique()
+        if channel is None:
+            return unique + body
+        return _envelope.splice(unique, body, channel)
+
+    def seal_list(self, body: bytes, channels: list[bytes], key: bytes) -> bytes:
+        """As `seal`, for some channels."""
+        if self._is_encrypted:
+            return self._encrypt(_envelope.splice_list(b"", body, channels), key)
+        return _envelope.splice_list(self._next_unique(), body, channels)
+
+    def open(self, member: bytes, key: bytes) -> Opened:
+        """The reverse of both."""
+        if len(member) > self._limit:
+            raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
+        if self._is_encrypted:
+            return _envelope.unpack(self._decrypt(member, key))
+        return _envelope.unpack(member, self._unique_length)
+
+
+class SerializerCodec:
+    """The general way: other formats, registered and overridden serialisers."""
+
+    def __init__(
+        self,
+        serialize: Callable[[Message], bytes],
+        deserialize: Callable[[bytes], Message],
+        limit: int,
+    ) -> None:
+        self._serialize = serialize
+        self._deserialize = deserialize
+        self._limit = limit
+
+    def body(self, message: Message) -> Message:
+        """The message itself, checked."""
+        if not isinstance(message, dict):
+            raise InvalidMessage(f"message is not a dict: {reprlib.repr(message)}")
+        if CHANNEL in message:
+            text = f"message has the reserved key {CHANNEL!r}: {reprlib.repr(message)}"
+            raise InvalidMessage(text)
+        return message
+
+    def seal(self, body: Message, channel: str | None, key: bytes) -> bytes:
+        """What the serialiser makes of the message with its channel."""
+        if channel is not None:
+            body = {**body, CHANNEL: channel}
+        return self._serialized(body)
+
+    def seal_list(self, body: Message, channels: list[bytes], key: bytes) -> bytes:
+        """As `seal`, for some channels."""
+        names = [channel.decode() for channel in channels]
+        return self._serialized({**body, CHANNEL: names})
+
+    def open(self, member: bytes, key: bytes) -> Opened:
+        """The reverse of both."""
+        if len(member) > self._limit:
+            raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
+        try:
+            message = self._deserialize(member)
+            channels = message.pop(CHANNEL, None)
+        except UnreadableMessage:
+            raise
+        except Exception as error:  # whatever a serialiser raises for bad bytes
+            raise UnreadableMessage(f"{type(error).__name__}: {error}") from error
+        if isinstance(channels, str):
+            channels = [channels]
+        return channels, message, False
+
+    def _serialized(self, message: Message) -> bytes:
+        try:
+            member = self._serialize(message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            text = f"message can't be serialised: {error}: {reprlib.repr(message)}"
+            raise InvalidMessage(text) from error
+        return _checked(member, self._limit)
+
+
+def copier(
+    codec: Codec, member: bytes, key: bytes, message: Message, flat: bool
+) -> Callable[[], Message]:
+    """Makes a message's further copies: no receiver sees another's changes."""
+    if flat:
+        return message.copy
+    return lambda: codec.open(member, key)[1]
+
+
+def _checked(member: bytes, limit: int) -> bytes:
+    if len(member) > limit:
+        raise InvalidMessage(
+            f"message of {len(member)} bytes is over max_message_size ({limit} bytes)"
+        )
+    return member

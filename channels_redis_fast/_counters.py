@@ -1,0 +1,34 @@
+"""What the layer had to drop: counted always, logged at a limited rate."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+
+logger = logging.getLogger("channels_redis_fast")
+
+_QUIET = 10.0  # seconds between two lines of one kind
+
+
+class Counters:
+    """Counts by kind; the first of a kind is logged, then a line per 10 s at most."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._logged: dict[str, tuple[float, int]] = {}
+
+    def count(self, kind: str, detail: object, number: int = 1) -> None:
+        """Counts `number` messages of a kind; `detail` says which in the log line."""
+        self._counts[kind] += number
+        now = time.monotonic()
+        when, before = self._logged.get(kind, (-_QUIET, 0))
+        if now - when >= _QUIET:
+            total = self._counts[kind]
+            self._logged[kind] = (now, total)
+            new = total - before
+            logger.warning("%s: %d messages (%s)", kind, new, detail)
+
+    def snapshot(self) -> dict[str, int]:
+        """The counts so far, by kind."""
+        return dict(self._counts)

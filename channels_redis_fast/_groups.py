@@ -1,0 +1,139 @@
+"""The memberships of this process's channels: healed, refreshed, given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions as errors
+
+from ._connection import PipelinedConnection
+from ._operations import Operations, Request
+from ._scripts import with_text
+
+# After a failover the new primary may lack what the old one was told last (seconds).
+_RECENT = 30.0
+# Of `group_expiry`: how old a membership gets before it is made new. A refresh that
+# fails is tried again before the membership ends.
+_REFRESH_AT = 1 / 3
+
+
+class Memberships:
+    """Which of this process's channels joined which groups, and when.
+
+    What another process made for our channels is not known here, and not ours to
+    heal. Times are this process's own.
+    """
+
+    def __init__(
+        self, operations: Operations, group_expiry: float, refresh: bool
+    ) -> None:
+        self._operations = operations
+        self._group_expiry = group_expiry
+        self._refresh = refresh
+        self._lock = threading.Lock()
+        # By group, by channel: when it joined or was last refreshed.
+        self._joined: dict[str, dict[str, float]] = {}
+        self._groups: dict[str, list[str]] = {}  # by channel
+
+    def __len__(self) -> int:
+        return sum(map(len, self._joined.values()))
+
+    def add(self, group: str, channel: str) -> None:
+        """Notes that a channel joins a group now."""
+        with self._lock:
+            members = self._joined.setdefault(group, {})
+            if channel not in members:
+                self._groups.setdefault(channel, []).append(group)
+            members[channel] = time.monotonic()
+
+    def discard(self, group: str, channel: str) -> None:
+        """Forgets that a channel joined a group, if it did."""
+        with self._lock:
+            if channel in self._joined.get(group, ()):
+                self._forget(group, channel)
+                self._groups[channel].remove(group)
+                if not self._groups[channel]:
+                    del self._groups[channel]
+
+    def end(self, channel: str) -> list[Request]:
+        """Forgets a channel that ended; the commands that take it out of its groups."""
+        with self._lock:
+            groups = self._groups.pop(channel, [])
+            for group in groups:
+                self._forget(group, channel)
+        return [self._operations.leave(group, channel) for group in groups]
+
+    def clear(self) -> None:
+        """Forgets all."""
+        with self._lock:
+            self._joined.clear()
+            self._groups.clear()
+
+    async def heal(
+        self,
+        index: int,
+        connection: PipelinedConnection,
+        owns: Callable[[bytes | str], bool],
+    ) -> None:
+        """Joins again what a server lost, before others use the connection.
+
+        All gone: the server lost its data, everything is joined again. Some there:
+        only what is recent, which a failover may have lost; what is older was
+        discarded or flushed by somebody, and is not resurrected.
+        """
+        operations = self._operations
+        ours = [
+            (group, channel)
+            for group, channel in self._snapshot()
+            if operations.shard_of(group) == index and owns(operations.group_key(group))
+        ]
+        asked = [connection.call(operations.ask(g, c)) for g, c in ours]
+        there = [await reply is not None for reply in asked]
+        oldest = time.monotonic() - (_RECENT if any(there) else self._too_old())
+        with self._lock:  # some may have been discarded meanwhile
+            gone: dict[str, list[str]] = {}
+            for (group, channel), is_there in zip(ours, there, strict=True):
+                since = self._joined.get(group, {}).get(channel)
+                if not is_there and since is not None and since >= oldest:
+                    gone.setdefault(group, []).append(channel)
+            # Written before anybody can discard them: the order on the wire holds.
+            rejoined = [
+                connection.call(with_text(operations.rejoin(group, channels)))
+                for group, channels in gone.items()
+            ]
+        for reply in rejoined:
+            await reply
+
+    def due(self) -> list[Request]:
+        """The commands that refresh what gets old; noted as refreshed."""
+        if not self._refresh:
+            return []
+        now = time.monotonic()
+        limit = now - _REFRESH_AT * self._group_expiry
+        requests = []
+        with self._lock:
+            for group, members in self._joined.items():
+                old = [channel for channel, since in members.items() if since < limit]
+                if old:
+                    members.update(dict.fromkeys(old, now))
+                    requests.append(self._operations.refresh(group, old))
+        return requests
+
+    def _too_old(self) -> float:
+        """How old (seconds) a membership may be to be joined again."""
+        return float("inf") if self._refresh else self._group_expiry
+
+    def _snapshot(self) -> list[tuple[str, str]]:
+        with self._lock:
+            return [(g, c) for g, members in self._joined.items() for c in members]
+
+    def _forget(self, group: str, channel: str) -> None:
+        members = self._joined[group]
+        del members[channel]
+        if not members:
+            del self._joined[group]
+
+

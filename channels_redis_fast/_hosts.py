@@ -1,0 +1,217 @@
+"""CONFIG["hosts"] -> the ways to connect: one server, Sentinel, or a Cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from .exceptions import InvalidSetting
+
+DEFAULT_HOSTS = ("redis://localhost:6379",)
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*@")
+
+# A Sentinel that is down must not use up the time to ask the others.
+_SENTINEL_TIMEOUT = 1.0
+
+
+class Host:
+    """One entry of `hosts`: how to reach it, without a connection to it."""
+
+    def __init__(self, settings: Mapping[str, Any], connect_timeout: float) -> None:
+        self.settings = dict(settings)
+        self.connect_timeout = float(
+            self.settings.get("socket_connect_timeout") or connect_timeout
+        )
+
+    def make_connection(self) -> Any:
+        """A new redis-py connection to it, not yet connected."""
+        return self._connections().make_connection()
+
+    async def release(self, connection: Any) -> None:
+        """Closes what finding the server left open beside the connection."""
+
+    def client(self) -> aioredis.Redis:
+        """A redis-py client of its own, for applications that want one."""
+        return aioredis.Redis.from_pool(self.pool(self.settings))
+
+    def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
+        """A redis-py pool for it; raises what redis-py raises for bad arguments."""
+        settings = dict(settings)
+        address = settings.pop("address", None)
+        if address is not None:
+            return aioredis.ConnectionPool.from_url(address, **settings)
+        if "path" in settings:
+            settings.setdefault(
+                "connection_class", aioredis.UnixDomainSocketConnection
+            )
+        elif settings.pop("ssl", False):
+            settings.setdefault("connection_class", aioredis.SSLConnection)
+        return aioredis.ConnectionPool(**settings)
+
+    def __str__(self) -> str:
+        return describe(self.settings)
+
+    def _connections(self) -> aioredis.ConnectionPool:
+        return self.pool({**self.settings, **_OURS})
+
+
+class SentinelHost(Host):
+    """A primary that Sentinels know by name."""
+
+    def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
+        """A redis-py pool that asks the Sentinels for the primary."""
+        settings = dict(settings)
+        name = settings.pop("master_name")
+        addresses = [tuple(address) for address in settings.pop("sentinels")]
+        for_sentinels = {
+            "socket_timeout": _SENTINEL_TIMEOUT,
+            "socket_connect_timeout": _SENTINEL_TIMEOUT,
+            **_OURS,
+            **(settings.pop("sentinel_kwargs", None) or {}),
+        }
+        sentinel = Sentinel(addresses, sentinel_kwargs=for_sentinels)
+        return SentinelConnectionPool(name, sentinel, **settings)
+
+    def make_connection(self) -> Any:
+        """A new connection; what it was found with is closed by `release`."""
+        pool = self._connections()
+        connection = pool.make_connection()
+        # redis-py's connection knows its pool by a weak proxy only.
+        connection._channels_redis_fast_pool = pool
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """Closes the connections to the Sentinels."""
+        pool = connection.__dict__.pop("_channels_redis_fast_pool", None)
+        for client in pool.sentinel_manager.sentinels if pool else ():
+            await client.connection_pool.disconnect()
+
+
+class ClusterHost(Host):
+    """A Redis Cluster, known by some of its nodes."""
+
+    @property
+    def nodes(self) -> list[tuple[str, int]]:
+        """The nodes that the settings name."""
+        return [(host, int(port)) for host, port in self.settings["cluster"]]
+
+    def node(self, host: str, port: int) -> Host:
+        """One node of it, with the credentials and options of all."""
+        settings = {k: v for k, v in self.settings.items() if k != "cluster"}
+        return Host({**settings, "host": host, "port": port}, self.connect_timeout)
+
+    def client(self) -> Any:
+        """A redis-py client of its own, for applications that want one."""
+        settings = {k: v for k, v in self.settings.items() if k != "cluster"}
+        nodes = [aioredis.cluster.ClusterNode(*node) for node in self.nodes]
+        return aioredis.RedisCluster(startup_nodes=nodes, **settings)
+
+
+# Ours for the connections that we take over: the old protocol, whose pushes the
+# pipeline knows, and no retries below our own back-off.
+_OURS: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+
+
+def decode_hosts(hosts: Any, connect_timeout: float) -> list[Host]:
+    """The entries of `hosts`, checked; raises `InvalidSetting` naming a bad one."""
+    if not hosts:
+        hosts = DEFAULT_HOSTS
+    if isinstance(hosts, (str, bytes, Mapping)) or not isinstance(hosts, Sequence):
+        raise InvalidSetting(
+            "hosts must be a list of Redis hosts, even if there is only one, "
+            f"not {_mask(hosts)}"
+        )
+    return [_decode(entry, connect_timeout) for entry in hosts]
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """A host in words that may be logged: no password, no user."""
+    if "address" in settings:
+        return re.sub(r"//[^/@]*@", "//", str(settings["address"])).split("?")[0]
+    if "cluster" in settings:
+        nodes = ", ".join(f"{host}:{port}" for host, port in settings["cluster"])
+        return f"cluster {nodes}"
+    if "master_name" in settings:
+        return f"sentinel master {settings['master_name']}"
+    if "path" in settings:
+        return f"unix://{settings['path']}"
+    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+
+
+def _decode(entry: Any, connect_timeout: float) -> Host:
+    settings = _settings(entry)
+    kind = _kind(entry, settings)
+    host = kind(settings, connect_timeout)
+    try:
+        # redis-py checks URLs and argument names only when it uses them.
+        if isinstance(host, ClusterHost):
+            for node in host.nodes:
+                host.node(*node).make_connection()
+        else:
+            host.make_connection()
+    except Exception as error:
+        raise InvalidSetting(f"bad host {_mask(entry)}: {error}") from error
+    return host
+
+
+def _settings(entry: Any) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"address": entry}
+    if isinstance(entry, (tuple, list)) and len(entry) == 2:
+        return {"host": entry[0], "port": entry[1]}
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    raise InvalidSetting(
+        "a host is a URI, a (host, port) pair or a dict of connection arguments, "
+        f"not {_mask(entry)}"
+    )
+
+
+def _kind(entry: Any, settings: dict[str, Any]) -> type[Host]:
+    if "cluster" in settings:
+        _check_addresses(entry, settings["cluster"], "cluster")
+        return ClusterHost
+    if "sentinels" in settings or "master_name" in settings:
+        if not ("sentinels" in settings and "master_name" in settings):
+            text = "sentinels and master_name go together"
+            raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
+        _check_addresses(entry, settings["sentinels"], "sentinels")
+        return SentinelHost
+    if "address" not in settings and "path" not in settings:
+        _check_address(entry, (settings.get("host", "localhost"), settings.get("port")))
+    return Host
+
+
+def _check_addresses(entry: Any, addresses: Any, name: str) -> None:
+    if not isinstance(addresses, Sequence) or isinstance(addresses, (str, bytes)):
+        raise InvalidSetting(f"bad host {_mask(entry)}: {name} must be a list")
+    if not addresses:
+        raise InvalidSetting(f"bad host {_mask(entry)}: {name} is empty")
+    for address in addresses:
+        _check_address(entry, address)
+
+
+def _check_address(entry: Any, address: Any) -> None:
+    if not isinstance(address, Sequence) or len(address) != 2:
+        text = f"{address!r} is not a (host, port) pair"
+        raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
+    host, port = address
+    if not isinstance(host, str) or not host:
+        raise InvalidSetting(f"bad host {_mask(entry)}: no host name: {host!r}")
+    valid = port is None or (str(port).isdecimal() and 0 < int(port) < 65536)
+    if not valid:
+        raise InvalidSetting(f"bad host {_mask(entry)}: no port number: {port!r}")
+
+
+def _mask(entry: Any) -> str:
+    """The entry for an error message, without its passwords."""
+    if isinstance(entry, Mapping):
+        hidden = {k: "***" if "password" in str(k) else v for k, v in entry.items()}
+        return _PASSWORD.sub(r"\1***@", repr(hidden))
+    return _PASSWORD.sub(r"\1***@", repr(entry))

@@ -1,0 +1,162 @@
+"""What both layers do alike: names, settings, serialisers, the methods for subclasses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from channels.layers import BaseChannelLayer
+
+from . import _names
+from ._codec import Codec, MsgpackCodec, SerializerCodec
+from ._counters import Counters
+from ._hashing import shard_of
+from ._hosts import decode_hosts
+from ._settings import (
+    capacity_table,
+    check_count,
+    check_keys,
+    check_prefix,
+    check_seconds,
+)
+from .exceptions import InvalidName
+from .serializers import MsgPackSerializer, registry
+
+_STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
+
+
+class Layer(BaseChannelLayer):  # type: ignore[misc]
+    """Names, capacities and serialisation, with the hooks that subclasses override."""
+
+    extensions = ["groups", "flush"]
+
+    def __init__(
+        self,
+        *,
+        hosts: Any,
+        prefix: str,
+        expiry: float,
+        group_expiry: float,
+        capacity: int,
+        channel_capacity: Any,
+        symmetric_encryption_keys: Any,
+        random_prefix_length: int,
+        serializer_format: str,
+        command_timeout: float,
+        max_message_size: int,
+    ) -> None:
+        self.prefix = check_prefix(prefix)
+        check_seconds("expiry", expiry)
+        check_seconds("group_expiry", group_expiry)
+        self.expiry, self.group_expiry = expiry, group_expiry
+        self.command_timeout = check_seconds("command_timeout", command_timeout)
+        self.max_message_size = check_count("max_message_size", max_message_size, 1)
+        check_count("random_prefix_length", random_prefix_length)
+        check_keys(symmetric_encryption_keys)
+        self._capacities = capacity_table(capacity, channel_capacity)
+        self.capacity = capacity
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self._hosts = decode_hosts(hosts, self.command_timeout)
+        self.hosts = [dict(host.settings) for host in self._hosts]
+        self.ring_size = len(self._hosts)
+        self._counters = Counters()
+        self._serializer = registry.get_serializer(
+            serializer_format,
+            random_prefix_length=random_prefix_length,
+            expiry=expiry,
+            symmetric_encryption_keys=symmetric_encryption_keys,
+        )
+        self._codec = self._make_codec()
+        self._names_are_standard = all(
+            getattr(type(self), name) is getattr(BaseChannelLayer, name)
+            for name in _STANDARD
+        )
+        self._names_are_fast = self._names_are_standard and not self._is_overridden(
+            "require_valid_channel_name"
+        )
+
+    def __str__(self) -> str:
+        hosts = ", ".join(map(str, self._hosts))
+        return f"{type(self).__name__}(hosts=[{hosts}])"
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How many messages were dropped, by reason, since the layer was made."""
+        return self._counters.snapshot()
+
+    # Hooks for subclasses
+
+    def serialize(self, message: dict[str, Any]) -> bytes:
+        """The message as bytes; may be overridden together with `deserialize`."""
+        return self._serializer.serialize(message)
+
+    def deserialize(self, message: bytes) -> dict[str, Any]:
+        """The message that `serialize` made bytes of."""
+        return self._serializer.deserialize(message)
+
+    def consistent_hash(self, value: str | bytes) -> int:
+        """The index of the shard for a name."""
+        return shard_of(value, self.ring_size)
+
+    def get_capacity(self, channel: str) -> int:
+        """A channel's capacity (messages): the first rule that matches."""
+        return self._capacities.lookup(channel)
+
+    def require_valid_channel_name(self, name: Any, receive: bool = False) -> bool:
+        """True for a valid channel name; raises `TypeError` for others.
+
+        With `receive`, a process-local name must end at its `!`.
+        """
+        if self._names_are_standard:
+            _names.non_local_name(name)
+        elif not self._matches(self.channel_name_regex, name):
+            raise self._invalid("Channel", name)
+        if receive and "!" in name and not name.endswith("!"):
+            raise InvalidName(
+                f"Specific channel names in receive() must end at the !, not {name!r}"
+            )
+        return True
+
+    def require_valid_group_name(self, name: Any) -> bool:
+        """True for a valid group name; raises `TypeError` for others."""
+        if self._names_are_standard:
+            _names.check_group(name)
+        elif not self._matches(self.group_name_regex, name):
+            raise self._invalid("Group", name)
+        return True
+
+    # For the layers
+
+    def _is_overridden(self, *methods: str) -> bool:
+        cls = type(self)
+        return any(getattr(cls, name) is not getattr(Layer, name) for name in methods)
+
+    def _non_local(self, channel: Any) -> str:
+        """Checks a channel name; its non-local part (itself for a normal channel)."""
+        if self._names_are_fast:
+            return _names.non_local_name(channel)
+        self.require_valid_channel_name(channel)
+        return _names.split_local(channel)
+
+    def _capacity_of(self) -> Callable[[str], int]:
+        overridden = self._is_overridden("get_capacity")
+        return self.get_capacity if overridden else self._capacities.lookup
+
+    def _make_codec(self) -> Codec:
+        plain = type(self._serializer) is MsgPackSerializer
+        if plain and not self._is_overridden("serialize", "deserialize"):
+            return MsgpackCodec(self._serializer, self.max_message_size)
+        return SerializerCodec(self.serialize, self.deserialize, self.max_message_size)
+
+    def _matches(self, regex: re.Pattern[str], name: Any) -> bool:
+        # fullmatch: a pattern that ends in `$` lets a trailing newline through.
+        return (
+            isinstance(name, str)
+            and len(name) < self.MAX_NAME_LENGTH
+            and regex.fullmatch(name) is not None
+        )
+
+    def _invalid(self, kind: str, name: Any) -> InvalidName:
+        text = self.invalid_name_error.format(kind)
+        return InvalidName(f"{text}, not {name!r:.200}")

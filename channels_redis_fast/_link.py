@@ -1,0 +1,180 @@
+"""A connection that comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from redis import exceptions as errors
+
+from ._connection import PipelinedConnection
+
+Open = Callable[[], Awaitable[PipelinedConnection]]
+Greet = Callable[[PipelinedConnection], Awaitable[None]]
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
+_PATIENCE = 30.0
+_LATER_PAUSE = 2.0
+
+
+def pause_after(failures: int, seconds: float) -> float:
+    """How long to wait (seconds) after so many failures in so many seconds.
+
+    At once, then 50 ms doubling to 500 ms for the first 30 s, 2 s later; with a
+    jitter of 0.5 to 1, so that a fleet doesn't come back in step.
+    """
+    if failures == 0:
+        return 0.0
+    pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
+    if seconds > _PATIENCE:
+        pause = _LATER_PAUSE
+    return pause * random.uniform(0.5, 1.0)
+
+
+class Link:
+    """Opens a connection on demand and again whenever it is lost.
+
+    `greet` runs on every new connection before any caller gets it. `on_ready` is
+    called when a connection is there, `on_down` for each loss or failed attempt. An
+    `eager` link tries again by itself even if it was never connected; any link does
+    once it was.
+    """
+
+    def __init__(
+        self,
+        open_: Open,
+        *,
+        greet: Greet | None = None,
+        on_ready: Callable[[], None] | None = None,
+        on_down: Callable[[Exception], None] | None = None,
+        eager: bool = False,
+    ) -> None:
+        self.connection: PipelinedConnection | None = None
+        self.was_up = False
+        self._open = open_
+        self._greet = greet
+        self._on_ready = on_ready
+        self._on_down = on_down
+        self._eager = eager
+        self._loop = asyncio.get_running_loop()
+        self._attempt: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
+        self._failures = 0
+        self._down_since = 0.0
+        self._not_before = 0.0
+        self._closed = False
+
+    async def get(self) -> PipelinedConnection:
+        """The connection, when it takes more.
+
+        Waits for the attempt in progress; raises its error when it fails, and the
+        last one at once during back-off, so that callers never pile up.
+        """
+        if self.connection is None:
+            if self._attempt is None and self._loop.time() < self._not_before:
+                raise self._refusal()
+            self.begin()
+            if self._attempt is not None:
+                await asyncio.wait([self._attempt])
+        connection = self.connection
+        if connection is None:
+            raise self._refusal()
+        if connection.paused:
+            await connection.drained()
+        return connection
+
+    def begin(self) -> None:
+        """Starts an attempt unless one is under way or there is no need."""
+        if self.connection is None and self._attempt is None and not self._closed:
+            self._cancel_timer()
+            self._attempt = self._loop.create_task(self._connect())
+
+    def drop(self, error: Exception) -> None:
+        """Gives the connection up (its server is no primary any more); tries again."""
+        if self.connection is not None:
+            self.connection.abort(error)
+
+    async def aclose(self) -> None:
+        """Closes for good; attempts end, the socket is closed."""
+        self._closed = True
+        self._cancel_timer()
+        attempt, connection = self._attempt, self.connection
+        if attempt is not None:
+            attempt.cancel()
+            await asyncio.wait([attempt])
+            connection = connection or self.connection
+        self.connection = None
+        if connection is not None:
+            await connection.aclose()
+
+    def file_descriptors(self) -> list[int]:
+        """The descriptors of its sockets."""
+        return [self.connection.fileno()] if self.connection is not None else []
+
+    async def _connect(self) -> None:
+        try:
+            connection = await self._open()
+            try:
+                if self._greet is not None:
+                    await self._greet(connection)
+                if connection.error is not None:
+                    raise connection.error
+            except BaseException:
+                connection.abort()
+                raise
+        except Exception as error:
+            self._attempt = None
+            self._down(error)
+        except BaseException as error:
+            self._attempt = None
+            self._error = errors.ConnectionError("connecting was cancelled")
+            raise error
+        else:
+            self._attempt = None
+            self._up(connection)
+
+    def _up(self, connection: PipelinedConnection) -> None:
+        self.connection, self.was_up = connection, True
+        self._failures, self._error = 0, None
+        connection.on_lost = self._lost
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def _lost(self, connection: PipelinedConnection) -> None:
+        self.connection = None
+        self._down(connection.error or errors.ConnectionError("connection lost"))
+
+    def _down(self, error: Exception) -> None:
+        now = self._loop.time()
+        if self._error is None:
+            self._down_since = now
+        was_lost = self._error is None and self.was_up
+        self._error = error
+        pause = 0.0 if was_lost else pause_after(self._failures + 1, self._since(now))
+        self._failures += 0 if was_lost else 1
+        self._not_before = now + pause
+        if self._closed:
+            return
+        if self._eager or self.was_up:
+            self._cancel_timer()
+            self._timer = self._loop.call_later(pause, self.begin)
+        if self._on_down is not None:
+            self._on_down(error)
+
+    def _since(self, now: float) -> float:
+        return now - self._down_since
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refusal(self) -> Exception:
+        # A new instance for each caller: a raised exception collects a traceback.
+        error = self._error
+        if isinstance(error, errors.RedisError):
+            return type(error)(*error.args)
+        return errors.ConnectionError(str(error or "this connection is closed"))

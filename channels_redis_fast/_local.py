@@ -1,0 +1,160 @@
+"""One layer in one event loop: its shards, its receivers, its clock."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from ._cluster import ClusterShard
+from ._codec import Codec
+from ._connection import Command
+from ._counters import Counters
+from ._groups import Memberships
+from ._hosts import ClusterHost, Host
+from ._mailbox import Inbox, Mailboxes, Message
+from ._operations import Operations, Request
+from ._receiver import ChannelReceiver, InboxReceiver
+from ._shard import Shard
+
+_LONGEST_TICK = 1.0  # seconds
+
+
+class LocalLayer:
+    """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
+
+    def __init__(
+        self,
+        *,
+        hosts: list[Host],
+        operations: Operations,
+        mailboxes: Mailboxes,
+        memberships: Memberships,
+        counters: Counters,
+        expiry: float,
+        group_expiry: float,
+        command_timeout: float,
+        hand_over: Callable[[Inbox], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._operations = operations
+        self._mailboxes = mailboxes
+        self._memberships = memberships
+        self._counters = counters
+        self._expiry = expiry
+        self._hand_over = hand_over
+        self._channels: dict[str, ChannelReceiver] = {}
+        self._inboxes: dict[Inbox, InboxReceiver] = {}
+        self.shards: list[Shard] = [
+            (ClusterShard if isinstance(host, ClusterHost) else Shard)(
+                index, host, command_timeout, memberships.heal
+            )
+            for index, host in enumerate(hosts)
+        ]
+        self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
+        self._refresh_every = group_expiry / 8
+        self._refresh_at = self.loop.time() + self._refresh_every
+        self._timer = self.loop.call_later(self._tick_every, self._tick)
+        self._closed = False
+
+    # Commands
+
+    async def run_all(
+        self, requests: list[Request], *, repeat: bool = False
+    ) -> list[Any]:
+        """The replies, in order, to requests written together; errors as values."""
+        if len(requests) == 1:
+            (index, command), = requests
+            return await self.shards[index].run_all([command], repeat=repeat)
+        by_shard: dict[int, list[int]] = {}
+        for position, (index, _) in enumerate(requests):
+            by_shard.setdefault(index, []).append(position)
+        replies: list[Any] = [None] * len(requests)
+
+        async def run(index: int, positions: list[int]) -> None:
+            commands: list[Command] = [requests[p][1] for p in positions]
+            outcomes = await self.shards[index].run_all(commands, repeat=repeat)
+            for position, outcome in zip(positions, outcomes, strict=True):
+                replies[position] = outcome
+
+        await asyncio.gather(*itertools.starmap(run, by_shard.items()))
+        return replies
+
+    # Receiving
+
+    async def receive(self, channel: str, codec: Codec) -> Message:
+        """The next message of a normal channel."""
+        receiver = self._channels.get(channel)
+        if receiver is None:
+            receiver = self._channels[channel] = ChannelReceiver(
+                channel,
+                self._operations.channel_key(channel),
+                self.shards,
+                codec,
+                self._counters,
+                self._expiry,
+            )
+        return await receiver.receive()
+
+    def feed(self, inbox: Inbox) -> InboxReceiver:
+        """Begins to read for an inbox here."""
+        receiver = InboxReceiver(
+            inbox,
+            self.shards[self._operations.shard_of(inbox.name)],
+            self._operations.channel_key(inbox.name),
+            self._mailboxes,
+            self._operations.codec,
+            self._counters,
+        )
+        self._inboxes[inbox] = receiver
+        return receiver
+
+    # The end
+
+    async def aclose(self) -> None:
+        """Settles all readers, then closes all connections."""
+        self._closed = True
+        self._timer.cancel()
+        channels, self._channels = self._channels, {}
+        await asyncio.gather(*(channel.aclose() for channel in channels.values()))
+        await asyncio.gather(*(self._release(inbox) for inbox in list(self._inboxes)))
+        await asyncio.gather(*(shard.aclose() for shard in self.shards))
+
+    def file_descriptors(self) -> list[int]:
+        """The descriptors of the sockets of all shards."""
+        return [fd for shard in self.shards for fd in shard.file_descriptors()]
+
+    async def _release(self, inbox: Inbox) -> None:
+        """Stops feeding an inbox; who waits on it elsewhere takes over."""
+        receiver = self._inboxes.pop(inbox)
+        await receiver.aclose()
+        self._mailboxes.unfeed(inbox)
+        self._hand_over(inbox)
+
+    # Housekeeping
+
+    def _tick(self) -> None:
+        self._timer = self.loop.call_later(self._tick_every, self._tick)
+        for inbox in self._mailboxes.sweep():
+            if inbox in self._inboxes:
+                self._spawn(self._release(inbox))
+        self._close_idle_channels()
+        if self.loop.time() >= self._refresh_at:
+            self._refresh_at = self.loop.time() + self._refresh_every
+            self.tell(self._memberships.due())
+
+    def tell(self, requests: list[Request]) -> None:
+        """Runs requests that nobody waits for; a failure means that they expire."""
+        if requests and not self._closed:
+            self._spawn(self.run_all(requests, repeat=True))
+
+    def _close_idle_channels(self) -> None:
+        oldest = self.loop.time() - self._expiry
+        for name, receiver in list(self._channels.items()):
+            if receiver.is_idle and receiver.idle_since < oldest:
+                del self._channels[name]
+                self._spawn(receiver.aclose())
+
+    def _spawn(self, work: Any) -> None:
+        self.shards[0].spawn(work)

@@ -1,0 +1,122 @@
+"""What belongs to one event loop, how it ends with its loop, and what a fork leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import types
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Local(Protocol):
+    """Something that lives in one event loop."""
+
+    async def aclose(self) -> None:
+        """Ends it; called in its loop."""
+
+    def file_descriptors(self) -> list[int]:
+        """The descriptors of its sockets."""
+
+
+T = TypeVar("T", bound=Local)
+
+
+class Loops(Generic[T]):
+    """Makes one `T` for each event loop that asks, and ends it when the loop ends."""
+
+    def __init__(self, make: Callable[[], T], on_fork: Callable[[], None]) -> None:
+        self._make = make
+        self._on_fork = on_fork
+        self._locals: dict[asyncio.AbstractEventLoop, T] = {}
+        self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        _all_loops.add(self)
+
+    def here(self) -> T:
+        """The running loop's."""
+        loop = asyncio.get_running_loop()
+        local = self._locals.get(loop)
+        return local if local is not None else self._begin(loop)
+
+    def all(self) -> list[T]:
+        """Those of all loops."""
+        return list(self._locals.values())
+
+    async def close_here(self) -> None:
+        """Ends the running loop's, if there is one; the next call makes a new one."""
+        guard = self._guards.get(asyncio.get_running_loop())
+        if guard is not None:
+            await guard.aclose()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> T:
+        self._forget_closed()
+        local = self._locals[loop] = self._make()
+        guard = self._guards[loop] = self._guard(loop, local)
+        # asyncio.run and asgiref close the generators that began in their loop.
+        # This one only waits to be closed.
+        try:
+            guard.__anext__().send(None)
+        except StopIteration:
+            pass
+        _close_with(loop, guard)
+        return local
+
+    async def _guard(
+        self, loop: asyncio.AbstractEventLoop, local: T
+    ) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._locals.pop(loop, None)
+            self._guards.pop(loop, None)
+            await local.aclose()
+
+    def _forget_closed(self) -> None:
+        for loop in [loop for loop in self._locals if loop.is_closed()]:
+            self._locals.pop(loop)
+            self._guards.pop(loop)
+
+    def _forked(self, null: int) -> None:
+        """Lets go of the parent's sockets without a word to them or their loops."""
+        for local in self._locals.values():
+            for descriptor in local.file_descriptors():
+                # Closing it would take it out of the parent's epoll.
+                if descriptor >= 0:
+                    os.dup2(null, descriptor, inheritable=False)
+        # Their finalisers would close transports and touch the parent's loops.
+        _graveyard.append((self._locals, self._guards))
+        self._locals, self._guards = {}, {}
+        self._on_fork()
+
+
+_all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()
+_graveyard: list[Any] = []
+
+
+def _close_with(
+    loop: asyncio.AbstractEventLoop, guard: AsyncGenerator[None, None]
+) -> None:
+    """For loops that nobody shuts down: `loop.close` ends the guard first."""
+    original = loop.close
+
+    def close(self: asyncio.AbstractEventLoop) -> None:
+        self.close = original  # type: ignore[method-assign]
+        if not self.is_running() and not self.is_closed():
+            self.run_until_complete(guard.aclose())
+        self.close()
+
+    loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
+
+
+def _after_fork() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for loops in list(_all_loops):
+            loops._forked(null)
+    finally:
+        os.close(null)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+    os.register_at_fork(after_in_child=_after_fork)

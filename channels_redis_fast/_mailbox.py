@@ -1,0 +1,375 @@
+"""The local queues: bounded, as long-lived as their channels, safe across loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ._counters import Counters
+
+Message = dict[str, Any]
+Waiter = asyncio.Future[None]
+
+
+class ChannelName(str):
+    """A name that `new_channel` returned; its channel lives while this object does."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Handle(weakref.ref[ChannelName]):
+    """Knows which mailbox the name that went belonged to."""
+
+    __slots__ = ("box",)
+    box: Mailbox
+
+
+class Inbox:
+    """The mailboxes that one stream of messages feeds: those of a process key."""
+
+    __slots__ = ("boxes", "capacity", "filled", "name", "reader", "stalled", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.boxes = 0
+        self.capacity = 1
+        self.filled: set[Mailbox] = set()
+        self.waiting = 0  # receivers that no message is promised to
+        self.reader: Any = None  # who feeds it, while somebody does
+        self.stalled = False  # the feeder stopped for want of room
+
+    def room(self) -> int:
+        """How many messages may come now (messages); 0 when they should wait in Redis.
+
+        While somebody waits, messages keep coming whatever the state of neighbours
+        that don't read: theirs drop. Otherwise all must fit.
+        """
+        room = self.capacity
+        for box in self.filled:
+            free = box.capacity - len(box.messages or ())
+            if free > 0:
+                room = min(room, free)
+            elif not self.waiting:
+                return 0
+        return room
+
+
+class Mailbox:
+    """What waits for one channel, and who waits on it.
+
+    The first `promised` waiters were woken for a message each, which stays in the
+    mailbox until they take it: a cancelled waiter can't lose it.
+    """
+
+    __slots__ = (
+        "capacity",
+        "handle",
+        "inbox",
+        "messages",
+        "name",
+        "promised",
+        "waiters",
+    )
+
+    def __init__(self, name: str, capacity: int, inbox: Inbox) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.inbox = inbox
+        self.handle: _Handle | None = None
+        self.messages: deque[tuple[float, Message]] | None = None
+        self.waiters: list[Waiter] | None = None
+        self.promised = 0
+
+    def is_alive(self) -> bool:
+        """Whether somebody waits on it or holds its name."""
+        return bool(self.waiters) or (
+            self.handle is not None and self.handle() is not None
+        )
+
+
+class Mailboxes:
+    """The channels of this process. Messages not read for `expiry` seconds go.
+
+    `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
+    inbox. `on_wait` is called when somebody begins to wait on an inbox and when a
+    stalled one has room, `on_end` with a channel's name after the channel ended. All
+    methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        expiry: float,
+        capacity_of: Callable[[str], int],
+        inbox_of: Callable[[str], str],
+        counters: Counters,
+        on_wait: Callable[[Inbox], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._expiry = expiry
+        self._capacity_of = capacity_of
+        self._inbox_of = inbox_of
+        self._counters = counters
+        self._on_wait = on_wait
+        self._on_end = on_end
+        # Reentrant: a log handler may call the layer from within.
+        self._lock = threading.RLock()
+        self._boxes: dict[str, Mailbox] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        # Boxes that nothing keeps alive, with the time of their end, oldest first.
+        self._ending: dict[Mailbox, float] = {}
+        # Filled by weakref callbacks, which may run anywhere, so without the lock.
+        self._released: deque[Mailbox] = deque()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._boxes
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def new(self, name: str) -> ChannelName:
+        """A channel that lives as long as the name object that is returned."""
+        held = ChannelName(name)
+        with self._lock:
+            box = self._open(name)
+            box.handle = _Handle(held, self._release)
+            box.handle.box = box
+        return held
+
+    def feed(self, inbox: Inbox, make: Callable[[Inbox], Any]) -> Any:
+        """Who feeds an inbox; `make` makes one if nobody does."""
+        with self._lock:
+            if inbox.reader is None:
+                inbox.reader = make(inbox)
+            return inbox.reader
+
+    def unfeed(self, inbox: Inbox) -> None:
+        """Notes that nobody feeds an inbox any more."""
+        with self._lock:
+            inbox.reader = None
+
+    def snapshot(self) -> dict[str, tuple[Message, ...]]:
+        """What waits to be received, by channel."""
+        with self._lock:
+            boxes = [box for box in self._boxes.values() if box.messages]
+            return {b.name: tuple(m for _, m in b.messages or ()) for b in boxes}
+
+    def inboxes(self) -> list[Inbox]:
+        """All inboxes."""
+        with self._lock:
+            return list(self._inboxes.values())
+
+    async def receive(self, name: str) -> Message:
+        """The channel's next message, waiting for it; cancelling loses nothing."""
+        with self._lock:
+            box = self._boxes.get(name) or self._open(str(name))
+            unpromised = len(box.messages or ()) - box.promised
+            message = self._take(box) if unpromised > 0 else None
+            if message is None:
+                waiter = self._enter(box, len(box.waiters or ()))
+        while message is None:
+            self._on_wait(box.inbox)
+            try:
+                await waiter
+            except BaseException:
+                with self._lock:
+                    self._leave(box, waiter)
+                raise
+            with self._lock:
+                self._leave(box, waiter, satisfied=True)
+                message = self._take(box)
+                if message is None:  # it expired or was dropped meanwhile
+                    waiter = self._enter(box, box.promised)
+        if box.inbox.stalled:
+            self._on_wait(box.inbox)
+        return message
+
+    def put_all(
+        self,
+        inbox: Inbox,
+        names: Iterable[str],
+        message: Message,
+        copy: Callable[[], Message],
+    ) -> int:
+        """Gives each channel the message or a copy; how many names were no channels."""
+        deadline = time.monotonic() + self._expiry
+        boxes, unknown, fresh = self._boxes, 0, True
+        with self._lock:
+            for name in names:
+                box = boxes.get(name)
+                if box is None or box.inbox is not inbox:
+                    unknown += 1
+                else:
+                    self._put(box, message if fresh else copy(), deadline)
+                    fresh = False
+        return unknown
+
+    def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
+        """Raises an error in everybody who waits on an inbox for no message yet."""
+        with self._lock:
+            boxes = [box for box in self._boxes.values() if box.inbox is inbox]
+            for box in boxes:
+                for waiter in (box.waiters or [])[box.promised :]:
+                    _settle(waiter, error())
+
+    def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
+        """The event loops in which somebody waits on an inbox."""
+        with self._lock:
+            boxes = [box for box in self._boxes.values() if box.inbox is inbox]
+            return {w.get_loop() for box in boxes for w in box.waiters or ()}
+
+    def clear(self) -> None:
+        """Drops all messages; channels and who waits on them stay."""
+        with self._lock:
+            for box in self._boxes.values():
+                box.messages = None
+                box.inbox.filled.discard(box)
+
+    def sweep(self) -> list[Inbox]:
+        """Drops what is too old; returns the inboxes that no channel is left in."""
+        now = time.monotonic()
+        with self._lock:
+            for inbox in self._inboxes.values():
+                self._drop_expired(inbox, now)
+            while self._released:
+                self._begin_end(self._released.popleft())
+            ended = self._end_due(now)
+            empty = [i for i in self._inboxes.values() if not i.boxes]
+            for inbox in empty:
+                del self._inboxes[inbox.name]
+        for name in ended:
+            self._on_end(name)
+        return empty
+
+    # Steps; the lock is held
+
+    def _open(self, name: str) -> Mailbox:
+        inbox_name = self._inbox_of(name)
+        inbox = self._inboxes.get(inbox_name)
+        if inbox is None:
+            inbox = self._inboxes[inbox_name] = Inbox(inbox_name)
+        capacity = max(1, self._capacity_of(name))
+        box = self._boxes[name] = Mailbox(name, capacity, inbox)
+        inbox.boxes += 1
+        inbox.capacity = capacity
+        return box
+
+    def _take(self, box: Mailbox) -> Message | None:
+        messages = box.messages
+        found = None
+        while messages and found is None:
+            deadline, message = messages.popleft()
+            if deadline > time.monotonic():
+                found = message
+            else:
+                self._counters.count("expired before being read", box.name)
+        if not messages:
+            box.messages = None
+            box.inbox.filled.discard(box)
+        return found
+
+    def _put(self, box: Mailbox, message: Message, deadline: float) -> None:
+        messages = box.messages
+        if messages is None:
+            messages = box.messages = deque()
+            box.inbox.filled.add(box)
+        elif len(messages) >= box.capacity:
+            messages.popleft()
+            self._counters.count("dropped, the consumer doesn't read", box.name)
+        messages.append((deadline, message))
+        if box.waiters:
+            self._wake(box)
+
+    def _wake(self, box: Mailbox) -> None:
+        """Promises messages to waiters, first come first served."""
+        waiters = box.waiters or []
+        free = len(box.messages or ()) - box.promised
+        while free > 0 and box.promised < len(waiters):
+            if _settle(waiters[box.promised]):
+                box.promised += 1
+                free -= 1
+            else:
+                del waiters[box.promised]  # its loop is closed: it never leaves
+            box.inbox.waiting -= 1
+
+    def _enter(self, box: Mailbox, place: int) -> Waiter:
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        if box.waiters is None:
+            box.waiters = []
+        box.waiters.insert(place, waiter)
+        box.inbox.waiting += 1
+        self._ending.pop(box, None)
+        return waiter
+
+    def _leave(self, box: Mailbox, waiter: Waiter, satisfied: bool = False) -> None:
+        waiters = box.waiters or []
+        if waiter not in waiters:
+            return
+        place = waiters.index(waiter)
+        del waiters[place]
+        if place < box.promised:
+            box.promised -= 1
+            if not satisfied:
+                self._wake(box)
+        else:
+            box.inbox.waiting -= 1
+        if not waiters:
+            box.waiters = None
+            self._begin_end(box)
+
+    def _release(self, handle: weakref.ref[ChannelName]) -> None:
+        self._released.append(handle.box)  # type: ignore[attr-defined]
+
+    def _begin_end(self, box: Mailbox) -> None:
+        """Names may have been copied: the channel stays for `expiry` more seconds."""
+        if box.handle is not None and box.handle() is None:
+            box.handle = None  # breaks the cycle
+        if not box.is_alive() and self._boxes.get(box.name) is box:
+            self._ending.setdefault(box, time.monotonic() + self._expiry)
+
+    def _end_due(self, now: float) -> list[str]:
+        ended = []
+        while self._ending:
+            box, deadline = next(iter(self._ending.items()))
+            if deadline > now:
+                break
+            del self._ending[box], self._boxes[box.name]
+            box.inbox.boxes -= 1
+            box.inbox.filled.discard(box)
+            ended.append(box.name)
+        return ended
+
+    def _drop_expired(self, inbox: Inbox, now: float) -> None:
+        for box in list(inbox.filled):
+            while box.messages and box.messages[0][0] <= now:
+                box.messages.popleft()
+                self._counters.count("expired before being read", box.name)
+            if not box.messages:
+                box.messages = None
+                inbox.filled.discard(box)
+
+
+def _settle(waiter: Waiter, error: Exception | None = None) -> bool:
+    """Ends a wait, in whichever loop it is; False when that loop is closed."""
+    loop = waiter.get_loop()
+    try:
+        if loop is asyncio._get_running_loop():
+            _finish(waiter, error)
+        else:
+            loop.call_soon_threadsafe(_finish, waiter, error)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _finish(waiter: Waiter, error: Exception | None) -> None:
+    if not waiter.done():
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

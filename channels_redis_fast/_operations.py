@@ -1,0 +1,147 @@
+"""What to say to Redis for each method and what the answer means; no I/O."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from channels.exceptions import ChannelFull
+from redis import exceptions as errors
+
+from ._codec import Codec
+from ._connection import Command
+from ._fanout import bundle
+from ._mailbox import Message
+from ._names import split_local
+from ._scripts import JOIN, MEMBERS, REFRESH, SEND
+
+logger = logging.getLogger("channels_redis_fast")
+
+# A shard's index and a command for it.
+Request = tuple[int, Command]
+
+
+class Operations:
+    """The commands of a layer with these settings, for whoever runs them.
+
+    `shard_of` maps the non-local part of a channel name, or a group's name, to the
+    index of a shard; `group_key` a group's name to its key.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        expiry: float,
+        group_expiry: float,
+        capacity_of: Callable[[str], int],
+        codec: Codec,
+        ring_size: int,
+        shard_of: Callable[[str], int],
+        group_key: Callable[[str], bytes],
+    ) -> None:
+        self.codec = codec
+        self.group_key = group_key
+        self.shard_of = shard_of
+        self._prefix = prefix.encode()
+        self._expiry = expiry
+        self._group_expiry = group_expiry
+        self._capacity_of = capacity_of
+        self._next_shard = itertools.cycle(range(ring_size)).__next__
+
+    def channel_key(self, non_local: str) -> bytes:
+        """The key of a channel, by the non-local part of its name."""
+        return self._prefix + non_local.encode()
+
+    # To one channel
+
+    def send(self, channel: str, non_local: str, message: Message) -> Request:
+        """Adds a message to a channel, whose non-local part is given."""
+        codec, key = self.codec, self.channel_key(non_local)
+        body = codec.body(message)
+        if non_local is channel:  # a normal channel: any shard will do
+            index = self._next_shard()
+            member = codec.seal(body, None, key)
+        else:
+            index = self.shard_of(non_local)
+            member = codec.seal(body, channel, key)
+        return index, SEND.on(key, member, self._capacity_of(channel), self._expiry)
+
+    def sent(self, channel: str, reply: Any) -> None:
+        """Raises `ChannelFull` when the channel was."""
+        if not reply:
+            raise ChannelFull(f"channel {channel} is at capacity")
+
+    # To a group
+
+    def members(self, group: str) -> Request:
+        """Asks for a group's members."""
+        command = MEMBERS.on(self.group_key(group), self._group_expiry)
+        return self.shard_of(group), command
+
+    def deliveries(self, members: list[bytes], message: Any) -> list[Request]:
+        """One command for each process that has members; `message` is a codec's body.
+
+        A name that nobody could have sent to is left out.
+        """
+        requests = []
+        for non_local, channels in bundle(members).items():
+            try:
+                name, first = non_local.decode(), channels[0].decode()
+                key = self._prefix + non_local
+                member = self.codec.seal_list(message, channels, key)
+            except UnicodeDecodeError:
+                continue
+            command = SEND.on(key, member, self._capacity_of(first), self._expiry)
+            requests.append((self.shard_of(name), command))
+        return requests
+
+    def delivered(self, group: str, members: int, replies: list[Any]) -> None:
+        """Logs full channels; raises the first error when no delivery succeeded."""
+        failures = [r for r in replies if isinstance(r, errors.RedisError)]
+        full = sum(reply == 0 for reply in replies)
+        if full:
+            text = "%s of %s channels over capacity in group %s"
+            logger.info(text, full, members, group)
+        if failures:
+            raise failures[0]
+
+    # Membership
+
+    def join(self, group: str, channel: str) -> Request:
+        """Adds a channel to a group, or makes its membership new."""
+        command = JOIN.on(self.group_key(group), self._group_expiry, channel)
+        return self.shard_of(group), command
+
+    def leave(self, group: str, channel: str) -> Request:
+        """Takes a channel out of a group."""
+        return self.shard_of(group), (b"ZREM", self.group_key(group), channel)
+
+    def ask(self, group: str, channel: str) -> Command:
+        """Asks whether a channel is in a group."""
+        return (b"ZSCORE", self.group_key(group), channel)
+
+    def rejoin(self, group: str, channels: list[str]) -> Command:
+        """Adds channels to a group."""
+        return JOIN.on(self.group_key(group), self._group_expiry, *channels)
+
+    def refresh(self, group: str, channels: list[str]) -> Request:
+        """Makes memberships new that are still there."""
+        command = REFRESH.on(self.group_key(group), self._group_expiry, *channels)
+        return self.shard_of(group), command
+
+    # All
+
+    def flush_pattern(self) -> bytes:
+        """A glob that matches every key of the layer, and no more than its prefix."""
+        special = b"\\*?[]^-"
+        escaped = b"".join(
+            b"\\" + bytes((c,)) if c in special else bytes((c,)) for c in self._prefix
+        )
+        return escaped + b"*"
+
+    def non_local(self, channel: str) -> str:
+        """The part of a name up to and including the first `!`, unchecked."""
+        return split_local(channel)

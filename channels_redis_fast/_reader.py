@@ -1,0 +1,200 @@
+"""Pops the messages of one key as long as somebody wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions as errors
+
+from ._connection import PipelinedConnection
+from ._link import Link
+from ._shard import Shard, is_connection_loss, is_demotion, is_passing
+
+# A popped message: the member of the key and its score, as Redis writes it.
+Entry = tuple[bytes, bytes]
+
+_RETRY = 0.05
+_FIRST_PATIENCE = 0.001
+_LONGEST_PATIENCE = 0.25
+
+
+class Reader:
+    """One blocking connection for one key of one shard; callbacks, not a task.
+
+    `demand` says how many messages may come now, `deliver` takes those that came, in
+    order, and `refuse` the error when Redis won't have it (wrong password, no
+    permission). A lost connection is nobody's error: the reader goes on by itself.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        key: bytes,
+        *,
+        demand: Callable[[], int],
+        deliver: Callable[[Reader, list[Entry]], None],
+        refuse: Callable[[Exception], None],
+    ) -> None:
+        self.shard = shard
+        self.key = key
+        self._demand = demand
+        self._deliver = deliver
+        self._refuse = refuse
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._client_id: int | None = None
+        self._popping = False
+        self._settling = 0
+        self._settled: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def is_popping(self) -> bool:
+        """Whether messages may be on their way."""
+        return self._popping
+
+    def poke(self) -> None:
+        """Pops if there is demand and nothing keeps it from popping."""
+        if self._popping or self._settling or self._closed or self._timer is not None:
+            return
+        wanted = self._demand()
+        if wanted <= 0:
+            return
+        if self._link is None:
+            self._link = self.shard.reader_link(
+                self.key, self._greet, self.poke, self._down
+            )
+        if self._link.connection is None:
+            self._link.begin()  # which pokes again
+        else:
+            self._pop(self._link.connection, wanted)
+
+    async def settle(self) -> None:
+        """Ends the wait; on return all that was popped has been delivered."""
+        self._settling += 1
+        try:
+            await self._end_wait()
+        finally:
+            self._settling -= 1
+        self.poke()
+
+    async def aclose(self) -> None:
+        """Ends the wait and the connection; delivers what was on its way."""
+        self._closed = True
+        self._cancel_timer()
+        await self._end_wait()
+        link, self._link = self._link, None
+        if link is not None:
+            await self.shard.close_link(link)
+
+    # Steps
+
+    async def _greet(self, connection: PipelinedConnection) -> None:
+        try:
+            self._client_id = await connection.call((b"CLIENT", b"ID"))
+        except errors.ResponseError:
+            self._client_id = None  # not allowed: waits can't be ended, they run out
+
+    def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
+        """One blocking wait, and the rest of the burst in the same round trip."""
+        self._popping = True
+        first = connection.call((b"BZPOPMIN", self.key, int(self.shard.wait)))
+        if wanted == 1:
+            first.add_done_callback(self._popped_one)
+        else:
+            rest = connection.call((b"ZPOPMIN", self.key, wanted - 1))
+            rest.add_done_callback(lambda rest: self._popped(first, rest))
+
+    def _popped_one(self, first: asyncio.Future[Any]) -> None:
+        self._popped(first, None)
+
+    def _popped(
+        self, first: asyncio.Future[Any], rest: asyncio.Future[Any] | None
+    ) -> None:
+        entries: list[Entry] = []
+        error = _error(first)
+        if error is None and first.result() is not None:
+            _, member, score = first.result()
+            entries.append((member, score))
+        if rest is not None:
+            problem = _error(rest)
+            error = error or problem
+            flat = [] if problem else rest.result()
+            entries.extend(zip(flat[::2], flat[1::2], strict=True))
+        self._popping = False
+        if entries:
+            self._deliver(self, entries)
+        if self._settled is not None:
+            self._settled.set_result(None)
+            self._settled = None
+        if error is not None:
+            self._failed(error)
+        self.poke()
+
+    def _failed(self, error: Exception) -> None:
+        if is_connection_loss(error) or self._link is None:
+            return  # the link comes back and pokes
+        if isinstance(error, (errors.MovedError, errors.AskError)):
+            self._pause()
+            self.shard.spawn(self._follow(error, self._link))
+        elif is_demotion(error):
+            self._link.drop(error)
+        elif is_passing(error):
+            self._pause()
+        else:
+            self._refuse(error)
+
+    async def _follow(self, error: errors.RedisError, link: Link) -> None:
+        await self.shard.redirect(self.key, error)
+        link.drop(error)
+
+    def _pause(self) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(_RETRY, self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        self.poke()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _down(self, error: Exception) -> None:
+        """The link failed; what can't heal by waiting is told to who waits."""
+        link = self._link
+        if link is None or link.was_up or is_connection_loss(error):
+            return
+        if not is_passing(error):
+            self._link = None
+            self.shard.spawn(self.shard.close_link(link))
+            self._refuse(error)
+
+    async def _end_wait(self) -> None:
+        patience = _FIRST_PATIENCE
+        while self._popping:
+            if self._settled is None:
+                self._settled = self._loop.create_future()
+            settled = self._settled
+            await self._unblock()
+            # Not waiting yet when UNBLOCK overtook it on the other connection.
+            await asyncio.wait([settled], timeout=patience)
+            patience = min(2 * patience, _LONGEST_PATIENCE)
+
+    async def _unblock(self) -> None:
+        if self._client_id is not None:
+            try:
+                await self.shard.unblock(self.key, self._client_id)
+            except errors.RedisError:
+                self._client_id = None  # refused or out of reach: the wait runs out
+
+
+def _error(future: asyncio.Future[Any]) -> Exception | None:
+    if future.cancelled():
+        return errors.ConnectionError("the wait was cancelled")
+    error = future.exception()
+    return error if isinstance(error, Exception) else None

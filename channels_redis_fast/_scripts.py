@@ -1,0 +1,111 @@
+"""The Lua scripts: each declares its one key, so all topologies run the same text."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ._connection import Command
+
+# Redis's clock in seconds, and a number to a string that keeps its microseconds
+# (Lua's own conversion keeps 100 us). Scripts replicate their effects, so a script
+# that writes after TIME is safe: the default since Redis 5, where it must be asked for
+# only by older servers.
+_CLOCK = """\
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local function exact(number) return string.format('%.17g', number) end
+"""
+
+
+class Script:
+    """A Lua text and its digest, by which servers know it once it ran there."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        _TEXTS[self.sha] = self.text
+
+    def on(self, key: bytes | str, *args: Any) -> Command:
+        """The command that runs it on `key`."""
+        return (b"EVALSHA", self.sha, 1, key, *args)
+
+
+_TEXTS: dict[bytes, bytes] = {}
+
+
+def with_text(command: Command) -> Command:
+    """The same script call for a server that doesn't know the script: EVAL."""
+    return (b"EVAL", _TEXTS[command[1]], *command[2:])
+
+
+def key_of(command: Command) -> bytes | str:
+    """The one key that a command touches."""
+    key: bytes | str = command[3 if command[0] in (b"EVALSHA", b"EVAL") else 1]
+    return key
+
+
+# KEYS: a channel key. ARGV: member, capacity (messages), expiry (seconds).
+# 1 when the message was added, 0 when the channel is at capacity. The score is
+# Redis's time, and later than that of every message before it, so a sender's
+# messages keep their order in a burst and across a failover to a slower clock; but
+# never more than `expiry` ahead, so that a wrong clock can't keep messages for ever.
+SEND = Script(
+    _CLOCK
+    + """\
+local key, expiry = KEYS[1], tonumber(ARGV[3])
+redis.call('ZREMRANGEBYSCORE', key, '-inf', exact(now - expiry))
+if redis.call('ZCARD', key) >= tonumber(ARGV[2]) then return 0 end
+local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+local score = now
+if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
+redis.call('ZADD', key, exact(score), ARGV[1])
+redis.call('EXPIRE', key, math.max(1, math.floor(expiry)))
+return 1
+"""
+)
+
+# KEYS: a channel key. ARGV: expiry (seconds), then pairs of score and member.
+# Puts messages back at their old place: they were accepted, so capacity is not asked.
+PUT_BACK = Script(
+    """\
+for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+return #ARGV
+"""
+)
+
+# KEYS: a group key. ARGV: group_expiry (seconds), then channel names.
+JOIN = Script(
+    _CLOCK
+    + """\
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], exact(now), ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+return #ARGV - 1
+"""
+)
+
+# As JOIN, for members that are still there: what others discarded stays gone.
+REFRESH = Script(
+    _CLOCK
+    + """\
+local there = 0
+for i = 2, #ARGV do
+    redis.call('ZADD', KEYS[1], 'XX', exact(now), ARGV[i])
+    if redis.call('ZSCORE', KEYS[1], ARGV[i]) then there = there + 1 end
+end
+if there > 0 then
+    redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+end
+return there
+"""
+)
+
+# KEYS: a group key. ARGV: group_expiry (seconds). The members that are not too old.
+MEMBERS = Script(
+    _CLOCK
+    + """\
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', exact(now - tonumber(ARGV[1])))
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+)

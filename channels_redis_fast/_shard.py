@@ -1,0 +1,313 @@
+"""One entry of `hosts` seen from one event loop: run commands, wait, retry rules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from redis import exceptions as errors
+
+from ._connection import Command, PipelinedConnection, open_connection
+from ._hosts import Host
+from ._link import Link
+from ._scripts import with_text
+
+T = TypeVar("T")
+
+logger = logging.getLogger("channels_redis_fast")
+
+# What a shard calls on each new connection for commands, before any caller gets it:
+# (shard index, connection, whether this connection's server owns a key).
+Heal = Callable[
+    [int, PipelinedConnection, Callable[[bytes | str], bool]], Awaitable[None]
+]
+
+# The server can't answer now, and may soon.
+_PASSING = (errors.BusyLoadingError, errors.ClusterDownError, errors.TryAgainError)
+# The server is no primary (any more): the primary is to be looked up again.
+_DEMOTED = (errors.ReadOnlyError, errors.MasterDownError)
+_PAUSE = 0.05
+
+
+def is_demotion(error: BaseException) -> bool:
+    """Whether the error says that the server stopped being the primary."""
+    return isinstance(error, _DEMOTED) or str(error).startswith("UNBLOCKED")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the error is one that goes away by itself."""
+    return isinstance(error, _PASSING) and not is_demotion(error)
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the error says that the server was not reached or not heard."""
+    refused = (errors.AuthenticationError, errors.AuthorizationError)
+    return isinstance(
+        error, (errors.ConnectionError, errors.TimeoutError, OSError)
+    ) and not isinstance(error, refused)
+
+
+class Shard:
+    """A single server, or the primary that Sentinels name.
+
+    `wait` is how long (seconds) its readers block at a time.
+    """
+
+    wait: float = 5.0
+
+    def __init__(
+        self, index: int, host: Host, command_timeout: float, heal: Heal
+    ) -> None:
+        self.index = index
+        self.host = host
+        self.command_timeout = command_timeout
+        self.closed = False
+        self._heal = heal
+        self._loop = asyncio.get_running_loop()
+        self._links: set[Link] = set()
+        self._down: set[Link] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._client: Any = None
+        self._main = self._new_link(lambda: self._open(self.host), self._greet)
+
+    # What readers, groups and the layers use
+
+    async def run(self, command: Command, *, repeat: bool = False) -> Any:
+        """The reply to a command; `repeat` says that running it twice is harmless.
+
+        Raises redis-py's `ConnectionError` when the connection breaks or is not
+        there, and what Redis answers; NOSCRIPT and errors that pass are retried.
+        """
+        try:
+            connection = self._ready(command) or await self._connection(command)
+            return await connection.call(command)
+        except errors.RedisError as error:
+            return await self._run_again(command, error, repeat)
+
+    async def run_all(
+        self, commands: list[Command], *, repeat: bool = False
+    ) -> list[Any]:
+        """The replies to commands written together; an error stands in its place."""
+        replies = await self._call_all(commands)
+        for i, reply in enumerate(replies):
+            if isinstance(reply, errors.RedisError):
+                try:
+                    replies[i] = await self._run_again(commands[i], reply, repeat)
+                except errors.RedisError as error:
+                    replies[i] = error
+        return replies
+
+    def reader_link(
+        self,
+        key: bytes,
+        greet: Callable[[PipelinedConnection], Awaitable[None]],
+        on_ready: Callable[[], None],
+        on_down: Callable[[Exception], None],
+    ) -> Link:
+        """A link of its own for a reader, whose blocking waits hold up the pipe."""
+        deadline = self.wait + self.command_timeout
+
+        async def open_() -> PipelinedConnection:
+            return await open_connection(await self._host_of(key), deadline=deadline)
+
+        return self._new_link(open_, greet, on_ready, on_down, eager=True)
+
+    async def close_link(self, link: Link) -> None:
+        """Ends a link that `reader_link` gave."""
+        self._links.discard(link)
+        self._down.discard(link)
+        await link.aclose()
+
+    async def unblock(self, key: bytes, client_id: int) -> bool:
+        """Ends the blocking wait of a connection; whether it was waiting."""
+        command = (b"CLIENT", b"UNBLOCK", client_id)
+        connection = await (await self._link_of(key)).get()
+        return bool(await connection.call(command))
+
+    async def redirect(self, key: bytes, error: errors.RedisError) -> None:
+        """Learns from a MOVED or ASK that a reader got; only a Cluster sends them."""
+
+    async def unlink(self, pattern: bytes) -> None:
+        """Deletes the keys that match a glob pattern; raises what Redis answers."""
+        await unlink_keys(await self._main.get(), pattern)
+
+    def client(self) -> Any:
+        """A redis-py client of its own, closed with this shard."""
+        if self._client is None:
+            self._client = self.host.client()
+        return self._client
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs work that outlives its caller; `aclose` ends it."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    async def aclose(self) -> None:
+        """Ends the work that is under way and closes every connection."""
+        self.closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        links, self._links = self._links, set()
+        self._down.clear()
+        await asyncio.gather(*(link.aclose() for link in links))
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def file_descriptors(self) -> list[int]:
+        """The descriptors of the sockets of this shard."""
+        return [fd for link in self._links for fd in link.file_descriptors()]
+
+    # Where a command goes: a Cluster has its own answers
+
+    def _ready(self, command: Command) -> PipelinedConnection | None:
+        connection = self._main.connection
+        return None if connection is None or connection.paused else connection
+
+    async def _connection(self, command: Command) -> PipelinedConnection:
+        return await self._main.get()
+
+    async def _link_of(self, key: bytes) -> Link:
+        return self._main
+
+    async def _host_of(self, key: bytes) -> Host:
+        return self.host
+
+    def _owns(self, host: Host) -> Callable[[bytes | str], bool]:
+        return lambda key: True
+
+    def _redirected(self, error: errors.RedisError) -> bool:
+        """Whether the error says where to go instead."""
+        return False
+
+    # Retry rules
+
+    async def _call_all(self, commands: list[Command]) -> list[Any]:
+        futures: list[asyncio.Future[Any]] = []
+        replies: list[Any] = []
+        try:
+            for command in commands:
+                connection = self._ready(command) or await self._connection(command)
+                futures.append(connection.call(command))
+        except errors.RedisError as error:
+            # What was written is out; the rest gets the error.
+            replies = [error] * (len(commands) - len(futures))
+        try:
+            outcomes = [await _outcome(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()  # nobody will ask for those after a cancellation
+        return outcomes + replies
+
+    async def _run_again(
+        self, command: Command, error: errors.RedisError, repeat: bool
+    ) -> Any:
+        """Retries what can't have had an effect, until the call's deadline."""
+        deadline = self._loop.time() + self.command_timeout
+        while True:
+            pause = self._remedy(error, repeat)
+            if pause is None or self._loop.time() + pause > deadline:
+                raise error
+            if isinstance(error, errors.NoScriptError):
+                command = with_text(command)
+            elif is_demotion(error):
+                self._drop(command, error)
+            elif is_connection_loss(error):
+                repeat = False  # once is enough: back-off must not block callers
+            await asyncio.sleep(pause)
+            try:
+                return await self._call_after(error, command)
+            except errors.RedisError as later:
+                error = later
+
+    async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
+        return await (await self._connection(command)).call(command)
+
+    def _drop(self, command: Command, error: errors.RedisError) -> None:
+        """Gives up the connection to a server that is no primary any more."""
+        # The first caller of a batch finds the connection; by the time there is a new
+        # one the others have been here too.
+        connection = self._ready(command)
+        if connection is not None:
+            connection.abort(error)
+
+    def _remedy(self, error: errors.RedisError, repeat: bool) -> float | None:
+        """Seconds to wait before a retry; None when the error is the caller's."""
+        if isinstance(error, errors.NoScriptError) or self._redirected(error):
+            return 0.0
+        if is_passing(error) or is_demotion(error):
+            return _PAUSE
+        if repeat and is_connection_loss(error):
+            return 0.0
+        return None
+
+    # Links and tasks
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("in the background, with %s: %s", self.host, error)
+
+    def _new_link(
+        self,
+        open_: Callable[[], Awaitable[PipelinedConnection]],
+        greet: Callable[[PipelinedConnection], Awaitable[None]],
+        on_ready: Callable[[], None] | None = None,
+        on_down: Callable[[Exception], None] | None = None,
+        eager: bool = False,
+    ) -> Link:
+        def ready() -> None:
+            self._log_back(link)
+            if on_ready is not None:
+                on_ready()
+
+        def down(error: Exception) -> None:
+            self._log_down(link, error)
+            if on_down is not None:
+                on_down(error)
+
+        link = Link(open_, greet=greet, on_ready=ready, on_down=down, eager=eager)
+        self._links.add(link)
+        return link
+
+    async def _open(self, host: Host) -> PipelinedConnection:
+        return await open_connection(host, deadline=self.command_timeout)
+
+    async def _greet(self, connection: PipelinedConnection) -> None:
+        await self._heal(self.index, connection, self._owns(self.host))
+
+    def _log_down(self, link: Link, error: Exception) -> None:
+        if not self._down:
+            logger.warning("Redis at %s is gone: %s", self.host, error)
+        self._down.add(link)
+
+    def _log_back(self, link: Link) -> None:
+        if link in self._down:
+            self._down.discard(link)
+            if not self._down:
+                logger.warning("Redis at %s is back", self.host)
+
+
+async def _outcome(future: asyncio.Future[Any]) -> Any:
+    try:
+        return await future
+    except errors.RedisError as error:
+        return error
+
+
+async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:
+    """Deletes a server's keys that match a glob pattern, a batch at a time."""
+    cursor = b"0"
+    while True:
+        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+        cursor, keys = await connection.call(scan)
+        # One key a command: on a Cluster several must not span slots.
+        await asyncio.gather(*(connection.call((b"UNLINK", key)) for key in keys))
+        if cursor == b"0":
+            return

@@ -1,0 +1,246 @@
+"""The core channel layer: sorted sets in Redis, nothing lost while nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ._groups import Memberships
+from ._layer import Layer
+from ._local import LocalLayer
+from ._loops import Loops
+from ._mailbox import Inbox, Mailboxes
+from ._operations import Operations
+from ._settings import refuse_unknown
+from .exceptions import ForeignChannel
+
+__all__ = ["RedisChannelLayer"]
+
+Message = dict[str, Any]
+
+
+class RedisChannelLayer(Layer):
+    """A drop-in for `channels_redis.core.RedisChannelLayer`.
+
+    The options are the incumbent's, and `refresh_groups` (keep living members beyond
+    `group_expiry`), `command_timeout` (seconds) and `max_message_size` (bytes). A wrong
+    value raises `ValueError`, an unknown option `TypeError`.
+    """
+
+    def __init__(
+        self,
+        hosts: Any = None,
+        prefix: str = "asgi",
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Any = None,
+        symmetric_encryption_keys: Any = None,
+        random_prefix_length: int = 12,
+        serializer_format: str = "msgpack",
+        *,
+        refresh_groups: bool = True,
+        command_timeout: float = 5.0,
+        max_message_size: int = 64 * 1024 * 1024,
+        **unknown: Any,
+    ) -> None:
+        refuse_unknown(unknown, _OPTIONS)
+        super().__init__(
+            hosts=hosts,
+            prefix=prefix,
+            expiry=expiry,
+            group_expiry=group_expiry,
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            symmetric_encryption_keys=symmetric_encryption_keys,
+            random_prefix_length=random_prefix_length,
+            serializer_format=serializer_format,
+            command_timeout=command_timeout,
+            max_message_size=max_message_size,
+        )
+        self.refresh_groups = bool(refresh_groups)
+        self._operations = Operations(
+            prefix=self.prefix,
+            expiry=self.expiry,
+            group_expiry=self.group_expiry,
+            capacity_of=self._capacity_of(),
+            codec=self._codec,
+            ring_size=self.ring_size,
+            shard_of=self.consistent_hash,
+            group_key=self._group_key,
+        )
+        self._loops = Loops(self._make_local, self._begin)
+        self._begin()
+
+    # The channel layer API
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Sends a message to a channel; raises `ChannelFull` at capacity.
+
+        Raises `TypeError` for a bad name or message, and redis-py's
+        `ConnectionError` when it is not known whether the message was taken.
+        """
+        non_local = self._non_local(channel)
+        index, command = self._operations.send(channel, non_local, message)
+        reply = await self._loops.here().shards[index].run(command)
+        self._operations.sent(channel, reply)
+
+    async def receive(self, channel: str) -> Message:
+        """The next message of a channel, however long it takes; cancelling loses none.
+
+        Raises `TypeError` for a bad name or another process's channel.
+        """
+        non_local = self._non_local(channel)
+        if non_local is channel and "!" not in channel:
+            return await self._loops.here().receive(channel, self._codec)
+        if not non_local.endswith(f"{self.client_prefix}!"):
+            raise ForeignChannel(f"{channel!r} is another process's channel")
+        return await self._mailboxes.receive(channel)
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """A name for a channel of this process; it lives as long as the name object.
+
+        A copy of the name keeps working while somebody waits on it, and for `expiry`
+        seconds after.
+        """
+        name = f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
+        self._non_local(name)
+        self._loops.here()  # which sweeps away channels that ended
+        return self._mailboxes.new(name)
+
+    # The groups extension
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Adds a channel to a group for `group_expiry` seconds, or anew."""
+        self.require_valid_group_name(group)
+        self._non_local(channel)
+        index, command = self._operations.join(group, channel)
+        if channel in self._mailboxes:
+            self._memberships.add(group, str(channel))
+        try:
+            await self._loops.here().shards[index].run(command, repeat=True)
+        except Exception:
+            self._memberships.discard(group, channel)
+            raise
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Takes a channel out of a group; no error when it isn't in it."""
+        self.require_valid_group_name(group)
+        self._non_local(channel)
+        self._memberships.discard(group, channel)
+        index, command = self._operations.leave(group, channel)
+        await self._loops.here().shards[index].run(command, repeat=True)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Sends a message to every member of a group; full ones miss it (logged)."""
+        self.require_valid_group_name(group)
+        operations, local = self._operations, self._loops.here()
+        body = operations.codec.body(message)
+        index, command = operations.members(group)
+        members = await local.shards[index].run(command, repeat=True)
+        if members:
+            requests = operations.deliveries(members, body)
+            replies = await local.run_all(requests)
+            operations.delivered(group, len(members), replies)
+
+    # The flush extension
+
+    async def flush(self) -> None:
+        """Deletes every message and group, in Redis and here; channels go on."""
+        pattern = self._operations.flush_pattern()
+        shards = self._loops.here().shards
+        await asyncio.gather(*(shard.unlink(pattern) for shard in shards))
+        self._mailboxes.clear()
+        self._memberships.clear()
+
+    # What applications of channels_redis also use
+
+    async def close_pools(self) -> None:
+        """Closes the running loop's connections; the next call opens new ones."""
+        await self._loops.close_here()
+        for inbox in self._mailboxes.inboxes():
+            self._hand_over(inbox)
+
+    async def wait_received(self) -> None:
+        """Nothing to wait for: a message is received when `receive` returned it."""
+
+    def connection(self, index: int) -> Any:
+        """A redis-py client of shard `index` for the running loop, closed with it."""
+        if not 0 <= index < self.ring_size:
+            raise ValueError(
+                f"There are only {self.ring_size} hosts - you asked for {index}!"
+            )
+        return self._loops.here().shards[index].client()
+
+    @property
+    def receive_buffer(self) -> Mapping[str, tuple[Message, ...]]:
+        """What waits in this process to be received, by channel; a snapshot."""
+        return MappingProxyType(self._mailboxes.snapshot())
+
+    def _group_key(self, group: str) -> bytes:
+        """The key of a group."""
+        return f"{self.prefix}:group:{group}".encode()
+
+    # Parts
+
+    def _begin(self) -> None:
+        """The state of this process; anew after a fork."""
+        self.client_prefix = uuid.uuid4().hex
+        unique = getattr(self._serializer, "unique", None)
+        if unique is not None:
+            unique.reseed()
+        self._memberships = Memberships(
+            self._operations, self.group_expiry, self.refresh_groups
+        )
+        self._mailboxes = Mailboxes(
+            expiry=self.expiry,
+            capacity_of=self._capacity_of(),
+            inbox_of=self._operations.non_local,
+            counters=self._counters,
+            on_wait=self._attend,
+            on_end=self._end,
+        )
+
+    def _make_local(self) -> LocalLayer:
+        return LocalLayer(
+            hosts=self._hosts,
+            operations=self._operations,
+            mailboxes=self._mailboxes,
+            memberships=self._memberships,
+            counters=self._counters,
+            expiry=self.expiry,
+            group_expiry=self.group_expiry,
+            command_timeout=self.command_timeout,
+            hand_over=self._hand_over,
+        )
+
+    def _attend(self, inbox: Inbox) -> None:
+        """Sees to it that an inbox is fed, from this loop if from no other."""
+        try:
+            receiver = self._mailboxes.feed(inbox, self._loops.here().feed)
+            receiver.poke()
+        except RuntimeError:  # the loop that fed it was closed
+            self._mailboxes.unfeed(inbox)
+            self._attend(inbox)
+
+    def _hand_over(self, inbox: Inbox) -> None:
+        """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
+        for loop in self._mailboxes.waiting_loops(inbox):
+            try:
+                loop.call_soon_threadsafe(self._attend, inbox)
+            except RuntimeError:
+                continue  # closed; its waiters are gone
+
+    def _end(self, channel: str) -> None:
+        self._loops.here().tell(self._memberships.end(channel))
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(RedisChannelLayer).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+]

