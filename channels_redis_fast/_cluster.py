@@ -51,7 +51,6 @@ class ClusterShard(Shard):
         else:
             await self._refresh()
 
-
     # Where a command goes
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
@@ -170,6 +169,13 @@ class ClusterShard(Shard):
         gone = self._nodes.keys() - set(owners)
         for address in gone:
             self.spawn(self.close_link(self._nodes.pop(address)))
+
+
+def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Shard:
+    """The shard for an entry of `hosts`."""
+    if isinstance(host, ClusterHost):
+        return ClusterShard(index, host, command_timeout, heal)
+    return Shard(index, host, command_timeout, heal)
 
 
 def _slot(key: bytes | str) -> int:

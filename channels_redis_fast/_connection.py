@@ -145,8 +145,10 @@ class PipelinedConnection(asyncio.Protocol):
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
-        sock = self._transport and self._transport.get_extra_info("socket")
-        return sock.fileno() if sock is not None else -1
+        if self._transport is None:
+            return -1
+        sock = self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
 
     # What the transport calls
 

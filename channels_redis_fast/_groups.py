@@ -5,9 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
-
-from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._operations import Operations, Request
@@ -135,5 +132,3 @@ class Memberships:
         del members[channel]
         if not members:
             del self._joined[group]
-
-

@@ -47,9 +47,7 @@ class Host:
         if address is not None:
             return aioredis.ConnectionPool.from_url(address, **settings)
         if "path" in settings:
-            settings.setdefault(
-                "connection_class", aioredis.UnixDomainSocketConnection
-            )
+            settings.setdefault("connection_class", aioredis.UnixDomainSocketConnection)
         elif settings.pop("ssl", False):
             settings.setdefault("connection_class", aioredis.SSLConnection)
         return aioredis.ConnectionPool(**settings)

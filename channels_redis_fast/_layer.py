@@ -1,4 +1,4 @@
-"""What both layers do alike: names, settings, serialisers, the methods for subclasses."""
+"""What both layers do alike: names, settings, serialisers, hooks for subclasses."""
 
 from __future__ import annotations
 
@@ -89,11 +89,13 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
 
     def serialize(self, message: dict[str, Any]) -> bytes:
         """The message as bytes; may be overridden together with `deserialize`."""
-        return self._serializer.serialize(message)
+        serialized: bytes = self._serializer.serialize(message)
+        return serialized
 
     def deserialize(self, message: bytes) -> dict[str, Any]:
         """The message that `serialize` made bytes of."""
-        return self._serializer.deserialize(message)
+        found: dict[str, Any] = self._serializer.deserialize(message)
+        return found
 
     def consistent_hash(self, value: str | bytes) -> int:
         """The index of the shard for a name."""

@@ -27,7 +27,7 @@ def pause_after(failures: int, seconds: float) -> float:
     """
     if failures == 0:
         return 0.0
-    pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
+    pause = min(_FIRST_PAUSE * 2.0 ** min(failures - 1, 10), _LONGEST_PAUSE)
     if seconds > _PATIENCE:
         pause = _LATER_PAUSE
     return pause * random.uniform(0.5, 1.0)

@@ -7,16 +7,15 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ._cluster import ClusterShard
+from ._cluster import make_shard
 from ._codec import Codec
 from ._connection import Command
 from ._counters import Counters
 from ._groups import Memberships
-from ._hosts import ClusterHost, Host
+from ._hosts import Host
 from ._mailbox import Inbox, Mailboxes, Message
 from ._operations import Operations, Request
 from ._receiver import ChannelReceiver, InboxReceiver
-from ._shard import Shard
 
 _LONGEST_TICK = 1.0  # seconds
 
@@ -46,10 +45,8 @@ class LocalLayer:
         self._hand_over = hand_over
         self._channels: dict[str, ChannelReceiver] = {}
         self._inboxes: dict[Inbox, InboxReceiver] = {}
-        self.shards: list[Shard] = [
-            (ClusterShard if isinstance(host, ClusterHost) else Shard)(
-                index, host, command_timeout, memberships.heal
-            )
+        self.shards = [
+            make_shard(index, host, command_timeout, memberships.heal)
             for index, host in enumerate(hosts)
         ]
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
@@ -65,7 +62,7 @@ class LocalLayer:
     ) -> list[Any]:
         """The replies, in order, to requests written together; errors as values."""
         if len(requests) == 1:
-            (index, command), = requests
+            ((index, command),) = requests
             return await self.shards[index].run_all([command], repeat=repeat)
         by_shard: dict[int, list[int]] = {}
         for position, (index, _) in enumerate(requests):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import types
 import weakref
@@ -55,10 +56,8 @@ class Loops(Generic[T]):
         guard = self._guards[loop] = self._guard(loop, local)
         # asyncio.run and asgiref close the generators that began in their loop.
         # This one only waits to be closed.
-        try:
+        with contextlib.suppress(StopIteration):
             guard.__anext__().send(None)
-        except StopIteration:
-            pass
         _close_with(loop, guard)
         return local
 

@@ -1,11 +1,10 @@
-"""Who gets what readers pop: mailboxes of a process key, waiters of a normal channel."""
+"""Who gets what readers pop: mailboxes of a process, or waiters of one channel."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from ._codec import Codec, copier
@@ -121,7 +120,7 @@ class ChannelReceiver:
         return not self._waiters and not self._returning
 
     async def receive(self) -> Message:
-        """The next message. When cancelled, what was on its way is handed on or back."""
+        """The next message; cancelled, it hands on or back what was on its way."""
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiters.append(waiter)
         for reader in self._readers:
@@ -200,5 +199,3 @@ class ChannelReceiver:
 def _again(error: Exception) -> Exception:
     """A new instance for each caller: a raised exception collects a traceback."""
     return type(error)(*error.args)
-
-

@@ -12,8 +12,10 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.list cimport PyList_CheckExact
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcmp, memcpy
 
 from msgpack import Packer, unpackb
@@ -21,15 +23,16 @@ from msgpack.exceptions import UnpackException
 
 from channels_redis_fast.exceptions import InvalidMessage, UnreadableMessage
 
+include "_msgpack.pxi"
+
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef str CHANNEL = "__asgi_channel__"
-cdef bytes ENTRY = b"\xb0__asgi_channel__"  # the same, as msgpack packs it
-cdef Py_ssize_t ENTRY_SIZE = 17
-cdef const uint8_t* ENTRY_DATA = <const uint8_t*> PyBytes_AS_STRING(ENTRY)
+cdef bytes KEY = b"\xb0__asgi_channel__"  # the same, as msgpack packs it
+cdef Py_ssize_t KEY_SIZE = 17
+cdef const uint8_t* KEY_DATA = <const uint8_t*> PyBytes_AS_STRING(KEY)
 
-cdef int64_t MAX_COUNT = 0xFFFFFFFF  # of what a msgpack header can count
 cdef Py_ssize_t HUGE = (<size_t> -1) >> 1
 
 # What msgpack raises for a value that it can't pack; anything else comes from
@@ -74,6 +77,10 @@ cdef object short(value):
     return reprlib.repr(value)
 
 
+cdef object excerpt(bytes payload, Py_ssize_t start):
+    return short(payload[start:start + 40])
+
+
 cdef dict plain_dict(message):
     """A subclass means what its `items()` says, for msgpack as for channels_redis."""
     if not isinstance(message, dict):
@@ -92,32 +99,6 @@ cdef str complaint(dict message, error):
 
 
 # --- Writing. Sizes are counted first, so that there is one allocation.
-
-
-cdef inline int header_size(int64_t count, bint text) noexcept nogil:
-    """The size of the header that `put_header` writes, first byte included."""
-    if text:
-        return 1 if count < 32 else 2 if count < 256 else 3 if count < 65536 else 5
-    return 1 if count < 16 else 3 if count < 65536 else 5
-
-
-cdef uint8_t* put_header(
-    uint8_t* out, int64_t count, uint8_t fix, uint8_t code16, bint text
-) noexcept nogil:
-    """Write the header of a str, an array or a map, the smallest that can count it.
-
-    `fix` is its first byte with a count of 0 inside, `code16` the one in front
-    of a 16-bit count; the one for 32 bits follows it and, for a str only, the
-    one for 8 bits precedes it.
-    """
-    cdef int size = header_size(count, text), shift
-    if size == 1:
-        out[0] = <uint8_t> (fix | count)
-        return out + 1
-    out[0] = code16 + (1 if size == 5 else 0) - (1 if size == 2 else 0)
-    for shift in range(1, size):
-        out[shift] = <uint8_t> (count >> (8 * (size - 1 - shift)))
-    return out + size
 
 
 cdef inline uint8_t* put(uint8_t* out, const void* data, Py_ssize_t size) noexcept nogil:
@@ -147,7 +128,7 @@ cdef bytes start_splice(bytes head, bytes body, Py_ssize_t tail, uint8_t** out):
     if old < 0 or count == MAX_COUNT:
         raise ValueError(f"a body must be a msgpack map, not {short(body)}")
     cdef Py_ssize_t front = PyBytes_GET_SIZE(head) + header_size(count + 1, False)
-    front += size - old + ENTRY_SIZE
+    front += size - old + KEY_SIZE
     if tail > HUGE - front:
         raise OverflowError("the channels are too many for one message")
     cdef bytes result = PyBytes_FromStringAndSize(NULL, front + tail)
@@ -156,7 +137,7 @@ cdef bytes start_splice(bytes head, bytes body, Py_ssize_t tail, uint8_t** out):
     )
     out[0] = put_header(out[0], count + 1, 0x80, 0xde, False)
     out[0] = put(out[0], data + old, size - old)
-    out[0] = put(out[0], ENTRY_DATA, ENTRY_SIZE)
+    out[0] = put(out[0], KEY_DATA, KEY_SIZE)
     return result
 
 
@@ -213,83 +194,6 @@ def splice_list(bytes head not None, bytes body not None, list channels not None
 # --- Reading. `data[:end]` is what came from Redis; nothing in it is trusted.
 
 
-cdef inline int64_t number(const uint8_t* data, int size) noexcept nogil:
-    """A big-endian number of 1, 2 or 4 bytes."""
-    cdef int64_t value = 0
-    cdef int i
-    for i in range(size):
-        value = value << 8 | data[i]
-    return value
-
-
-cdef Py_ssize_t map_header(const uint8_t* data, Py_ssize_t end, int64_t* count) noexcept nogil:
-    """Return the size of the header of a map and set its count, or return -1."""
-    if end >= 1 and data[0] & 0xf0 == 0x80:
-        count[0] = data[0] & 0x0f
-        return 1
-    if end >= 3 and data[0] == 0xde:
-        count[0] = number(data + 1, 2)
-        return 3
-    if end >= 5 and data[0] == 0xdf:
-        count[0] = number(data + 1, 4)
-        return 5
-    return -1
-
-
-cdef Py_ssize_t skip(const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Return where the value that begins at `at` ends, or -1 when it isn't whole.
-
-    A container may count no more values than bytes follow. So msgpack, which
-    allocates what an array counts before it reads on, allocates no more than a
-    small multiple of what was received.
-    """
-    cdef int64_t pending = 1, size, values
-    cdef int width
-    cdef uint8_t code
-    while pending:
-        if pending > end - at:
-            return -1
-        pending -= 1
-        code = data[at]
-        at += 1
-        width, size, values = 0, 0, 0
-        if code < 0x80 or code >= 0xe0:  # small int
-            continue
-        if code < 0xa0:  # small map or array
-            values = (code & 0x0f) << (code < 0x90)
-        elif code < 0xc0:  # short str
-            size = code & 0x1f
-        elif code == 0xc1:  # in no version of the format
-            return -1
-        elif code < 0xc4:  # nil, false, true
-            continue
-        elif code < 0xca:  # bin and ext of a size in 8, 16 or 32 bits
-            width = 1 << ((code - 0xc4) % 3)
-            size = code >= 0xc7
-        elif code < 0xcc:  # float
-            size = 4 << (code & 1)
-        elif code < 0xd4:  # int of 1, 2, 4 or 8 bytes
-            size = 1 << (code & 3)
-        elif code < 0xd9:  # ext of 1, 2, 4, 8 or 16 bytes, and their type
-            size = 1 + (1 << (code - 0xd4))
-        elif code < 0xdc:  # str of a size in 8, 16 or 32 bits
-            width = 1 << (code - 0xd9)
-        else:  # array and map of a count in 16 or 32 bits
-            width = 2 << (code & 1)
-        if width > end - at:
-            return -1
-        if code >= 0xdc:
-            values = number(data + at, width) << (code >= 0xde)
-        elif width:
-            size += number(data + at, width)
-        at += width
-        if size > end - at:
-            return -1
-        at += size
-        pending += values
-    return at
-
-
 cdef str read_name(const uint8_t* data, Py_ssize_t* at, Py_ssize_t end):
     """Return the str at `at` and move it on; None when there is no whole str."""
     if at[0] >= end:
@@ -312,24 +216,21 @@ cdef str read_name(const uint8_t* data, Py_ssize_t* at, Py_ssize_t end):
     return PyUnicode_DecodeUTF8(<const char*> data + at[0] - size, size, NULL)
 
 
-cdef list read_channels(const uint8_t* data, Py_ssize_t end):
-    """Return the names that `data` is, one str or an array of them; None for else."""
-    cdef Py_ssize_t at = 1
-    cdef int64_t count
+cdef list read_channels(const uint8_t* data, Py_ssize_t at, Py_ssize_t end):
+    """Return the names from `at` to `end`, one str or an array of them; None for else."""
+    cdef int64_t count = 1
     cdef list names = []
     cdef int width
-    if end == 0:
-        return None
-    if data[0] == 0xdc or data[0] == 0xdd:
-        width = 2 << (data[0] - 0xdc)
+    if at < end and data[at] & 0xf0 == 0x90:
+        count = data[at] & 0x0f
+        at += 1
+    elif at < end and (data[at] == 0xdc or data[at] == 0xdd):
+        width = 2 << (data[at] - 0xdc)
+        at += 1
         if width > end - at:
             return None
         count = number(data + at, width)
         at += width
-    elif data[0] & 0xf0 == 0x90:
-        count = data[0] & 0x0f
-    else:
-        count, at = 1, 0
     while count:
         name = read_name(data, &at, end)
         if name is None:
@@ -339,8 +240,25 @@ cdef list read_channels(const uint8_t* data, Py_ssize_t end):
     return names if at == end else None
 
 
-cdef inline bint is_entry(const uint8_t* data) noexcept nogil:
-    return memcmp(data, ENTRY_DATA, ENTRY_SIZE) == 0
+cdef inline bint is_channel_key(const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    return end - at >= KEY_SIZE and memcmp(data + at, KEY_DATA, KEY_SIZE) == 0
+
+
+cdef Py_ssize_t last_entry(
+    const uint8_t* data, Py_ssize_t at, Py_ssize_t end, int64_t count
+) noexcept nogil:
+    """Return where the last of the entries at `at` begins, -1 unless it ends at `end`.
+
+    The value of the channel key, which may be long, is left to `read_channels`.
+    """
+    cdef Py_ssize_t last = at
+    while count and at >= 0:
+        last = at
+        if count == 1 and is_channel_key(data, at, end):
+            return last
+        at = skip(data, skip(data, at, end), end)
+        count -= 1
+    return last if at == end else -1
 
 
 cdef bytes without_last(const uint8_t* data, Py_ssize_t size, int64_t count):
@@ -360,9 +278,11 @@ cdef list checked_channels(value):
     return None
 
 
-cdef bint is_flat(dict message):
-    for value in message.values():
-        if type(value) is dict or type(value) is list:
+cdef bint is_flat(dict message) noexcept:
+    cdef Py_ssize_t at = 0
+    cdef PyObject* value
+    while PyDict_Next(message, &at, NULL, &value):
+        if PyDict_CheckExact(<object> value) or PyList_CheckExact(<object> value):
             return False
     return True
 
@@ -377,43 +297,34 @@ def unpack(bytes payload not None, Py_ssize_t start=0) -> tuple:
     not one whole map with such an entry or none, whatever the bytes.
     """
     cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(payload)
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), at, entries, key
-    cdef int64_t count, left
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), first, last
+    cdef int64_t count
+    cdef bytes body
     cdef list channels = None
     cdef dict message
-    cdef bytes body = None
     if start < 0 or start > end:
         raise UnreadableMessage(f"no message behind byte {start} of {short(payload)}")
-    at = map_header(data + start, end - start, &count)
-    if at < 0:
-        raise UnreadableMessage(f"not a msgpack map: {short(payload[start:])}")
+    first = map_header(data + start, end - start, &count)
+    if first < 0:
+        raise UnreadableMessage(f"not a msgpack map: {excerpt(payload, start)}")
+    first += start
+    last = last_entry(data, first, end, count)
+    if last < 0:
+        raise UnreadableMessage(f"not one whole map: {excerpt(payload, start)}")
+    cdef bint named = count > 0 and is_channel_key(data, last, end)
     try:
-        at = entries = start + at
-        for left in range(count, 0, -1):
-            key, at = at, skip(data, at, end)
-            if left == 1 and at - key == ENTRY_SIZE and is_entry(data + key):
-                channels = read_channels(data + at, end - at)
-                if channels is None:
-                    raise UnreadableMessage(f"no channel names: {short(payload[at:])}")
-                body = without_last(data + entries, key - entries, count)
-                at = end
-            elif at >= 0:
-                at = skip(data, at, end)
-            if at < 0:
-                break
-        if at != end:
-            raise UnreadableMessage(f"not one whole map: {short(payload[start:])}")
-        if body is None:
+        if named:
+            channels = read_channels(data, last + KEY_SIZE, end)
+            body = without_last(data + first, last - first, count)
+        else:
             body = payload[start:] if start else payload
         message = unpackb(body)
     except UNREADABLE as error:
-        if type(error) is UnreadableMessage:
-            raise
-        raise UnreadableMessage(f"{error}: {short(payload[start:])}") from error
+        raise UnreadableMessage(f"{error}: {excerpt(payload, start)}") from error
     if CHANNEL in message:  # twice, or not in the last place: others may write so
         found = checked_channels(message.pop(CHANNEL))
-        if channels is None:
-            channels = found
-        if channels is None:
-            raise UnreadableMessage(f"no channel names: {short(payload[start:])}")
+        if not named:
+            channels, named = found, True
+    if named and channels is None:
+        raise UnreadableMessage(f"no channel names: {excerpt(payload, start)}")
     return channels, message, is_flat(message)

@@ -107,34 +107,39 @@ cdef void encode(uint8_t* token, const uint8_t* raw, Py_ssize_t size) noexcept n
         raw, token, size = raw + 3, token + 4, size - 3
 
 
+cdef inline uint8_t decode_group(const uint8_t* digits, uint8_t* out) noexcept nogil:
+    """Write the 3 bytes of 4 digits, return a value over 63 when one is no digit."""
+    cdef uint8_t a = VALUES[digits[0]], b = VALUES[digits[1]]
+    cdef uint8_t c = VALUES[digits[2]], d = VALUES[digits[3]]
+    out[0] = a << 2 | b >> 4
+    out[1] = b << 4 | c >> 2
+    out[2] = c << 6 | d
+    return a | b | c | d
+
+
 cdef bytes decode(bytes token):
     """Return what `encode` wrote as token, None when it can't have written it."""
     cdef const uint8_t* digits = view(token)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(token), whole, at
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(token), at
+    cdef uint8_t[4] tail
+    cdef uint8_t[3] decoded
+    cdef uint8_t wrong = 0
     cdef int padding = 0
-    cdef uint64_t group = 0
-    cdef uint8_t wrong = 0, value
     if size < 4 or size % 4:
         return None
-    if digits[size - 1] == c"=":
-        padding = 2 if digits[size - 2] == c"=" else 1
+    memcpy(tail, digits + size - 4, 4)
+    while padding < 2 and tail[3 - padding] == c"=":
+        tail[3 - padding] = c"A"  # of value 0
+        padding += 1
     cdef bytes result = new_bytes(size // 4 * 3 - padding)
     cdef uint8_t* out = view(result)
-    whole = size - 4 if padding else size
-    for at in range(0, whole, 4):
-        group = 0
-        for value in digits[at:at + 4]:
-            group = group << 6 | VALUES[value]
-            wrong |= VALUES[value]
-        put_number(out, group, 3)
+    for at in range(0, size - 4, 4):
+        wrong |= decode_group(digits + at, out)
         out += 3
-    if padding:
-        group = 0
-        for value in digits[whole:size - padding]:
-            group = group << 6 | VALUES[value]
-            wrong |= VALUES[value]
-        wrong |= 0x80 if group & ((1 << 2 * padding) - 1) else 0  # bits of no byte
-        put_number(out, group >> 2 * padding, 3 - padding)
+    wrong |= decode_group(tail, decoded)
+    memcpy(out, decoded, 3 - padding)
+    for at in range(3 - padding, 3):  # bits that are part of no byte
+        wrong |= 0x80 if decoded[at] else 0
     return None if wrong & 0xc0 else result
 
 

@@ -76,7 +76,7 @@ def shard_of(object name, Py_ssize_t ring_size) -> int:
         raise ValueError(f"ring_size must be at least 1, not {ring_size!r}")
     if ring_size == 1:
         return 0
-    # Two roundings of a double, as in the incumbent: integers would differ from it for
-    # sizes that are no power of two.
+    # Doubles, rounded twice, as in the incumbent: integers would give another shard for a few
+    # hashes in rings of some sizes (186 is the first).
     cdef double width = 4096.0 / <double> ring_size
     return <Py_ssize_t> (<double> (_crc32(<const unsigned char*> data, size) & 0xFFF) / width)

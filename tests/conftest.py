@@ -15,7 +15,9 @@ from certificates import Certificates
 from leaks import LoopWatch, Snapshot
 from peers import Peer
 from programs import needs
+from proxy import Proxy
 from servers import Server
+from tlsfront import TLSFront
 
 # The servers of the session by the name of their fixture: flushed before each test that
 # uses one, and no leak.
@@ -134,6 +136,30 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.fixture(scope="session", params=["front", "redis-server"])
+def tls_server(
+    request: pytest.FixtureRequest, certificates: Certificates
+) -> Iterator[Server]:
+    """A shared server over TLS: in front of Valkey, and in Debian's Redis itself."""
+    if request.param == "front":
+        yield from _share(request, TLSFront(certificates))
+    else:
+        yield from _share(request, Server(programs.redis70(), tls=certificates))
+
+
+@pytest.fixture(scope="session", params=["front", "redis-server"])
+def mtls_server(
+    request: pytest.FixtureRequest, certificates: Certificates
+) -> Iterator[Server]:
+    """The same, and clients must show a certificate."""
+    if request.param == "front":
+        front = TLSFront(certificates, client_certificates=True)
+        yield from _share(request, front)
+    else:
+        server = Server(programs.redis70(), tls=certificates, client_certificates=True)
+        yield from _share(request, server)
+
+
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., Server]]:
     """Starts servers for one test: `start_server(binary, password=...)`."""
@@ -145,6 +171,13 @@ def start_server() -> Iterator[Callable[..., Server]]:
 def server(start_server: Callable[..., Server]) -> Server:
     """A Valkey of the test's own, to kill, restart and configure."""
     return start_server()
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[..., Proxy]]:
+    """Starts proxies for one test: `start_proxy(server)`."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(Proxy(*args, **kwargs))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import itertools
 import json
 from pathlib import Path
 
@@ -44,6 +46,16 @@ def test_every_shard_of_a_ring(ring_size: int) -> None:
     shards = [shard_of(name, ring_size) for name in names]
     assert shards == [_consistent_hash(name, ring_size) for name in names]
     assert max(shards) < ring_size
+
+
+@pytest.mark.parametrize(
+    ("bits", "ring_size"), [(2048, 186), (3072, 300), (1024, 372)]
+)
+def test_rounds_as_doubles_do(bits: int, ring_size: int) -> None:
+    candidates = (b"%d" % number for number in itertools.count())
+    name = next(n for n in candidates if binascii.crc32(n) & 0xFFF == bits)
+    assert shard_of(name, ring_size) == _consistent_hash(name, ring_size)
+    assert shard_of(name, ring_size) != bits * ring_size // 4096
 
 
 def test_a_subclass_of_str_hashes_as_its_text() -> None:

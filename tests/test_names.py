@@ -84,6 +84,16 @@ def test_every_byte(code: int) -> None:
             _names.non_local_name(name)
 
 
+@pytest.mark.parametrize("name", ["c" * 99, SPECIFIC + "c" * 40])
+def test_every_place(name: str) -> None:
+    assert _names.non_local_name(name)
+    for place in range(len(name)):
+        with pytest.raises(InvalidName):
+            _names.non_local_name(f"{name[:place]} {name[place + 1 :]}")
+        with pytest.raises(InvalidName):
+            _names.check_group(f"{name[:place]} {name[place + 1 :]}")
+
+
 @pytest.mark.parametrize("name", [SPECIFIC, "chat", Name("chat"), Name(SPECIFIC)])
 def test_the_same_object_when_nothing_is_cut_off(name: str) -> None:
     assert _names.non_local_name(name) is name

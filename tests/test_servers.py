@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import redis
 from certificates import Certificates
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from servers import Server
 
 StartServer = Callable[..., Server]
@@ -74,19 +77,28 @@ def test_a_wrong_option_says_why(start_server: StartServer) -> None:
         start_server(options={"nonsense": "yes"})
 
 
-@pytest.mark.needs("redis-server")
-def test_tls(
-    redis70: Server, start_server: StartServer, certificates: Certificates
-) -> None:
-    server = start_server(redis70.binary, tls=certificates, client_certificates=True)
-    assert server.client().ping()
-    for wrong in (
-        {"ssl_ca_certs": certificates.wrong_ca},
-        {
-            "ssl_certfile": certificates.wrong_client.certificate,
-            "ssl_keyfile": certificates.wrong_client.key,
-        },
-        {"ssl_certfile": None, "ssl_keyfile": None},
-    ):
-        with pytest.raises(redis.ConnectionError):
-            server.client(**wrong).ping()
+def test_tls(tls_server: Server, certificates: Certificates) -> None:
+    assert tls_server.url.startswith("rediss://")
+    assert _ping(tls_server, ssl_ca_certs=certificates.ca)
+    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        _ping(tls_server, ssl_ca_certs=certificates.wrong_ca)
+
+
+def test_client_certificates(mtls_server: Server, certificates: Certificates) -> None:
+    assert _ping(mtls_server, **certificates.client_arguments())
+    with pytest.raises(redis.ConnectionError):
+        _ping(mtls_server, ssl_ca_certs=certificates.ca)
+    with pytest.raises(redis.ConnectionError):
+        _ping(
+            mtls_server,
+            ssl_ca_certs=certificates.ca,
+            ssl_certfile=certificates.wrong_client.certificate,
+            ssl_keyfile=certificates.wrong_client.key,
+        )
+
+
+def _ping(server: Server, **arguments: Any) -> bool:
+    retry = Retry(NoBackoff(), 0)
+    arguments = {"ssl": True, "retry": retry, **arguments}
+    with redis.Redis(host=server.host, port=server.port, **arguments) as client:
+        return bool(client.ping())

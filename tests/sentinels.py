@@ -1,0 +1,179 @@
+"""A primary, its replicas, and the Sentinels that watch over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from polling import until
+from servers import Server
+
+# What makes Sentinel quicker than it is made for.
+HASTE = {"info-period": 100, "ping-period": 50, "publish-period": 100}
+
+
+class SentinelSet:
+    """One primary, replicas and three Sentinels on ports of their own."""
+
+    name = "main"
+
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        sentinels: int = 3,
+        down_after: int = 500,
+        password: str | None = None,
+    ) -> None:
+        self._sizes = replicas, sentinels
+        self._down_after = down_after
+        self._password = password
+        self.servers: list[Server] = []
+        self.sentinels: list[Server] = []
+
+    def __enter__(self) -> SentinelSet:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The entry of `hosts`."""
+        addresses = [list(sentinel.address) for sentinel in self.sentinels]
+        entry: dict[str, Any] = {"sentinels": addresses, "master_name": self.name}
+        return entry | ({"password": self._password} if self._password else {})
+
+    @property
+    def pids(self) -> set[int]:
+        """The ids of its processes."""
+        return {pid for one in self._all for pid in one.pids}
+
+    @property
+    def primary(self) -> Server:
+        """The server that the Sentinels call the primary."""
+        port = self._agreed()
+        if port is None:
+            raise RuntimeError("the Sentinels don't agree on a primary")
+        return self._by_port(port)
+
+    @property
+    def replicas(self) -> list[Server]:
+        """The other servers that run."""
+        primary = self.primary
+        return [one for one in self.servers if one.running and one is not primary]
+
+    def client(self) -> redis.Redis:
+        """A blocking client of the present primary."""
+        return self.primary.client()
+
+    def flush(self) -> None:
+        """Remove all data."""
+        self.primary.flush()
+
+    def disconnect(self) -> None:
+        """Close the connections of the clients."""
+        for server in self._all:
+            server.disconnect()
+
+    def start(self) -> SentinelSet:
+        """Start everything, and wait until the Sentinels know all."""
+        replicas, sentinels = self._sizes
+        try:
+            primary = Server(password=self._password).start()
+            self.servers.append(primary)
+            of = f"{primary.host} {primary.port}"
+            for _ in range(replicas):
+                options = {"replicaof": of, "repl-ping-replica-period": 1}
+                replica = Server(password=self._password, options=options)
+                self.servers.append(replica.start())
+            for _ in range(sentinels):
+                sentinel = Server(sentinel=True, options=self._watching(of))
+                self.sentinels.append(sentinel.start())
+                haste = [word for pair in HASTE.items() for word in pair]
+                sentinel.client().execute_command("SENTINEL", "DEBUG", *haste)
+            until(self._complete, "the Sentinels to know each other and the replicas")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End everything."""
+        for server in [*self.sentinels, *self.servers]:
+            server.stop()
+
+    def failover(self, *, timeout: float = 20.0) -> Server:
+        """Kill the primary, and wait until the Sentinels have made another one."""
+        old = self.primary
+        old.kill()
+        return self._await_other(old, timeout)
+
+    def switch(self, *, timeout: float = 20.0) -> Server:
+        """Let the Sentinels demote the primary, which goes on as a replica."""
+        old = self.primary
+        self._ask(self.sentinels[0], "FAILOVER", self.name)
+        new = self._await_other(old, timeout)
+        until(lambda: _role(old) == "slave", "the old primary to be demoted")
+        return new
+
+    def revive(self, server: Server) -> None:
+        """Start a killed server again; the Sentinels make it a replica."""
+        server.start()
+        until(lambda: _synced(server), "the old primary to follow the new one")
+
+    def _await_other(self, old: Server, timeout: float) -> Server:
+        def promoted() -> Server | None:
+            port = self._agreed()
+            if port in (None, old.port):
+                return None
+            server = self._by_port(port)
+            return server if _role(server) == "master" else None
+
+        return until(promoted, "another primary", timeout=timeout)
+
+    @property
+    def _all(self) -> list[Server]:
+        return [*self.servers, *self.sentinels]
+
+    def _by_port(self, port: int | None) -> Server:
+        return next(server for server in self.servers if server.port == port)
+
+    def _agreed(self) -> int | None:
+        ports = {
+            int(self._ask(sentinel, "GET-MASTER-ADDR-BY-NAME", self.name)[1])
+            for sentinel in self.sentinels
+            if sentinel.running
+        }
+        return ports.pop() if len(ports) == 1 else None
+
+    def _complete(self) -> bool:
+        replicas, sentinels = self._sizes
+        return all(map(_synced, self.servers[1:])) and all(
+            len(self._ask(sentinel, "REPLICAS", self.name)) == replicas
+            and len(self._ask(sentinel, "SENTINELS", self.name)) == sentinels - 1
+            for sentinel in self.sentinels
+        )
+
+    def _ask(self, sentinel: Server, *words: str) -> Any:
+        return sentinel.client().execute_command("SENTINEL", *words)
+
+    def _watching(self, address: str) -> dict[str, Any]:
+        quorum = self._sizes[1] // 2 + 1
+        lines = [
+            f"monitor {self.name} {address} {quorum}",
+            f"down-after-milliseconds {self.name} {self._down_after}",
+            f"failover-timeout {self.name} 2000",
+        ]
+        if self._password:
+            lines.append(f"auth-pass {self.name} {self._password}")
+        return {"sentinel": lines}
+
+
+def _role(server: Server) -> str:
+    return str(server.client().info("replication")["role"])
+
+
+def _synced(server: Server) -> bool:
+    state = server.client().info("replication")
+    return state["role"] == "slave" and state["master_link_status"] == "up"
