@@ -39,10 +39,11 @@ cdef str _literal_stem(object pattern):
         return ""
     if pattern.flags & (re.IGNORECASE | re.VERBOSE):
         return ""
-    # Word characters and escaped punctuation stand for themselves, but one that a
-    # quantifier may take away doesn't belong to the stem.
-    stem = re.match(r"\^?((?:(?:[\w\-!]|\\[!-/:-@\[-`{-~])(?![*?{]))*)", pattern.pattern, re.ASCII)
-    return stem[1].replace("\\", "")
+    # Word characters and escaped punctuation stand for themselves, but one that a quantifier
+    # may take away doesn't belong to the stem; "(?" may be a comment in front of that.
+    literal = r"\^?((?:(?:[\w\-!]|\\[!-/:-@\[-`{-~])(?![*?{]|\(\?))*)"
+    stem = re.match(literal, pattern.pattern, re.ASCII)
+    return re.sub(r"\\(.)", r"\1", stem[1])
 
 
 @cython.final

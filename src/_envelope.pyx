@@ -14,6 +14,7 @@ from cpython.bytes cimport (
 )
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.list cimport PyList_CheckExact
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcmp, memcpy
@@ -32,8 +33,6 @@ cdef str CHANNEL = "__asgi_channel__"
 cdef bytes KEY = b"\xb0__asgi_channel__"  # the same, as msgpack packs it
 cdef Py_ssize_t KEY_SIZE = 17
 cdef const uint8_t* KEY_DATA = <const uint8_t*> PyBytes_AS_STRING(KEY)
-
-cdef Py_ssize_t HUGE = (<size_t> -1) >> 1
 
 # What msgpack raises for a value that it can't pack; anything else comes from
 # Python code in the message and is not ours to judge.
@@ -126,10 +125,10 @@ cdef bytes start_splice(bytes head, bytes body, Py_ssize_t tail, uint8_t** out):
     cdef int64_t count
     old = map_header(data, size, &count)
     if old < 0 or count == MAX_COUNT:
-        raise ValueError(f"a body must be a msgpack map, not {short(body)}")
+        raise ValueError(f"a body must be a msgpack map, not {excerpt(body, 0)}")
     cdef Py_ssize_t front = PyBytes_GET_SIZE(head) + header_size(count + 1, False)
     front += size - old + KEY_SIZE
-    if tail > HUGE - front:
+    if tail > PY_SSIZE_T_MAX - front:
         raise OverflowError("the channels are too many for one message")
     cdef bytes result = PyBytes_FromStringAndSize(NULL, front + tail)
     out[0] = put(
@@ -181,7 +180,7 @@ def splice_list(bytes head not None, bytes body not None, list channels not None
             if not PyBytes_CheckExact(channel):
                 raise TypeError(f"a channel must be bytes, not {short(channel)}")
             size = name_size(PyBytes_GET_SIZE(channel))
-            if size > HUGE - tail:
+            if size > PY_SSIZE_T_MAX - tail:
                 raise OverflowError("the channels are too many for one message")
             tail += size
         result = start_splice(head, body, tail, &out)
@@ -303,7 +302,7 @@ def unpack(bytes payload not None, Py_ssize_t start=0) -> tuple:
     cdef list channels = None
     cdef dict message
     if start < 0 or start > end:
-        raise UnreadableMessage(f"no message behind byte {start} of {short(payload)}")
+        raise UnreadableMessage(f"no message behind byte {start} of {excerpt(payload, 0)}")
     first = map_header(data + start, end - start, &count)
     if first < 0:
         raise UnreadableMessage(f"not a msgpack map: {excerpt(payload, start)}")

@@ -42,8 +42,8 @@ def bundle(list members not None) -> dict:
     """
     # The members of one process share a key of some 45 bytes. To slice and hash it for each
     # would be most of the work, so the first keys met are compared where they lie. Entry 0
-    # stays empty and fits no key. An entry's pointers stay good: its list is held by the
-    # dict, and the list's first member is where the key lies.
+    # stays empty and fits no key. An entry's pointers stay good: the dict holds its list, and
+    # the list the member that the key is part of.
     cdef unsigned char index[256]
     cdef Entry entries[ENTRIES]
     cdef Entry* entry
@@ -76,5 +76,5 @@ def bundle(list members not None) -> dict:
         if used + 1 < ENTRIES:
             used += 1
             index[hashed] = used
-            entries[used] = Entry(PyBytes_AS_STRING(names[0]), size, <PyObject*> names)
+            entries[used] = Entry(data, size, <PyObject*> names)
     return bundles

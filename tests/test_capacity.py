@@ -25,9 +25,9 @@ DOCUMENTED = [
     (re.compile(r"^websocket.send\!.+"), 20),
 ]
 
-channels = st.text("ab.!-x\n", max_size=8) | st.text(max_size=10)
+channels = st.text("ab.!-x\\\n", max_size=8) | st.text(max_size=10)
 globs = st.text("ab.!*?[]-x", max_size=8)
-regex_texts = st.text(r"ab\.!*+?{}1|^$()[]x-", max_size=8).filter(
+regex_texts = st.text(r"ab\.!*+?{}1|^$()[]x-# ", max_size=8).filter(
     lambda text: not text.startswith("(?")
 )
 
@@ -57,8 +57,10 @@ rules_like = st.lists(st.tuples(globs | regexes, st.integers(0, 10**30)), max_si
 @example([(re.compile("a|b"), 1)], ["a", "b", "x"])
 @example([(re.compile("AB", re.IGNORECASE), 1)], ["ab"])
 @example([(re.compile("(?i)AB"), 1)], ["ab"])
-@example([(re.compile("a b", re.VERBOSE), 1)], ["ab", "a b"])
+@example([(re.compile("a *b", re.VERBOSE), 1)], ["b", "ab", "a b"])
+@example([(re.compile("a(?#comment)*b"), 1)], ["b", "ab"])
 @example([(re.compile(r"a\-\.\!b\d"), 1)], ["a-.!b1", "a-.!bd"])
+@example([(re.compile(r"a\\b"), 1)], ["ab", r"a\b"])
 @example([("[!a]b", 1), ("a[", 2)], ["ab", "xb", "a["])
 @example([("**", 3)], ["", "a\nb"])
 def test_agrees_with_reference(rules: list, names: list[str]) -> None:

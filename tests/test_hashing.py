@@ -48,9 +48,7 @@ def test_every_shard_of_a_ring(ring_size: int) -> None:
     assert max(shards) < ring_size
 
 
-@pytest.mark.parametrize(
-    ("bits", "ring_size"), [(2048, 186), (3072, 300), (1024, 372)]
-)
+@pytest.mark.parametrize(("bits", "ring_size"), [(2048, 186), (3072, 300), (1024, 372)])
 def test_rounds_as_doubles_do(bits: int, ring_size: int) -> None:
     candidates = (b"%d" % number for number in itertools.count())
     name = next(n for n in candidates if binascii.crc32(n) & 0xFFF == bits)

@@ -1,0 +1,130 @@
+"""The demo's site: its pages and what a WebSocket in a room says and hears."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import demos
+import pytest
+from demos import chat, hear, say
+from polling import until
+from websockets import Origin
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[demos.Demo]:
+    """A demo that tests look at and leave as it is."""
+    with demos.Demo() as running:
+        yield running
+
+
+def test_page_and_its_files(demo: demos.Demo) -> None:
+    for url in demo.urls:
+        for path in ("", "room/garden/"):
+            with urllib.request.urlopen(url + path) as answer:
+                page = answer.read().decode()
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "#garden" in page
+        files = re.findall(r"""(?:href|src)="/(static/[^"]+)""", page)
+        assert len(files) == 3
+        for path in files:
+            with urllib.request.urlopen(url + path) as answer:
+                assert answer.read()
+        assert "http" not in re.sub(r"https?://www\.w3\.org\S+", "", page)
+
+
+@pytest.mark.parametrize(
+    "path", ["static/settings.py", "static/../views.py", "nothing"]
+)
+def test_nothing_else_is_served(demo: demos.Demo, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(demo.urls[0] + path)
+    caught.value.close()
+    assert caught.value.code == 404
+
+
+def test_strangers_are_refused(demo: demos.Demo) -> None:
+    request = urllib.request.Request(demo.urls[0], headers={"Host": "example.org"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    caught.value.close()
+    assert caught.value.code == 400
+    uri = demo.urls[0].replace("http", "ws") + "ws/room/lobby/"
+    with pytest.raises(InvalidStatus):
+        connect(uri, origin=Origin("http://example.org"))
+
+
+def test_members_see_each_other_across_processes(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "seen", "Ada") as ada:
+        hear(ada, "here", name="Ada", process="A")
+        with chat(demo.urls[1], "seen", "Ben") as ben:
+            hear(ben, "here", name="Ada", process="A")
+            hear(ada, "here", name="Ben", process="B", arrived=True)
+            say(ben, "name", name=" Bert\n")
+            hear(ada, "here", name="Bert")
+            say(ada, "say", text="hello")
+            assert hear(ben, "said")["text"] == "hello"
+        hear(ada, "left", name="Bert")
+
+
+def test_rooms_do_not_hear_each_other(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "east") as east, chat(demo.urls[1], "west") as west:
+        say(east, "say", text="only east")
+        hear(east, "said", text="only east")
+        say(west, "say", text="only west")
+        assert hear(west, "said")["text"] == "only west"
+
+
+def test_round_trips_are_timed(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "timed") as one, chat(demo.urls[1], "timed"):
+        say(one, "ping", number=7)
+        assert 0 < hear(one, "pong", number=7)["ms"] < 5000
+
+
+def test_crowd_comes_listens_and_goes(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "crowd") as one:
+        say(one, "crowd", size=61)
+        hear(one, "crowd", process="A", size=31, total=61)
+        hear(one, "crowd", process="B", size=30, total=61)
+        for number in range(20):
+            say(one, "ping", number=number)
+        until(lambda: hear(one, "crowd", process="B")["rate"] > 0, "the crowd to hear")
+        say(one, "crowd", size=0)
+        hear(one, "crowd", process="A", size=0)
+        hear(one, "crowd", process="B", size=0)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        "hello",
+        "[]",
+        "7",
+        "{}",
+        '{"type": "no_such"}',
+        '{"type": ["say"]}',
+        '{"type": "say"}',
+        '{"type": "say", "text": ""}',
+        '{"type": "say", "text": 5}',
+        json.dumps({"type": "say", "text": "x" * 1001}),
+        '{"type": "name", "name": " \\n"}',
+        '{"type": "ping", "number": "one"}',
+        '{"type": "crowd", "size": -1}',
+        '{"type": "crowd", "size": 1001}',
+        '{"type": "crowd", "size": null}',
+        b"\x00\xff",
+    ],
+)
+def test_wrong_frames_are_refused(demo: demos.Demo, frame: str | bytes) -> None:
+    with chat(demo.urls[0], "wrong") as one:
+        one.send(frame)
+        assert hear(one, "error")["detail"]
+        say(one, "say", text="still here")
+        hear(one, "said", text="still here")
