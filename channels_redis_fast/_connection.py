@@ -250,8 +250,8 @@ class PipelinedConnection(asyncio.Protocol):
     def _fail(self, error: Exception | None) -> None:
         if self.error is not None:
             return
-        text = str(error) if error else "connection closed"
-        self.error = errors.ConnectionError(f"connection to Redis lost: {text}")
+        text = str(error) if error else "the server closed it"
+        self.error = errors.ConnectionError(f"the connection was lost: {text}")
         if self._timer is not None:
             self._timer.cancel()
         self._buffer.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,10 @@ from ._settings import (
 )
 from .exceptions import InvalidName
 from .serializers import MsgPackSerializer, registry
+
+logger = logging.getLogger("channels_redis_fast")
+
+_layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
 
@@ -72,6 +78,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             getattr(type(self), name) is getattr(BaseChannelLayer, name)
             for name in _STANDARD
         )
+        self._warn_of_overlap()
         self._names_are_fast = self._names_are_standard and not self._is_overridden(
             "require_valid_channel_name"
         )
@@ -140,6 +147,18 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             return _names.non_local_name(channel)
         self.require_valid_channel_name(channel)
         return _names.split_local(channel)
+
+    def _warn_of_overlap(self) -> None:
+        """Logs layers of this process whose keys would mix with this one's."""
+        ours = set(map(str, self._hosts))
+        for other in _layers:
+            if other.prefix == self.prefix or ours.isdisjoint(map(str, other._hosts)):
+                continue
+            shorter, longer = sorted((self.prefix, other.prefix), key=len)
+            if longer.startswith(shorter):
+                text = "two layers on one Redis, of whose prefixes %r begins %r"
+                logger.warning(text, shorter, longer)
+        _layers.add(self)
 
     def _capacity_of(self) -> Callable[[str], int]:
         overridden = self._is_overridden("get_capacity")

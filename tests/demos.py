@@ -95,7 +95,9 @@ class Demo:
 
     def survivors(self, patience: float = 0) -> list[psutil.Process]:
         """Which of its processes are still there after so many seconds."""
-        return psutil.wait_procs(self.family, patience)[1]
+        left = psutil.wait_procs(self.family, patience)[1]
+        # An orphan that ended waits for process 1 to take note: no business of ours.
+        return [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def left_in(folder: Path) -> list[str]:

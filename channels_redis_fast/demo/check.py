@@ -70,9 +70,9 @@ class Client:
         while len(speaker.said_at) < speaker.quota:
             if speaker.may_say():
                 await self._send("say", text=f"{self.number}:{speaker.say()}")
-            elif not await _news(speaker):
+            elif not await self._progress(speaker):
                 speaker.give_up()
-        while speaker.missing and await _news(speaker):
+        while speaker.missing and await self._progress(speaker):
             pass
 
     async def ping(self, times: int) -> None:
@@ -92,7 +92,20 @@ class Client:
     async def _changed(self) -> None:
         self._news.clear()
         await self._news.wait()
-        if self._listening is not None and self._listening.done():
+        self._still_there()
+
+    async def _progress(self, speaker: Speaker) -> bool:
+        speaker.news.clear()
+        try:
+            await asyncio.wait_for(speaker.news.wait(), PATIENCE)
+        except asyncio.TimeoutError:
+            return False
+        self._still_there()
+        return True
+
+    def _still_there(self) -> None:
+        assert self._listening is not None
+        if self._listening.done():
             self._listening.result()
 
     async def _send(self, kind: str, **content: object) -> None:
@@ -104,8 +117,10 @@ class Client:
         try:
             async for frame in self._socket:
                 self._take(json.loads(frame))
+            raise Trouble(f"client {self.number} was sent away by the server")
         finally:
             self._news.set()
+            self._tally.speakers[self.number].news.set()
 
     def _take(self, message: Json) -> None:
         kind = message["type"]
@@ -198,16 +213,7 @@ async def _work(addresses: Sequence[str], people: list[Client], tally: Tally) ->
     )
     pongs = people[0].pongs
     _print_times("layer round trip, one message at a time", pongs)
-    _print_times(f"browser round trip, {len(people)} at once", tally.round_trips)
-
-
-async def _news(speaker: Speaker) -> bool:
-    speaker.news.clear()
-    try:
-        await asyncio.wait_for(speaker.news.wait(), PATIENCE)
-    except asyncio.TimeoutError:
-        return False
-    return True
+    _print_times(f"WebSocket round trip, {len(people)} at once", tally.round_trips)
 
 
 async def _all(works: Iterable[Awaitable[None]]) -> None:

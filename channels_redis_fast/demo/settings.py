@@ -18,6 +18,7 @@ ASGI_APPLICATION = "channels_redis_fast.demo.asgi.application"
 INSTALLED_APPS = ["channels"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",  # checks ALLOWED_HOSTS
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES: list[dict[str, Any]] = [
