@@ -61,12 +61,12 @@ class Operations:
         """Adds a message to a channel, whose non-local part is given."""
         codec, key = self.codec, self.channel_key(non_local)
         body = codec.body(message)
-        if non_local is channel:  # a normal channel: any shard will do
-            index = self._next_shard()
-            member = codec.seal(body, None, key)
-        else:
+        if non_local.endswith("!"):
             index = self.shard_of(non_local)
             member = codec.seal(body, channel, key)
+        else:  # a normal channel: any shard will do
+            index = self._next_shard()
+            member = codec.seal(body, None, key)
         return index, SEND.on(key, member, self._capacity_of(channel), self._expiry)
 
     def sent(self, channel: str, reply: Any) -> None:

@@ -95,7 +95,7 @@ class RedisChannelLayer(Layer):
         Raises `TypeError` for a bad name or another process's channel.
         """
         non_local = self._non_local(channel)
-        if non_local is channel and "!" not in channel:
+        if not non_local.endswith("!"):
             return await self._loops.here().receive(channel, self._codec)
         if not non_local.endswith(f"{self.client_prefix}!"):
             raise ForeignChannel(f"{channel!r} is another process's channel")

@@ -39,9 +39,9 @@ scalars = st.one_of(
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=20) | st.dictionaries(st.text(), inner, max_size=20)
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
     ),
-    max_leaves=20,
+    max_leaves=10,
 )
 keys = st.text(max_size=20).filter(lambda key: key != CHANNEL)
 messages = st.dictionaries(keys, values, max_size=20)
@@ -218,7 +218,10 @@ class Odd(dict):
 
 
 def nested(depth: int) -> list:
-    return [nested(depth - 1)] if depth else []
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def test_dict_subclasses() -> None:
@@ -238,7 +241,7 @@ def test_dict_subclasses() -> None:
         ({"type": "x", "id": -(2**63) - 1}, "'id'"),
         ({"type": "x", "text": "\ud800"}, "'text'"),
         ({"type": "x", object(): 1}, "object"),
-        ({"type": "x", "deep": nested(600)}, "'deep'"),
+        ({"type": "x", "deep": nested(2000)}, "'deep'"),
         ({"type": "x" * 99, "user": object()}, "'user'"),
     ],
 )
