@@ -16,6 +16,10 @@ from channels_redis_fast.exceptions import InvalidSetting
 include "_frames.pxi"
 
 
+cdef enum:
+    MAX_LENGTH = 65536
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class UniqueBytes:
@@ -31,9 +35,11 @@ cdef class UniqueBytes:
     cdef uint64_t counter, limit, forks
     cdef uint8_t[6] drawn
 
-    def __init__(self, length: int) -> None:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-            raise InvalidSetting(f"random_prefix_length must be an int from 0, not {length!r}")
+    def __init__(self, length) -> None:
+        if type(length) is not int or not 0 <= length <= MAX_LENGTH:
+            raise InvalidSetting(
+                f"random_prefix_length must be an int from 0 to {MAX_LENGTH}, not {length!r}"
+            )
         self.length = length
         self.counter_size = min(max(self.length - 6, 6), 8)
         self.limit = <uint64_t> -1 >> (64 - 8 * self.counter_size)

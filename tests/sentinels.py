@@ -8,8 +8,10 @@ import redis
 from polling import until
 from servers import Server
 
-# What makes Sentinel quicker than it is made for.
-HASTE = {"info-period": 100, "publish-period": 100}
+# What makes Sentinel quicker than it is made for, within limits: it promotes no replica
+# that was silent for five ping periods, and demotes a primary that it doesn't expect
+# after four publish periods, also one that another Sentinel is about to promote.
+HASTE = {"info-period": 100, "ping-period": 200, "publish-period": 500}
 
 
 class SentinelSet:
@@ -22,7 +24,7 @@ class SentinelSet:
         *,
         replicas: int = 1,
         sentinels: int = 3,
-        down_after: int = 500,
+        down_after: int = 600,
         password: str | None = None,
     ) -> None:
         self._sizes = replicas, sentinels
@@ -105,13 +107,13 @@ class SentinelSet:
 
     def failover(self, *, timeout: float = 20.0) -> Server:
         """Kill the primary, and wait until the Sentinels have made another one."""
-        old = self.primary
+        old = self._settled_primary(timeout)
         old.kill()
         return self._await_other(old, timeout)
 
     def switch(self, *, timeout: float = 20.0) -> Server:
         """Let the Sentinels demote the primary, which goes on as a replica."""
-        old = self.primary
+        old = self._settled_primary(timeout)
         until(self._told_to_switch, "a replica that is good enough")
         new = self._await_other(old, timeout)
         until(lambda: _synced(old), "the old primary to follow", timeout=timeout)
@@ -121,6 +123,23 @@ class SentinelSet:
         """Start a killed server again; the Sentinels make it a replica."""
         server.start()
         until(lambda: _synced(server), "the old primary to follow", timeout=20)
+
+    def _settled_primary(self, timeout: float) -> Server:
+        until(self._settled, "the Sentinels to be done with it", timeout=timeout)
+        return self.primary
+
+    def _settled(self) -> bool:
+        """Whether nobody is in the middle of a failover, and there is a choice."""
+        running = [sentinel for sentinel in self.sentinels if sentinel.running]
+        ports = {one.port for one in self.servers if one.running}
+        for sentinel in running:
+            primary = _pairs(self._ask(sentinel, "MASTER", self.name))
+            replicas = map(_pairs, self._ask(sentinel, "REPLICAS", self.name))
+            well = {int(one["port"]) for one in replicas if one["flags"] == "slave"}
+            port = int(primary["port"])
+            if primary["flags"] != "master" or not well or well != ports - {port}:
+                return False
+        return self._agreed() is not None
 
     def _await_other(self, old: Server, timeout: float) -> Server:
         def promoted() -> Server | None:
@@ -177,6 +196,11 @@ class SentinelSet:
         if self._password:
             lines.append(f"auth-pass {self.name} {self._password}")
         return {"sentinel": lines}
+
+
+def _pairs(words: list[bytes]) -> dict[str, str]:
+    texts = [word.decode() for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _replication(server: Server) -> dict[str, Any]:
