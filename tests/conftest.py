@@ -59,21 +59,30 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+BEFORE = pytest.StashKey[Snapshot]()
+
+
 @pytest.fixture(autouse=True)
-def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Begins with empty shared servers, fails the test that leaves something behind."""
+def _tidy(request: pytest.FixtureRequest) -> None:
+    """Begins with empty shared servers, and notes what is there already."""
     for marker in request.node.iter_markers("needs"):
         needs(*marker.args)
     if not SHARED.keys().isdisjoint(request.fixturenames):
         for server in SHARED.values():
             server.flush()
-    before = Snapshot.take()
     if inspect.iscoroutinefunction(request.function):
         request.getfixturevalue("loop_watch")
+    request.node.stash[BEFORE] = Snapshot.take()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fails the test that leaves something behind, once all its fixtures are gone."""
     yield
     for server in SHARED.values():
         server.disconnect()
-    if leaks := before.leaks(_shared_pids):
+    before = item.stash.get(BEFORE, None)
+    if before is not None and (leaks := before.leaks(_shared_pids)):
         pytest.fail("left behind:\n" + "\n".join(leaks), pytrace=False)
 
 
