@@ -75,7 +75,7 @@ def _tidy(request: pytest.FixtureRequest) -> None:
     request.node.stash[BEFORE] = Snapshot.take()
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Fails the test that leaves something behind, once all its fixtures are gone."""
     yield
