@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -12,7 +13,13 @@ from ._connection import Command, PipelinedConnection, open_connection
 from ._hosts import ClusterHost, Host
 from ._link import Link
 from ._scripts import key_of
-from ._shard import Heal, Shard, is_connection_loss, unlink_keys
+from ._shard import (
+    Heal,
+    Shard,
+    is_connection_loss,
+    unblock_client,
+    unlink_keys,
+)
 
 Address = tuple[str, int]
 
@@ -34,6 +41,7 @@ class ClusterShard(Shard):
         self._nodes: dict[Address, Link] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._asked: dict[bytes, Address] = {}  # where a reader is to ask next
+        self._watching: dict[bytes | str, Callable[[], None]] = {}
         self._problem: Exception | None = None  # why the topology is not known
         super().__init__(index, host, command_timeout, heal)
         self._links.discard(self._main)  # there is no one server
@@ -44,12 +52,34 @@ class ClusterShard(Shard):
         for address in {owner for owner in self._owners if owner}:
             await unlink_keys(await self._node(address).get(), pattern)
 
+    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+        """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.
+
+        Readers in other processes find out when their waits end.
+        """
+        if moved is None:
+            self._watching.pop(key, None)
+        else:
+            self._watching[key] = moved
+
     async def redirect(self, key: bytes, error: errors.RedisError) -> None:
         """Learns where the next wait for `key` goes."""
         if isinstance(error, errors.AskError):
             self._asked[key] = (error.host, error.port)
         else:
+            self._asked.pop(key, None)
             await self._refresh()
+
+    async def unblock(self, key: bytes, client_id: int) -> bool:
+        """Ends the blocking wait of a connection; whether it was waiting."""
+        link = self._node(self._asked.get(key) or await self._owner_of(key))
+        return await unblock_client(await link.get(), client_id)
+
+    async def node_of(self, key: bytes, *, anew: bool = False) -> Address:
+        """The address of the node that owns a key's slot."""
+        if anew:
+            await self._refresh()
+        return await self._owner_of(key)
 
     # Where a command goes
 
@@ -68,6 +98,9 @@ class ClusterShard(Shard):
     async def _host_of(self, key: bytes) -> Host:
         address = self._asked.get(key) or await self._owner_of(key)
         return self.host.node(*address)
+
+    def _host_at(self, node: Address) -> Host:
+        return self.host.node(*node)
 
     async def _owner_of(self, key: bytes | str) -> Address:
         if self._owner(key) is None:
@@ -107,10 +140,13 @@ class ClusterShard(Shard):
         return isinstance(error, (errors.MovedError, errors.AskError))
 
     async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
+        moved = self._watching.get(key_of(command))
+        if moved is not None and self._redirected(error):
+            moved()
         if isinstance(error, errors.AskError):
             # This once: the slot is on its way, its other keys are where they were.
             connection = await self._node((error.host, error.port)).get()
-            connection.call((b"ASKING",)).add_done_callback(_ignore)
+            connection.ask()
             return await connection.call(command)
         if isinstance(error, errors.MovedError):
             self._owners[error.slot_id] = (error.host, error.port)
@@ -180,8 +216,3 @@ def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Sh
 
 def _slot(key: bytes | str) -> int:
     return int(key_slot(key.encode() if isinstance(key, str) else key))
-
-
-def _ignore(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()

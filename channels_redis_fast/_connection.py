@@ -124,6 +124,22 @@ class PipelinedConnection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._buffer.append(hiredis.pack_command(command))
 
+    def ask(self) -> None:
+        """Queues ASKING, which lets the next command into a slot on its way here."""
+        self.call((b"ASKING",)).add_done_callback(_consume)
+
+    def answer(self, future: asyncio.Future[Any], reply: Any) -> bool:
+        """Gives a command the push that answers it (SUBSCRIBE and its kin).
+
+        False when it isn't the command's turn: the push came by itself.
+        """
+        if not self._waiting or self._waiting[0] is not future:
+            return False
+        self._waiting.popleft()
+        if not future.done():
+            future.set_result(reply)
+        return True
+
     async def drained(self) -> None:
         """Waits while the socket takes no more; returns at once when it does."""
         while self.paused and self.error is None:

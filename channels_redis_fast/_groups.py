@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._operations import Operations, Request
 from ._scripts import with_text
+from ._shard import is_demotion, is_passing
+
+logger = logging.getLogger("channels_redis_fast")
 
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0
@@ -88,7 +96,7 @@ class Memberships:
             if operations.shard_of(group) == index and owns(operations.group_key(group))
         ]
         asked = [connection.call(operations.ask(g, c)) for g, c in ours]
-        there = [await reply is not None for reply in asked]
+        there = [await _is_there(reply) for reply in asked]
         oldest = time.monotonic() - (_RECENT if any(there) else self._too_old())
         with self._lock:  # some may have been discarded meanwhile
             gone: dict[str, list[str]] = {}
@@ -102,7 +110,7 @@ class Memberships:
                 for group, channels in gone.items()
             ]
         for reply in rejoined:
-            await reply
+            await _is_there(reply)
 
     def due(self) -> list[Request]:
         """The commands that refresh what gets old; noted as refreshed."""
@@ -132,3 +140,14 @@ class Memberships:
         del members[channel]
         if not members:
             del self._joined[group]
+
+
+async def _is_there(reply: asyncio.Future[Any]) -> bool:
+    """Whether a member is in its group; a key that is no group needs no healing."""
+    try:
+        return await reply is not None
+    except errors.ResponseError as error:
+        if is_passing(error) or is_demotion(error):
+            raise  # not the server to ask
+        logger.warning("a membership can't be healed: %s", error)
+        return True

@@ -67,7 +67,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.hosts = [dict(host.settings) for host in self._hosts]
         self.ring_size = len(self._hosts)
         self._counters = Counters()
-        self._serializer = registry.get_serializer(
+        self._serializer = self._make_serializer(
             serializer_format,
             random_prefix_length=random_prefix_length,
             expiry=expiry,
@@ -163,6 +163,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def _capacity_of(self) -> Callable[[str], int]:
         overridden = self._is_overridden("get_capacity")
         return self.get_capacity if overridden else self._capacities.lookup
+
+    def _make_serializer(self, format: str, **options: Any) -> Any:
+        return registry.get_serializer(format, **options)
 
     def _make_codec(self) -> Codec:
         plain = type(self._serializer) is MsgPackSerializer

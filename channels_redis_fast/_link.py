@@ -97,6 +97,14 @@ class Link:
         if self.connection is not None:
             self.connection.abort(error)
 
+    def reopen(self) -> None:
+        """Connects anew, to another server of the same shard; nothing was lost."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.on_lost = None
+            connection.abort()
+        self.begin()
+
     async def aclose(self) -> None:
         """Closes for good; attempts end, the socket is closed."""
         self._closed = True

@@ -159,6 +159,11 @@ class Mailboxes:
             boxes = [box for box in self._boxes.values() if box.messages]
             return {b.name: tuple(m for _, m in b.messages or ()) for b in boxes}
 
+    def names(self) -> list[str]:
+        """The names of all channels."""
+        with self._lock:
+            return list(self._boxes)
+
     def inboxes(self) -> list[Inbox]:
         """All inboxes."""
         with self._lock:
@@ -191,18 +196,21 @@ class Mailboxes:
 
     def put_all(
         self,
-        inbox: Inbox,
+        inbox: Inbox | None,
         names: Iterable[str],
         message: Message,
         copy: Callable[[], Message],
     ) -> int:
-        """Gives each channel the message or a copy; how many names were no channels."""
+        """Gives each channel the message or a copy; how many names were no channels.
+
+        Channels of other inboxes count as none, unless `inbox` is None.
+        """
         deadline = time.monotonic() + self._expiry
         boxes, unknown, fresh = self._boxes, 0, True
         with self._lock:
             for name in names:
                 box = boxes.get(name)
-                if box is None or box.inbox is not inbox:
+                if box is None or (box.inbox is not inbox and inbox is not None):
                     unknown += 1
                 else:
                     self._put(box, message if fresh else copy(), deadline)

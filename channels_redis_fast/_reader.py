@@ -46,6 +46,7 @@ class Reader:
         self._link: Link | None = None
         self._client_id: int | None = None
         self._popping = False
+        self._asking = False  # a slot on its way: ASKING goes before each command
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +68,7 @@ class Reader:
             self._link = self.shard.reader_link(
                 self.key, self._greet, self.poke, self._down
             )
+            self.shard.watch(self.key, self._interrupt)
         if self._link.connection is None:
             self._link.begin()  # which pokes again
         else:
@@ -86,6 +88,7 @@ class Reader:
         self._closed = True
         self._cancel_timer()
         await self._end_wait()
+        self.shard.watch(self.key, None)
         link, self._link = self._link, None
         if link is not None:
             await self.shard.close_link(link)
@@ -101,10 +104,14 @@ class Reader:
     def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
         """One blocking wait, and the rest of the burst in the same round trip."""
         self._popping = True
+        if self._asking:
+            connection.ask()
         first = connection.call((b"BZPOPMIN", self.key, int(self.shard.wait)))
         if wanted == 1:
             first.add_done_callback(self._popped_one)
         else:
+            if self._asking:
+                connection.ask()
             rest = connection.call((b"ZPOPMIN", self.key, wanted - 1))
             rest.add_done_callback(lambda rest: self._popped(first, rest))
 
@@ -148,8 +155,9 @@ class Reader:
             self._refuse(error)
 
     async def _follow(self, error: errors.RedisError, link: Link) -> None:
+        self._asking = isinstance(error, errors.AskError)
         await self.shard.redirect(self.key, error)
-        link.drop(error)
+        link.reopen()
 
     def _pause(self) -> None:
         self._cancel_timer()
@@ -173,6 +181,11 @@ class Reader:
             self._link = None
             self.shard.spawn(self.shard.close_link(link))
             self._refuse(error)
+
+    def _interrupt(self) -> None:
+        """A sender was told that the key is elsewhere: look there too."""
+        if self._popping:
+            self.shard.spawn(self._unblock())
 
     async def _end_wait(self) -> None:
         patience = _FIRST_PATIENCE

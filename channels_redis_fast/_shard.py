@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from redis import exceptions as errors
 
-from ._connection import Command, PipelinedConnection, open_connection
+from ._connection import Command, PipelinedConnection, Push, open_connection
 from ._hosts import Host
 from ._link import Link
 from ._scripts import with_text
@@ -114,17 +114,38 @@ class Shard:
 
         return self._new_link(open_, greet, on_ready, on_down, eager=True)
 
+    def push_link(
+        self,
+        node: Any,
+        on_push: Push,
+        greet: Callable[[PipelinedConnection], Awaitable[None]],
+        on_ready: Callable[[], None],
+        on_down: Callable[[Exception], None],
+    ) -> Link:
+        """A link of its own for subscriptions at a node that `node_of` named."""
+        host, deadline = self._host_at(node), self.command_timeout
+
+        async def open_() -> PipelinedConnection:
+            return await open_connection(host, deadline=deadline, on_push=on_push)
+
+        return self._new_link(open_, greet, on_ready, on_down, eager=True)
+
+    async def node_of(self, key: bytes, *, anew: bool = False) -> Any:
+        """Which of its servers a key is on; `anew`: don't trust what was known."""
+        return None
+
     async def close_link(self, link: Link) -> None:
-        """Ends a link that `reader_link` gave."""
+        """Ends a link that `reader_link` or `push_link` gave."""
         self._links.discard(link)
         self._down.discard(link)
         await link.aclose()
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
         """Ends the blocking wait of a connection; whether it was waiting."""
-        command = (b"CLIENT", b"UNBLOCK", client_id)
-        connection = await (await self._link_of(key)).get()
-        return bool(await connection.call(command))
+        return await unblock_client(await self._main.get(), client_id)
+
+    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+        """Has `moved` called when a sender finds `key` elsewhere (only in a Cluster)."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> None:
         """Learns from a MOVED or ASK that a reader got; only a Cluster sends them."""
@@ -173,10 +194,10 @@ class Shard:
     async def _connection(self, command: Command) -> PipelinedConnection:
         return await self._main.get()
 
-    async def _link_of(self, key: bytes) -> Link:
-        return self._main
-
     async def _host_of(self, key: bytes) -> Host:
+        return self.host
+
+    def _host_at(self, node: Any) -> Host:
         return self.host
 
     def _owns(self, host: Host) -> Callable[[bytes | str], bool]:
@@ -299,6 +320,11 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
         return await future
     except errors.RedisError as error:
         return error
+
+
+async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
+    """Ends the blocking wait of another connection; whether it was waiting."""
+    return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
 
 
 async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:

@@ -132,8 +132,8 @@ class MissingSerializer(BaseMessageSerializer):
 
     exception: Exception | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise self.exception or NotImplementedError(type(self).__name__)
+    def __new__(cls, *args: Any, **kwargs: Any) -> MissingSerializer:
+        raise cls.exception or NotImplementedError(cls.__name__)
 
 
 def _in_format(dump: Callable[..., Any], message: Any, *args: Any, **kw: Any) -> Any:

@@ -12,10 +12,12 @@ from typing import Any
 import programs
 import pytest
 from certificates import Certificates
+from clusters import Cluster
 from leaks import LoopWatch, Snapshot
 from peers import Peer
 from programs import needs
 from proxy import Proxy
+from sentinels import SentinelSet
 from servers import Server
 from tlsfront import TLSFront
 
@@ -167,6 +169,32 @@ def mtls_server(
     else:
         server = Server(programs.redis70(), tls=certificates, client_certificates=True)
         yield from _share(request, server)
+
+
+@pytest.fixture(scope="session")
+def sentinels(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
+    """The shared primary, replica and three Sentinels, for tests without faults."""
+    yield from _share(request, SentinelSet())
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The shared Cluster, for tests without faults."""
+    yield from _share(request, Cluster())
+
+
+@pytest.fixture
+def own_sentinels() -> Iterator[SentinelSet]:
+    """A primary, a replica and Sentinels of the test's own, to fail over."""
+    with SentinelSet() as own:
+        yield own
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A Cluster of the test's own, to fail over and to move slots in."""
+    with Cluster() as own:
+        yield own
 
 
 @pytest.fixture

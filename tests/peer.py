@@ -6,7 +6,8 @@ LAYER is the import path of the class, CONFIG its keyword arguments as JSON. Eac
 of stdin is a request: {"id": 1, "do": "send", "args": [...], "kwargs": {...}}, where
 `do` names a command below or a method of the layer. Each line of stdout is an answer:
 {"id": 1, "result": ...} or {"id": 1, "error": [classes, text]}, or what was logged:
-{"log": [logger, level, text]}. Requests run at the same time. The process ends with its
+{"log": [logger, level, text]}. Requests run at the same time. The answer to request 0,
+which nobody makes, is the process id once the layer is built. The process ends with its
 stdin. `peers.py` drives it.
 """
 
@@ -211,6 +212,11 @@ def say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def describe(error: Exception) -> list[Any]:
+    """The names of its classes, and its text."""
+    return [[cls.__name__ for cls in type(error).__mro__[:-2]], str(error)]
+
+
 async def serve(layer: Any) -> None:
     """Answer requests until stdin ends."""
     loop = asyncio.get_running_loop()
@@ -231,10 +237,9 @@ async def serve(layer: Any) -> None:
             say({"id": request["id"], "error": ["CancelledError", ""]})
             raise
         except Exception as error:
-            names = [cls.__name__ for cls in type(error).__mro__[:-2]]
-            say({"id": request["id"], "error": [names, str(error)]})
+            say({"id": request["id"], "error": describe(error)})
 
-    say({"ready": os.getpid()})
+    say({"id": 0, "result": os.getpid()})
     while line := await reader.readline():
         request = decode(line)
         task = asyncio.ensure_future(handle(request))
@@ -252,7 +257,11 @@ def main(path: str, config: str, loop: str = "asyncio") -> None:
     """Build the layer and serve."""
     logging.basicConfig(level=logging.INFO, handlers=[Forward()])
     module, _, name = path.rpartition(".")
-    layer = getattr(importlib.import_module(module), name)(**decode(config))
+    try:
+        layer = getattr(importlib.import_module(module), name)(**decode(config))
+    except Exception as error:
+        say({"id": 0, "error": describe(error)})
+        raise SystemExit(1) from None
     if loop == "uvloop":
         import uvloop
 

@@ -90,10 +90,10 @@ class Peer:
             stdout=asyncio.subprocess.PIPE,
             limit=LINE,
         )
-        self._ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        ready = self._requests[0] = Request()
         self._reading = asyncio.ensure_future(self._read())
         try:
-            self.pid = await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+            self.pid = await asyncio.wait_for(ready, timeout)
         except BaseException:
             await self.close(check=False)
             raise
@@ -155,10 +155,6 @@ class Peer:
         code = await self._process.wait()
         await asyncio.wait({self._reading})
         self._process._transport.close()  # type: ignore[attr-defined]
-        if not self._ready.done() or self._ready.cancelled():
-            self._ready.cancel()
-        elif self._ready.exception():
-            check = False
         if check and code and not self._killed:
             raise AssertionError(f"the peer ended with status {code}")
 
@@ -186,8 +182,6 @@ class Peer:
             if log := answer.get("log"):
                 self.logs.append(tuple(log))
                 self._logged.set()
-            elif ready := answer.get("ready"):
-                self._ready.set_result(ready)
             else:
                 self._answer(self._requests.pop(answer["id"]), answer)
         gone = PeerError(["PeerGone"], "the process has ended")
@@ -195,8 +189,6 @@ class Peer:
             if not request.done():
                 request.set_exception(gone)
         self._requests.clear()
-        if not self._ready.done():
-            self._ready.set_exception(gone)
 
     def _answer(self, request: Request, answer: dict[str, Any]) -> None:
         if request.done():

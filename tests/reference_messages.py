@@ -6,8 +6,11 @@ Errors are those of the package, their texts are not compared.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
+import itertools
+import os
 import struct
 
 import msgpack
@@ -117,6 +120,18 @@ def unique(drawn, counter, length):
     return drawn + bytes(length - 6 - size) + counter.to_bytes(size, "big")
 
 
+class UniqueBytes:
+    """A counter behind 6 random bytes."""
+
+    def __init__(self, length):
+        self.length = length
+        self.drawn = os.urandom(6)
+        self.counter = itertools.count()
+
+    def next(self):
+        return unique(self.drawn, next(self.counter), self.length)
+
+
 class FernetFrames:
     """The Fernet specification, step by step."""
 
@@ -204,6 +219,8 @@ class AesGcmFrames:
     def _id(self, key):
         return hmac.digest(key, b"channels_redis_fast aes-gcm 1 key id", "sha256")[:4]
 
-    def _cipher(self, key, salt):
+    @staticmethod
+    @functools.lru_cache(1024)
+    def _cipher(key, salt):
         purpose = b"channels_redis_fast aes-gcm 1 subkey" + salt
         return AESGCM(hmac.digest(key, purpose, "sha256"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import sys
@@ -50,9 +51,15 @@ def nonce_of(frame: bytes) -> bytes:
 def test_a_frame_that_never_changes() -> None:
     """Written down, so that no later version forgets how to read it."""
     frame = bytes.fromhex(
-        "c101f82dd0f3000102030405060708090a0b0c0d0e0f006553f100000000000000"
+        "c101"  # magic and version
+        "857e80eb"  # key id
+        "000102030405060708090a0b0c0d0e0f"  # salt
+        "006553f100"  # seconds
+        "00000000000007"  # counter
+        "b966df08d0dd01af77"  # "a payload"
+        "e4144e23d941de455b6404cd7ad27bf9"  # tag
     )
-    assert frame == frame
+    assert frames.open_at(frame, CONTEXT, 60, NOW) == b"a payload"
 
 
 @given(payloads, st.binary(max_size=40), st.integers(0, 2**40 - 1))
@@ -186,15 +193,19 @@ def test_every_length() -> None:
             frames.open_at(valid[:length], CONTEXT, 60, NOW)
 
 
+def remembered(reader: AesGcmFrames) -> int:
+    """How many senders' ciphers it keeps."""
+    found = [each for each in gc.get_referents(reader) if isinstance(each, dict)]
+    return len(found[0])
+
+
 def test_made_up_salts_are_not_remembered() -> None:
     reader = AesGcmFrames(KEYS)
-    size = sys.getsizeof(reader)
     for number in range(3000):
         salt = number.to_bytes(16, "big")
         spoiled = valid[:6] + salt + valid[22:]
         assert outcome(reader.open, spoiled, CONTEXT, None) is UnreadableMessage
-    assert reader.readers_known == 0
-    assert sys.getsizeof(reader) == size
+    assert remembered(reader) == 0
 
 
 def test_reads_more_senders_than_it_remembers() -> None:
@@ -203,7 +214,7 @@ def test_reads_more_senders_than_it_remembers() -> None:
         salt = number.to_bytes(16, "big")
         frame = oracle.seal_at(b"payload", CONTEXT, NOW, salt, 0)
         assert reader.open_at(frame, CONTEXT, 60, NOW) == b"payload"
-    assert reader.readers_known == 1024
+    assert remembered(reader) == 1024
     first = oracle.seal_at(b"payload", CONTEXT, NOW, bytes(16), 0)
     assert reader.open_at(first, CONTEXT, 60, NOW) == b"payload"
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def test_stops_everything(way: str, tmp_path: Path) -> None:
         assert demos.left_in(tmp_path) == []
         for url in demo.urls:
             with pytest.raises(urllib.error.URLError):
-                urllib.request.urlopen(url)
+                demos.get(url)
 
 
 def test_children_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""What this process wants to hear: names at Redis, and who gets their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from redis import exceptions as errors
+
+from ._shard import is_connection_loss
+
+
+class Home(Protocol):
+    """Where names are subscribed: one layer in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    is_open: bool
+
+    async def subscribe(self, name: bytes) -> None:
+        """Returns when Redis has confirmed a name."""
+
+    def settle(self, names: list[bytes]) -> None:
+        """Subscribes names in the background, however long it takes."""
+
+    def forget(self, name: bytes) -> None:
+        """Unsubscribes a name, unless it is wanted here."""
+
+
+class Topic:
+    """The channels that get a name's messages, and where the name is subscribed."""
+
+    __slots__ = ("channels", "home", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[str, None] = {}
+        self.channels: tuple[str, ...] | None = None  # the members, made on demand
+        self.home: Home | None = None
+
+
+class Topics:
+    """One subscription per name and process, for as long as a channel needs it.
+
+    A name has one home at a time: what other loops hear of it is ignored. When the
+    home's loop stops or ends, a loop in which somebody waits becomes the home.
+    `here` is the home of the running loop, `timeout` (seconds) bounds the wait for
+    another loop. All methods may be called from any thread.
+    """
+
+    def __init__(self, here: Callable[[], Home], timeout: float) -> None:
+        self._here = here
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._topics: dict[bytes, Topic] = {}
+        self._joined: dict[str, set[bytes]] = {}  # by channel
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    # What homes ask
+
+    def is_home(self, name: bytes, home: Home) -> bool:
+        """Whether a name is wanted, and there."""
+        topic = self._topics.get(name)
+        return topic is not None and topic.home is home
+
+    def channels(self, name: bytes, home: Home) -> tuple[str, ...]:
+        """The channels that get what `home` hears of a name."""
+        topic = self._topics.get(name)
+        if topic is None or topic.home is not home:
+            return ()
+        channels = topic.channels
+        if channels is None:
+            with self._lock:
+                channels = topic.channels = tuple(topic.members)
+        return channels
+
+    # What layers ask
+
+    def is_fed(self, name: bytes) -> bool:
+        """Whether somebody listens to a name."""
+        topic = self._topics.get(name)
+        return topic is not None and _is_running(topic.home)
+
+    async def feed(self, name: bytes, channel: str) -> None:
+        """Listens to a channel's own name here, and to all that nobody listens to.
+
+        While Redis can't be reached it goes on trying and returns.
+        """
+        self.adopt()
+        try:
+            await self._join(name, channel, name, keep=True)
+        except errors.RedisError as error:
+            if not is_connection_loss(error):
+                raise
+            self.adopt([name])
+
+    async def join(self, name: bytes, channel: str, beside: bytes) -> None:
+        """Gives a channel the messages of a name; returns when Redis has confirmed.
+
+        A name that isn't subscribed yet gets the home of the name `beside`, if that
+        has one. Raises what Redis or redis-py does; nothing has changed then.
+        """
+        await self._join(name, channel, beside, keep=False)
+
+    def leave(self, name: bytes, channel: str) -> None:
+        """Gives a channel no more messages of a name."""
+        with self._lock:
+            topic = self._topics.get(name)
+            if topic is None or channel not in topic.members:
+                return
+            del topic.members[channel]
+            topic.channels = None
+            self._joined[channel].discard(name)
+            if not self._joined[channel]:
+                del self._joined[channel]
+            if topic.members:
+                return
+            del self._topics[name]
+        _tell_forget(topic.home, name)
+
+    def end(self, channel: str) -> None:
+        """Gives a channel no more messages at all."""
+        for name in list(self._joined.get(channel, ())):
+            self.leave(name, channel)
+
+    def names(self) -> list[bytes]:
+        """All names that are wanted."""
+        with self._lock:
+            return list(self._topics)
+
+    def drop(self, name: bytes) -> None:
+        """Gives nobody a name's messages any more."""
+        topic = self._topics.get(name)
+        for channel in list(topic.members) if topic else ():
+            self.leave(name, channel)
+
+    def adopt(self, names: list[bytes] | None = None) -> None:
+        """Makes this loop the home of names, or of all that nobody listens to."""
+        home = self._here()
+        left: list[tuple[Home | None, bytes]] = []
+        with self._lock:
+            for name in list(self._topics) if names is None else names:
+                topic = self._topics.get(name)
+                if topic is not None and (names or not _is_running(topic.home)):
+                    left.append((topic.home, name))
+                    topic.home = home
+        if left:
+            home.settle([name for _, name in left])
+        for former, name in left:
+            if former is not home:
+                _tell_forget(former, name)
+
+    # Steps
+
+    async def _join(self, name: bytes, channel: str, beside: bytes, keep: bool) -> None:
+        is_new, home = self._enter(name, channel, beside)
+        try:
+            await self._confirm(home, name)
+        except BaseException as error:
+            if is_new and not (keep and is_connection_loss(error)):
+                self.leave(name, channel)
+            raise
+
+    def _enter(self, name: bytes, channel: str, beside: bytes) -> tuple[bool, Home]:
+        here = self._here()
+        with self._lock:
+            topic = self._topics.get(name)
+            if topic is None:
+                topic = self._topics[name] = Topic()
+            is_new = channel not in topic.members
+            if is_new:
+                topic.members[channel] = None
+                topic.channels = None
+                self._joined.setdefault(channel, set()).add(name)
+            former = topic.home
+            neighbour = self._topics.get(beside)
+            for home in (former, neighbour and neighbour.home, here):
+                if home is not None and _is_running(home):
+                    break
+            topic.home = home = home or here
+        if former is not home:
+            _tell_forget(former, name)
+        return is_new, home
+
+    async def _confirm(self, home: Home, name: bytes) -> None:
+        if home.loop is asyncio.get_running_loop():
+            await home.subscribe(name)
+            return
+        work = home.subscribe(name)
+        try:
+            there = asyncio.run_coroutine_threadsafe(work, home.loop)
+        except RuntimeError as error:
+            work.close()
+            raise errors.ConnectionError(f"the loop of {name!r} was closed") from error
+        answer: asyncio.Future[Any] = asyncio.wrap_future(there)
+        try:
+            await asyncio.wait([answer], timeout=self._timeout)
+        finally:
+            answer.cancel()
+        if answer.cancelled():
+            raise errors.ConnectionError(f"the loop of {name!r} does not answer")
+        await answer
+
+
+def _is_running(home: Home | None) -> bool:
+    return home is not None and home.is_open and home.loop.is_running()
+
+
+def _tell_forget(home: Home | None, name: bytes) -> None:
+    if home is None or not home.is_open:
+        return
+    if home.loop is asyncio._get_running_loop():
+        home.forget(name)
+    else:
+        with contextlib.suppress(RuntimeError):  # closed: it has forgotten
+            home.loop.call_soon_threadsafe(home.forget, name)

@@ -1,0 +1,274 @@
+"""The Pub/Sub channel layer: what nobody waits for is gone, and all else is fast."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import uuid
+from typing import Any
+
+from ._framing import UniqueBytes
+from ._codec import Codec, MsgpackCodec, SerializerCodec
+from ._groups import Memberships
+from ._layer import Layer
+from ._local_pubsub import LocalPubSub
+from ._loops import Loops
+from ._mailbox import Mailboxes, Message
+from ._operations import Operations
+from ._outage import Outage
+from ._settings import check_choice, check_type_name, refuse_unknown
+from ._topics import Topics
+from .exceptions import ForeignChannel, InvalidName
+from .serializers import BaseMessageSerializer, MsgPackSerializer, registry
+
+__all__ = ["RedisPubSubChannelLayer"]
+
+_HEX = 32
+_is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
+# As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
+_is_made_elsewhere = re.compile(
+    r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
+).fullmatch
+_GROUP = "__group__"
+
+
+class RedisPubSubChannelLayer(Layer):
+    """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
+
+    The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
+    bound what waits unread in this process; `group_expiry` is accepted, memberships
+    last as long as their channels; `normal_channels` ("single": each message of a
+    channel that `new_channel` didn't make goes to one reader, through core's sorted
+    sets; "broadcast": to all that read at the time, as the incumbent's);
+    `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (seconds)
+    and `max_message_size` (bytes). A wrong value raises `ValueError`, an unknown
+    option `TypeError`.
+    """
+
+    def __init__(
+        self,
+        hosts: Any = None,
+        prefix: str = "asgi",
+        on_disconnect: str | None = None,
+        on_reconnect: str | None = None,
+        symmetric_encryption_keys: Any = None,
+        serializer_format: str = "msgpack",
+        *,
+        capacity: int = 100,
+        channel_capacity: Any = None,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        normal_channels: str = "single",
+        sharded_pubsub: bool = True,
+        command_timeout: float = 5.0,
+        max_message_size: int = 64 * 1024 * 1024,
+        **unknown: Any,
+    ) -> None:
+        refuse_unknown(unknown, _OPTIONS)
+        self.on_disconnect = check_type_name("on_disconnect", on_disconnect)
+        self.on_reconnect = check_type_name("on_reconnect", on_reconnect)
+        self.normal_channels = check_choice(
+            "normal_channels", normal_channels, ("single", "broadcast")
+        )
+        self.sharded_pubsub = bool(sharded_pubsub)
+        super().__init__(
+            hosts=hosts,
+            prefix=prefix,
+            expiry=expiry,
+            group_expiry=group_expiry,
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            symmetric_encryption_keys=symmetric_encryption_keys,
+            random_prefix_length=12,  # of what goes through core's sorted sets
+            serializer_format=serializer_format,
+            command_timeout=command_timeout,
+            max_message_size=max_message_size,
+        )
+        self._groups_begin = f"{self.prefix}{_GROUP}"
+        self._operations = Operations(
+            prefix=self.prefix,
+            expiry=self.expiry,
+            group_expiry=self.group_expiry,
+            capacity_of=self._capacity_of(),
+            codec=self._normal_codec,
+            ring_size=self.ring_size,
+            shard_of=self.consistent_hash,
+            group_key=lambda group: self._group_name(group).encode(),
+        )
+        self._loops = Loops(self._make_local, self._begin)
+        self._begin()
+
+    # The channel layer API
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Sends a message to a channel.
+
+        A normal channel at capacity raises `ChannelFull`. Raises `TypeError` for a
+        bad name or message, and redis-py's `ConnectionError` when it is not known
+        whether the message was sent.
+        """
+        local = self._loops.here()
+        if self._is_published(channel):
+            await local.publish(channel, self._payload(channel, message))
+        else:
+            index, command = self._operations.send(channel, channel, message)
+            reply = await local.shards[index].run(command)
+            self._operations.sent(channel, reply)
+
+    async def receive(self, channel: str) -> Message:
+        """The next message of a channel, however long it takes; cancelling loses none.
+
+        Raises `TypeError` for a bad name or one that another layer made.
+        """
+        if not self._is_published(channel):
+            if _is_made_elsewhere(channel):
+                raise ForeignChannel(f"{channel!r} is another layer's channel")
+            return await self._loops.here().receive(channel, self._normal_codec)
+        name, held = channel.encode(), None
+        while not self._topics.is_fed(name):
+            if channel not in self._mailboxes:
+                held = self._mailboxes.new(channel)
+            await self._topics.feed(name, channel)
+        return await self._mailboxes.receive(held or channel)
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """A name for a channel of this process; it lives as long as the name object.
+
+        Returns when Redis has confirmed the subscription. A copy of the name keeps
+        working while somebody waits on it, and for `expiry` seconds after.
+        """
+        name = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
+        self._is_published(name)
+        held = self._mailboxes.new(name)
+        await self._topics.join(name.encode(), name, b"")
+        return held
+
+    # The groups extension
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Adds a channel of this process to a group; returns when it gets messages.
+
+        Raises `RuntimeError` for a channel that this process doesn't hold.
+        """
+        self.require_valid_group_name(group)
+        self._is_published(channel)
+        if channel not in self._mailboxes:
+            raise RuntimeError(
+                f"{channel!r} can't join group {group!r}: no channel of this process. "
+                "Pub/Sub channels join from the process that made them by "
+                "new_channel() and still holds the name; in a consumer: "
+                f"await self.channel_layer.group_add({group!r}, self.channel_name)"
+            )
+        name = self._group_name(group).encode()
+        await self._topics.join(name, str(channel), channel.encode())
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Takes a channel out of a group; no error when it isn't in it."""
+        self.require_valid_group_name(group)
+        self._is_published(channel)
+        self._topics.leave(self._group_name(group).encode(), channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Sends a message to every member of a group."""
+        self.require_valid_group_name(group)
+        name = self._group_name(group)
+        await self._loops.here().publish(name, self._payload(name, message))
+
+    # The flush extension
+
+    async def flush(self) -> None:
+        """Drops every message and group of this process; channels go on.
+
+        What waits on normal channels is deleted in Redis. Closes the running loop's
+        connections; the next call opens new ones.
+        """
+        begin = self._groups_begin.encode()
+        for name in self._topics.names():
+            if name.startswith(begin):
+                self._topics.drop(name)
+        self._mailboxes.clear()
+        if self.normal_channels == "single":
+            pattern, shards = self._operations.flush_pattern(), self._loops.here().shards
+            await asyncio.gather(*(shard.unlink(pattern) for shard in shards))
+        await self.close_pools()
+
+    # What both layers have beyond the specification
+
+    async def close_pools(self) -> None:
+        """Closes the running loop's connections; the next call opens new ones."""
+        await self._loops.close_here()
+
+    # Names and payloads
+
+    def _group_name(self, group: str) -> str:
+        """The name of a group at Redis."""
+        return f"{self._groups_begin}{group}"
+
+    def _is_published(self, channel: Any) -> bool:
+        """Checks a name; whether its messages are published, not stored.
+
+        Those are names as `new_channel` makes them: this layer's prefix, any other,
+        32 hexadecimal digits. The layer's own prefix is not part of what is checked.
+        """
+        ours = (
+            isinstance(channel, str)
+            and channel.startswith(self.prefix)
+            and _is_hex(channel, len(channel) - _HEX) is not None
+            and len(channel) >= len(self.prefix) + _HEX
+        )
+        self._non_local(channel[len(self.prefix) :] if ours else channel)
+        if channel.startswith(self._groups_begin):
+            raise InvalidName(f"channel names can't begin as groups do: {channel!r}")
+        return ours or self.normal_channels == "broadcast"
+
+    def _payload(self, name: str, message: Message) -> bytes:
+        codec = self._codec
+        return codec.seal(codec.body(message), None, name.encode())
+
+    def _make_serializer(self, format: str, **options: Any) -> Any:
+        """The one for payloads: no unique bytes, no limit of age."""
+        keys = options["symmetric_encryption_keys"]
+        self._normal_codec = self._make_normal_codec(format, options)
+        return registry.get_serializer(format, symmetric_encryption_keys=keys)
+
+    def _make_normal_codec(self, format: str, options: dict[str, Any]) -> Codec:
+        """The one for what goes through core's sorted sets."""
+        raise NotImplementedError
+
+    # Parts
+
+    def _begin(self) -> None:
+        """The state of this process; anew after a fork."""
+        self._unique.reseed()
+        self._outage = Outage(
+            lambda: self._tell_all(self.on_disconnect),
+            lambda: self._tell_all(self.on_reconnect),
+        )
+        self._topics = Topics(self._loops.here, self.command_timeout)
+        self._mailboxes = Mailboxes(
+            expiry=self.expiry,
+            capacity_of=self._capacity_of(),
+            inbox_of=lambda name: "",
+            counters=self._counters,
+            on_wait=lambda inbox: None,
+            on_end=self._topics.end,
+        )
+
+    def _make_local(self) -> LocalPubSub:
+        return LocalPubSub(
+            topics=self._topics,
+            codec=self._codec,
+            outage=self._outage,
+            sharded=self.sharded_pubsub,
+            on_tick=self._rescue,
+            on_end=self._hand_over,
+            hosts=self._hosts,
+            operations=self._operations,
+            mailboxes=self._mailboxes,
+            memberships=Memberships(self._operations, self.group_expiry, False),
+            counters=self._counters,
+            expiry=self.expiry,
+            group_expiry=self.group_expiry,
+            command_timeout=self.command_timeout,
+        )

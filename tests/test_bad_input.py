@@ -1,0 +1,397 @@
+"""Bad input gets an error that names it, leaves nothing behind, and breaks nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from layers import nothing, opened, soon
+from redis import exceptions as errors
+from servers import Server, free_port
+
+from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.exceptions import InvalidSetting
+
+FORMATS = ["msgpack", "json"]
+
+
+@pytest.fixture(params=FORMATS)
+async def layer(
+    request: pytest.FixtureRequest, valkey: Server
+) -> AsyncIterator[RedisChannelLayer]:
+    async with opened(valkey.url, serializer_format=request.param) as layer:
+        yield layer
+
+
+async def works(layer: RedisChannelLayer) -> None:
+    """The layer does its job."""
+    name = await layer.new_channel()
+    await layer.group_add("still", name)
+    await layer.send(name, {"type": "t"})
+    await layer.group_send("still", {"type": "u"})
+    assert [await soon(layer, name) for _ in range(2)] == [{"type": "t"}, {"type": "u"}]
+    await layer.group_discard("still", name)
+
+
+# Messages
+
+_circular: dict[str, Any] = {}
+_circular["self"] = _circular
+
+NO_DICTS = {
+    "None": (None, "None"),
+    "str": ("some text", "some text"),
+    "bytes": (b"some bytes", "some bytes"),
+    "list": ([{"type": "t"}], "type"),
+    "number": (17, "17"),
+}
+BAD_DICTS = {
+    "object": ({"type": "t", "the value": object()}, "object"),
+    "set": ({"type": "t", "the value": {1234}}, "1234|set"),
+    "nested": ({"type": "t", "the value": [{"deep": object()}]}, "the value|deep"),
+    "function": ({"type": "t", "the value": repr}, "function"),
+    "key": ({"type": "t", (1, object()): 1}, "object|tuple"),
+    "circular": (_circular, "self|[Cc]ircular"),
+    "reserved": ({"type": "t", "__asgi_channel__": "x"}, "__asgi_channel__"),
+}
+# JSON writes what msgpack can't, as the incumbent's does.
+BAD_MSGPACK = {
+    "huge int": ({"type": "t", "the value": 2**64}, "18446744073709551616"),
+    "surrogate": ({"type": "t", "the value": "\ud800"}, "ud800"),
+}
+BAD_JSON = {"bytes value": ({"type": "t", "the value": b"some bytes"}, "some bytes")}
+
+
+async def _refused(layer: RedisChannelLayer, server: Server, bad: Any) -> None:
+    message, named = bad
+    name = await layer.new_channel()
+    for member in name, "worker":
+        await layer.group_add("room", member)
+    before = server.client().keys()
+    sends = {"send": [name, "worker"], "group_send": ["room", "no-room"]}
+    for method, targets in sends.items():
+        for target in targets:
+            with pytest.raises(TypeError, match=named) as caught:
+                await getattr(layer, method)(target, message)
+            assert isinstance(caught.value, AssertionError)  # the incumbent's class
+            assert len(str(caught.value)) < 1_000
+    assert server.client().keys() == before
+    for channel in name, "worker":
+        assert await nothing(layer, channel)
+    await works(layer)
+
+
+@pytest.mark.parametrize(
+    "bad", (NO_DICTS | BAD_DICTS).values(), ids=NO_DICTS | BAD_DICTS
+)
+async def test_bad_messages(
+    layer: RedisChannelLayer, valkey: Server, bad: tuple[Any, str]
+) -> None:
+    await _refused(layer, valkey, bad)
+
+
+@pytest.mark.parametrize("layer", ["msgpack"], indirect=True)
+@pytest.mark.parametrize("bad", BAD_MSGPACK.values(), ids=BAD_MSGPACK)
+async def test_what_msgpack_can_t_pack(
+    layer: RedisChannelLayer, valkey: Server, bad: tuple[Any, str]
+) -> None:
+    await _refused(layer, valkey, bad)
+
+
+@pytest.mark.parametrize("layer", ["json"], indirect=True)
+@pytest.mark.parametrize("bad", BAD_JSON.values(), ids=BAD_JSON)
+async def test_what_json_can_t_write(
+    layer: RedisChannelLayer, valkey: Server, bad: tuple[Any, str]
+) -> None:
+    await _refused(layer, valkey, bad)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_a_message_that_is_too_large(valkey: Server, format: str) -> None:
+    options = {"max_message_size": 1_000, "serializer_format": format}
+    async with opened(valkey.url, **options) as layer:
+        message = {"type": "t", "text": "x" * 1_000}
+        await _refused(layer, valkey, (message, r"over max_message_size \(1000 bytes"))
+
+
+async def test_an_error_shows_no_megabyte(layer: RedisChannelLayer) -> None:
+    message = {"text": "x" * 1_000_000, "bad": object()}
+    with pytest.raises(TypeError) as caught:
+        await layer.send("worker", message)
+    assert len(str(caught.value)) < 1_000
+
+
+# Names
+
+BAD_NAMES = {
+    "too long": "x" * 100,
+    "newline": "abc\n",
+    "newline inside": "a\nbc",
+    "space": "a bc",
+    "tab": "a\tbc",
+    "non-ASCII": "žluť",
+    "non-ASCII digit": "room٣",
+    "colon": "a:b",
+    "slash": "a/b",
+    "nul": "a\0b",
+    "empty": "",
+    "None": None,
+    "bytes": b"abc",
+    "number": 17,
+    "list": ["abc"],
+}
+
+
+def _named(name: Any) -> str:
+    return re.escape(repr(name)[:50])
+
+
+async def test_longest_names(layer: RedisChannelLayer, valkey: Server) -> None:
+    name = "x" * 99
+    await layer.group_add(name, name)
+    await layer.group_send(name, {"type": "t"})
+    assert await soon(layer, name) == {"type": "t"}
+
+
+@pytest.mark.parametrize("layer", ["msgpack"], indirect=True)
+@pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
+async def test_bad_names(layer: RedisChannelLayer, valkey: Server, name: Any) -> None:
+    message = {"type": "t"}
+    calls = {
+        "send": [(name, message)],
+        "receive": [(name,)],
+        "group_add": [(name, "worker"), ("room", name)],
+        "group_discard": [(name, "worker"), ("room", name)],
+        "group_send": [(name, message)],
+    }
+    for method, several in calls.items():
+        for arguments in several:
+            with pytest.raises(TypeError, match=_named(name)):
+                await getattr(layer, method)(*arguments)
+    assert valkey.client().dbsize() == 0
+    await works(layer)
+
+
+@pytest.mark.parametrize("layer", ["msgpack"], indirect=True)
+@pytest.mark.parametrize("local", ["a b", "a\n", "ž", "a!b", "x" * 100], ids=ascii)
+async def test_bad_local_parts(layer: RedisChannelLayer, local: str) -> None:
+    name = f"specific.{layer.client_prefix}!{local}"
+    for call in layer.send(name, {}), layer.receive(name), layer.group_add("r", name):
+        with pytest.raises(TypeError, match="name must be"):
+            await call
+    with pytest.raises(TypeError, match=re.escape(repr("a!b"))):
+        await layer.group_add("a!b", name)  # no process part in groups
+
+
+@pytest.mark.parametrize("prefix", ["a b", "a\n", "ž", "x" * 100, "!"], ids=ascii)
+async def test_bad_prefixes_of_new_channels(
+    layer: RedisChannelLayer, prefix: str
+) -> None:
+    with pytest.raises(TypeError, match=_named(prefix)[1:20]):
+        await layer.new_channel(prefix)
+    await works(layer)
+
+
+async def test_another_process_s_channel(
+    layer: RedisChannelLayer, valkey: Server
+) -> None:
+    async with opened(valkey.url) as other:
+        name = await other.new_channel()
+        for foreign in name, "specific.1234!5678", "specific!5678", "!":
+            with pytest.raises(TypeError, match=re.escape(foreign)) as caught:
+                await layer.receive(foreign)
+            if foreign != "!":
+                assert isinstance(caught.value, AssertionError)
+        assert valkey.client().dbsize() == 0
+        await other.send(name, {"type": "t"})
+        assert await soon(other, name) == {"type": "t"}
+    await works(layer)
+
+
+# Servers that can't be reached
+
+
+async def test_an_unreachable_host(server: Server) -> None:
+    server.kill()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        calls: dict[str, tuple[Any, ...]] = {
+            "send": (name, {"type": "t"}),
+            "group_add": ("room", name),
+            "group_discard": ("room", name),
+            "group_send": ("room", {"type": "t"}),
+            "flush": (),
+        }
+        for method, arguments in calls.items():
+            with pytest.raises(errors.ConnectionError, match=str(server.port)):
+                await getattr(layer, method)(*arguments)
+        server.start()
+        await _until_it_works(layer)
+        assert server.client().dbsize() == 0
+
+
+async def test_an_unreachable_shard(valkey: Server) -> None:
+    """What is on the others goes on."""
+    gone = f"redis://127.0.0.1:{free_port()}"
+    async with opened(valkey.url, gone) as layer:
+        groups = [f"room{i}" for i in range(10)]
+        for group in groups:
+            if layer.consistent_hash(group):
+                with pytest.raises(errors.ConnectionError, match=gone[-5:]):
+                    await layer.group_add(group, "worker")
+            else:
+                await layer.group_add(group, "worker")
+
+
+@pytest.mark.parametrize("password", ["the-wrong-one", None])
+async def test_a_wrong_password(
+    start_server: Callable[..., Server], password: str | None
+) -> None:
+    server = start_server(password="the-right-one")
+    host = {"host": server.host, "port": server.port, "password": password}
+    async with opened(host) as layer:
+        name = await layer.new_channel()
+        for call in (
+            layer.send(name, {"type": "t"}),
+            layer.receive(name),
+            layer.receive("worker"),
+            layer.group_send("room", {"type": "t"}),
+        ):
+            with pytest.raises(errors.RedisError) as caught:
+                await call
+            assert isinstance(caught.value, errors.AuthenticationError)
+            assert "-one" not in str(caught.value)
+        server.client().config_set("requirepass", password or "")
+        await _until_it_works(layer)
+
+
+async def _until_it_works(layer: RedisChannelLayer) -> None:
+    """The layer does its job as soon as its back-off is over."""
+    import asyncio
+
+    for _ in range(200):
+        try:
+            await layer.group_send("nobody", {"type": "t"})
+            break
+        except errors.RedisError:
+            await asyncio.sleep(0.02)
+    await works(layer)
+
+
+# Settings
+
+SECRET = "s3cret-word"
+BAD_HOSTS = {
+    "str": ("redis://localhost", "must be a list.*redis://localhost"),
+    "str with password": (f"redis://:{SECRET}@localhost", "must be a list.*localhost"),
+    "bytes": (b"redis://localhost", "must be a list"),
+    "dict": ({"address": "redis://localhost"}, "must be a list"),
+    "number": (6379, "must be a list.*6379"),
+    "entry None": ([None], "None"),
+    "entry number": ([6379], "6379"),
+    "entry triple": ([("localhost", 6379, 0)], "localhost"),
+    "no scheme": (["localhost:6379"], "localhost:6379"),
+    "wrong scheme": (["http://localhost:6379"], "http://localhost"),
+    "port text": ([("localhost", "no-port")], "no-port"),
+    "port too high": ([("localhost", 65536)], "65536"),
+    "port zero": ([("localhost", 0)], r"\b0\b"),
+    "port in URI": ([f"redis://:{SECRET}@localhost:port"], "localhost:port"),
+    "no host name": ([("", 6379)], "''"),
+    "host number": ([(1, 6379)], r"\b1\b"),
+    "argument": ([{"address": "redis://localhost", "hosst": "x"}], "hosst"),
+    "no master_name": ([{"sentinels": [("localhost", 1)]}], "master_name"),
+    "no sentinels": ([{"master_name": "mymaster"}], "mymaster"),
+    "empty sentinels": ([{"sentinels": [], "master_name": "m"}], "sentinels is empty"),
+    "empty cluster": ([{"cluster": []}], "cluster is empty"),
+    "cluster str": ([{"cluster": "localhost:7000"}], "localhost:7000"),
+    "second": (["redis://localhost", "localhost:6379"], "localhost:6379"),
+    "password": (
+        [{"host": "localhost", "port": "no-port", "password": SECRET}],
+        "no-port",
+    ),
+    "sentinel password": (
+        [{"master_name": "m", "sentinel_kwargs": {"password": SECRET}}],
+        "sentinels and master_name",
+    ),
+}
+BAD_SETTINGS: dict[str, tuple[str, Any, str]] = {
+    "capacity negative": ("capacity", -1, "-1"),
+    "capacity fraction": ("capacity", 1.5, r"1\.5"),
+    "capacity text": ("capacity", "many", "many"),
+    "capacity None": ("capacity", None, "None"),
+    "rules list": ("channel_capacity", [("a*", 1)], r"a\*"),
+    "rule negative": ("channel_capacity", {"a*": -3}, "-3"),
+    "rule text": ("channel_capacity", {"a*": "many"}, "many"),
+    "rule pattern": ("channel_capacity", {17: 1}, "17"),
+    "expiry zero": ("expiry", 0, r"\b0\b"),
+    "expiry negative": ("expiry", -5, "-5"),
+    "expiry NaN": ("expiry", float("nan"), "nan"),
+    "expiry infinite": ("expiry", float("inf"), "inf"),
+    "expiry text": ("expiry", "soon", "soon"),
+    "group_expiry zero": ("group_expiry", 0, r"\b0\b"),
+    "group_expiry None": ("group_expiry", None, "None"),
+    "prefix bytes": ("prefix", b"asgi", "b'asgi'"),
+    "prefix None": ("prefix", None, "None"),
+    "unique length": ("random_prefix_length", -1, "-1"),
+    "unique length text": ("random_prefix_length", "12", "'12'"),
+    "timeout": ("command_timeout", 0, r"\b0\b"),
+    "message size": ("max_message_size", 0, r"\b0\b"),
+    "no keys": ("symmetric_encryption_keys", [], r"\[\]|empty"),
+    "no key": ("symmetric_encryption_keys", "", "''|one key"),
+    "one key": ("symmetric_encryption_keys", SECRET, "list of keys"),
+    "empty key": ("symmetric_encryption_keys", [SECRET, ""], r"keys\[1\] is empty"),
+    "key number": ("symmetric_encryption_keys", [SECRET, 5], r"keys\[1\].*int"),
+}
+
+
+@pytest.mark.parametrize(("hosts", "named"), BAD_HOSTS.values(), ids=BAD_HOSTS)
+def test_bad_hosts(hosts: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        RedisChannelLayer(hosts=hosts)
+    assert isinstance(caught.value, InvalidSetting)
+    assert SECRET not in _all_texts(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"), BAD_SETTINGS.values(), ids=BAD_SETTINGS
+)
+def test_bad_settings(option: str, value: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        RedisChannelLayer(**{option: value})
+    assert option in str(caught.value)
+    assert SECRET not in _all_texts(caught.value)
+    # The incumbent's class, where it was another.
+    assert option != "prefix" or isinstance(caught.value, AssertionError)
+
+
+def test_an_unknown_format() -> None:
+    with pytest.raises(KeyError, match="msgpakc.*msgpack"):
+        RedisChannelLayer(serializer_format="msgpakc")
+
+
+@pytest.mark.parametrize(
+    ("option", "closest"),
+    [
+        ("host", "hosts"),
+        ("expire", "expiry"),
+        ("group_expire", "group_expiry"),
+        ("channel_capacities", "channel_capacity"),
+        ("symmetric_keys", "symmetric_encryption_keys"),
+        ("serialiser_format", "serializer_format"),
+    ],
+)
+def test_unknown_options(option: str, closest: str) -> None:
+    with pytest.raises(TypeError, match=f"'{option}'.*'{closest}'"):
+        RedisChannelLayer(**{option: 1})
+
+
+def _all_texts(error: BaseException | None) -> str:
+    """The texts of an error and of those that led to it, as a traceback shows them."""
+    texts = []
+    while error is not None:
+        texts.append(f"{error!r} {error}")
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+    return "\n".join(texts)
