@@ -16,6 +16,7 @@ from ._scripts import key_of
 from ._shard import (
     Heal,
     Shard,
+    is_ask,
     is_connection_loss,
     unblock_client,
     unlink_keys,
@@ -40,7 +41,8 @@ class ClusterShard(Shard):
         self._owners: list[Address | None] = [None] * _SLOTS
         self._nodes: dict[Address, Link] = {}
         self._refreshing: asyncio.Task[None] | None = None
-        self._asked: dict[bytes, Address] = {}  # where a reader is to ask next
+        self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
+        self._reading: dict[bytes, Address] = {}  # where its last link went
         self._watching: dict[bytes | str, Callable[[], None]] = {}
         self._problem: Exception | None = None  # why the topology is not known
         super().__init__(index, host, command_timeout, heal)
@@ -59,20 +61,20 @@ class ClusterShard(Shard):
         """
         if moved is None:
             self._watching.pop(key, None)
+            self._reading.pop(key, None)
         else:
             self._watching[key] = moved
 
-    async def redirect(self, key: bytes, error: errors.RedisError) -> None:
+    async def redirect(self, key: bytes, error: errors.AskError) -> None:
         """Learns where the next wait for `key` goes."""
-        if isinstance(error, errors.AskError):
+        if is_ask(error):
             self._asked[key] = (error.host, error.port)
         else:
-            self._asked.pop(key, None)
             await self._refresh()
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
         """Ends the blocking wait of a connection; whether it was waiting."""
-        link = self._node(self._asked.get(key) or await self._owner_of(key))
+        link = self._node(self._reading.get(key) or await self._owner_of(key))
         return await unblock_client(await link.get(), client_id)
 
     async def node_of(self, key: bytes, *, anew: bool = False) -> Address:
@@ -96,7 +98,8 @@ class ClusterShard(Shard):
         return self._node(await self._owner_of(key))
 
     async def _host_of(self, key: bytes) -> Host:
-        address = self._asked.get(key) or await self._owner_of(key)
+        address = self._asked.pop(key, None) or await self._owner_of(key)
+        self._reading[key] = address
         return self.host.node(*address)
 
     def _host_at(self, node: Address) -> Host:
@@ -137,13 +140,13 @@ class ClusterShard(Shard):
     # Retry rules
 
     def _redirected(self, error: errors.RedisError) -> bool:
-        return isinstance(error, (errors.MovedError, errors.AskError))
+        return isinstance(error, errors.AskError)  # and MovedError, which is one
 
     async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
         moved = self._watching.get(key_of(command))
         if moved is not None and self._redirected(error):
             moved()
-        if isinstance(error, errors.AskError):
+        if is_ask(error):
             # This once: the slot is on its way, its other keys are where they were.
             connection = await self._node((error.host, error.port)).get()
             connection.ask()
@@ -165,7 +168,9 @@ class ClusterShard(Shard):
     def _refresh_soon(self) -> None:
         """Looks the topology up again, once for all who ask at the same time."""
         if self._refreshing is None and not self.closed:
-            self._refreshing = self.spawn(self._look_up())
+            refreshing = self.spawn(self._look_up())
+            # An eager task factory may have ended it already.
+            self._refreshing = None if refreshing.done() else refreshing
 
     async def _look_up(self) -> None:
         try:

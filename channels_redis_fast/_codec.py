@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Protocol
 
 from . import _envelope
@@ -116,14 +117,13 @@ class SerializerCodec:
             raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
         try:
             message = self._deserialize(member)
-            channels = message.pop(CHANNEL, None)
         except UnreadableMessage:
             raise
         except Exception as error:  # whatever a serialiser raises for bad bytes
             raise UnreadableMessage(f"{type(error).__name__}: {error}") from error
-        if isinstance(channels, str):
-            channels = [channels]
-        return channels, message, False
+        if not isinstance(message, dict):
+            raise UnreadableMessage(f"not a message: {reprlib.repr(message)}")
+        return _channels(message.pop(CHANNEL, None)), message, False
 
     def _serialized(self, message: Message) -> bytes:
         try:
@@ -140,7 +140,24 @@ def copier(
     """Makes a message's further copies: no receiver sees another's changes."""
     if flat:
         return message.copy
-    return lambda: codec.open(member, key)[1]
+
+    def copy() -> Message:
+        try:
+            return codec.open(member, key)[1]
+        except UnreadableMessage:  # it got too old between two copies
+            return deepcopy(message)
+
+    return copy
+
+
+def _channels(names: Any) -> list[str] | None:
+    if isinstance(names, str):
+        return [names]
+    if names is None:
+        return None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    raise UnreadableMessage(f"no channel names: {reprlib.repr(names)}")
 
 
 def _checked(member: bytes, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -41,6 +42,9 @@ _PUSHES = frozenset(
     )
 )
 
+# How Redis before 7 wraps an error that a command of a script got.
+_IN_SCRIPT = re.compile(r"ERR Error running script .*?: -([A-Z]+) ")
+
 _NOT_YET = object()
 _CHECKS_PER_DEADLINE = 5
 
@@ -48,6 +52,8 @@ _CHECKS_PER_DEADLINE = 5
 def reply_error(text: str) -> errors.RedisError:
     """The redis-py exception for an error reply, by the first word of its text."""
     code, _, rest = text.partition(" ")
+    if in_script := _IN_SCRIPT.match(text):
+        code = in_script[1]
     if code in _REDIRECTIONS:
         return _REDIRECTIONS[code](rest)
     return _ERRORS.get(code, errors.ResponseError)(text)
@@ -114,15 +120,16 @@ class PipelinedConnection(asyncio.Protocol):
         if self.error is not None:
             future.set_exception(self._failure())
             return future
+        self.write(command)  # raises for what can't be packed: then nobody waits
         self._waiting.append(future)
-        self.write(command)
         return future
 
     def write(self, command: Command) -> None:
         """Queues a command that has no reply of its own (SUBSCRIBE and its kin)."""
+        packed = hiredis.pack_command(command)
         if not self._buffer:
             self._loop.call_soon(self._flush)
-        self._buffer.append(hiredis.pack_command(command))
+        self._buffer.append(packed)
 
     def ask(self) -> None:
         """Queues ASKING, which lets the next command into a slot on its way here."""
@@ -183,6 +190,8 @@ class PipelinedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser and hands each reply to the caller whose turn it is."""
         self._reader.feed(data)
+        # Any byte is a sign of life: a large reply may take longer than the deadline.
+        self._oldest = None
         self._quiet = 0
         try:
             self._resolve()
@@ -301,14 +310,15 @@ async def open_connection(
     """
     connection = opener.make_connection()
     try:
-        await _within(opener.connect_timeout, connection.connect(), opener)
+        try:
+            await _within(opener.connect_timeout, connection.connect(), opener)
+        finally:
+            await opener.release(connection)
         return _take_over(connection, deadline, on_push)
     except BaseException:
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
         raise
-    finally:
-        await opener.release(connection)
 
 
 async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -14,7 +15,7 @@ from redis import exceptions as errors
 from ._connection import PipelinedConnection
 from ._operations import Operations, Request
 from ._scripts import with_text
-from ._shard import is_demotion, is_passing
+from ._shard import is_connection_loss, is_demotion, is_passing
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -23,6 +24,11 @@ _RECENT = 30.0
 # Of `group_expiry`: how old a membership gets before it is made new. A refresh that
 # fails is tried again before the membership ends.
 _REFRESH_AT = 1 / 3
+
+# Redis's name for the history of its data: another after a restart or a failover.
+_HISTORY = re.compile(rb"master_replid:(\S+)")
+
+RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
 
 
 class Memberships:
@@ -42,17 +48,23 @@ class Memberships:
         # By group, by channel: when it joined or was last refreshed.
         self._joined: dict[str, dict[str, float]] = {}
         self._groups: dict[str, list[str]] = {}  # by channel
+        # Memberships (group, channel) of channels that ended, not yet given up.
+        self._left: set[tuple[str, str]] = set()
+        self._histories: dict[int, bytes | None] = {}  # by shard
 
     def __len__(self) -> int:
         return sum(map(len, self._joined.values()))
 
-    def add(self, group: str, channel: str) -> None:
-        """Notes that a channel joins a group now."""
+    def add(self, group: str, channel: str) -> bool:
+        """Notes that a channel joins a group now; whether it was not in it before."""
         with self._lock:
             members = self._joined.setdefault(group, {})
-            if channel not in members:
+            is_new = channel not in members
+            if is_new:
                 self._groups.setdefault(channel, []).append(group)
+                self._left.discard((group, channel))
             members[channel] = time.monotonic()
+            return is_new
 
     def discard(self, group: str, channel: str) -> None:
         """Forgets that a channel joined a group, if it did."""
@@ -63,19 +75,38 @@ class Memberships:
                 if not self._groups[channel]:
                     del self._groups[channel]
 
-    def end(self, channel: str) -> list[Request]:
-        """Forgets a channel that ended; the commands that take it out of its groups."""
+    def end(self, channel: str) -> None:
+        """Forgets a channel that ended; `give_up` takes it out of its groups."""
         with self._lock:
-            groups = self._groups.pop(channel, [])
-            for group in groups:
+            for group in self._groups.pop(channel, []):
                 self._forget(group, channel)
-        return [self._operations.leave(group, channel) for group in groups]
+                self._left.add((group, channel))
+
+    @property
+    def is_tidy(self) -> bool:
+        """Whether `give_up` has nothing to do."""
+        return not self._left
+
+    async def give_up(self, run_all: RunAll) -> None:
+        """Takes channels that ended out of their groups; later, if Redis is away."""
+        with self._lock:
+            left, self._left = list(self._left), set()
+        kept = set(left)
+        try:
+            replies = await run_all([self._operations.leave(g, c) for g, c in left])
+            for pair, reply in zip(left, replies, strict=True):
+                if not is_connection_loss(reply):
+                    kept.discard(pair)
+        finally:
+            with self._lock:
+                self._left |= kept
 
     def clear(self) -> None:
         """Forgets all."""
         with self._lock:
             self._joined.clear()
             self._groups.clear()
+            self._left.clear()
 
     async def heal(
         self,
@@ -85,10 +116,14 @@ class Memberships:
     ) -> None:
         """Joins again what a server lost, before others use the connection.
 
-        All gone: the server lost its data, everything is joined again. Some there:
-        only what is recent, which a failover may have lost; what is older was
-        discarded or flushed by somebody, and is not resurrected.
+        The history of its data is the one that was known: nothing was lost, and what
+        is gone was discarded or flushed by somebody, and is not resurrected. All
+        gone: it lost its data, everything is joined again. Some there: only what is
+        recent, which a failover may have lost.
         """
+        history = await _history(connection)
+        if history is not None and history == self._histories.get(index):
+            return
         operations = self._operations
         ours = [
             (group, channel)
@@ -96,7 +131,7 @@ class Memberships:
             if operations.shard_of(group) == index and owns(operations.group_key(group))
         ]
         asked = [connection.call(operations.ask(g, c)) for g, c in ours]
-        there = [await _is_there(reply) for reply in asked]
+        there = await _all_there(asked)
         oldest = time.monotonic() - (_RECENT if any(there) else self._too_old())
         with self._lock:  # some may have been discarded meanwhile
             gone: dict[str, list[str]] = {}
@@ -109,8 +144,8 @@ class Memberships:
                 connection.call(with_text(operations.rejoin(group, channels)))
                 for group, channels in gone.items()
             ]
-        for reply in rejoined:
-            await _is_there(reply)
+        await _all_there(rejoined)
+        self._histories[index] = history
 
     def due(self) -> list[Request]:
         """The commands that refresh what gets old; noted as refreshed."""
@@ -140,6 +175,26 @@ class Memberships:
         del members[channel]
         if not members:
             del self._joined[group]
+
+
+async def _history(connection: PipelinedConnection) -> bytes | None:
+    """Which history of its data a server has; None where it doesn't say."""
+    try:
+        info = await connection.call((b"INFO", b"replication"))
+    except errors.ResponseError as error:
+        if is_passing(error) or is_demotion(error):
+            raise
+        return None  # not allowed
+    found = _HISTORY.search(info)
+    return found[1] if found else None
+
+
+async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool]:
+    try:
+        return [await _is_there(reply) for reply in replies]
+    finally:
+        for reply in replies:
+            reply.cancel()  # nobody asks for those after an error
 
 
 async def _is_there(reply: asyncio.Future[Any]) -> bool:

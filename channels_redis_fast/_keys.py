@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -46,27 +47,22 @@ def key_digest(key: str | bytes, name: str = "a key") -> bytes:
 
 def ciphers() -> ModuleType:
     """The module with Cipher, algorithms and modes."""
-    try:
-        from cryptography.hazmat.primitives import ciphers
-    except ImportError as error:
-        raise InvalidSetting(MISSING) from error
-    return ciphers
+    return _imported("cryptography.hazmat.primitives.ciphers")
 
 
 def fernet() -> ModuleType:
     """The module with Fernet and MultiFernet."""
-    try:
-        from cryptography import fernet
-    except ImportError as error:
-        raise InvalidSetting(MISSING) from error
-    return fernet
+    return _imported("cryptography.fernet")
 
 
 def aes_gcm() -> tuple[Any, type[Exception]]:
     """The class AESGCM, and what it raises for what was not sealed with its key."""
+    aead = _imported("cryptography.hazmat.primitives.ciphers.aead")
+    return aead.AESGCM, _imported("cryptography.exceptions").InvalidTag
+
+
+def _imported(name: str) -> ModuleType:
     try:
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        return importlib.import_module(name)
     except ImportError as error:
         raise InvalidSetting(MISSING) from error
-    return AESGCM, InvalidTag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import weakref
@@ -15,6 +16,8 @@ from ._codec import Codec, MsgpackCodec, SerializerCodec
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
+from ._loops import Loops
+from ._receiver import ReceiverClosed
 from ._settings import (
     capacity_table,
     check_count,
@@ -36,6 +39,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     """Names, capacities and serialisation, with the hooks that subclasses override."""
 
     extensions = ["groups", "flush"]
+
+    _loops: Loops[Any]  # of LocalLayer or a subclass
 
     def __init__(
         self,
@@ -163,6 +168,14 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def _capacity_of(self) -> Callable[[str], int]:
         overridden = self._is_overridden("get_capacity")
         return self.get_capacity if overridden else self._capacities.lookup
+
+    async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
+        """The next message of a normal channel, whatever pools are closed meanwhile."""
+        while True:
+            with contextlib.suppress(ReceiverClosed):
+                local = self._loops.here()
+                message: dict[str, Any] = await local.receive(channel, codec)
+                return message
 
     def _make_serializer(self, format: str, **options: Any) -> Any:
         return registry.get_serializer(format, **options)

@@ -17,6 +17,9 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 _PATIENCE = 30.0
 _LATER_PAUSE = 2.0
+# A connection that was up for so long (seconds) ends a series of failures: a server
+# that takes connections and then ends them is not tried without pauses.
+_PROVEN = 1.0
 
 
 def pause_after(failures: int, seconds: float) -> float:
@@ -63,6 +66,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self._failures = 0
+        self._up_since = 0.0
         self._down_since = 0.0
         self._not_before = 0.0
         self._closed = False
@@ -74,8 +78,6 @@ class Link:
         last one at once during back-off, so that callers never pile up.
         """
         if self.connection is None:
-            if self._attempt is None and self._loop.time() < self._not_before:
-                raise self._refusal()
             self.begin()
             if self._attempt is not None:
                 await asyncio.wait([self._attempt])
@@ -87,10 +89,14 @@ class Link:
         return connection
 
     def begin(self) -> None:
-        """Starts an attempt unless one is under way or there is no need."""
-        if self.connection is None and self._attempt is None and not self._closed:
+        """Starts an attempt unless one is under way, needless or too early."""
+        if self.connection is not None or self._attempt is not None or self._closed:
+            return
+        if self._loop.time() >= self._not_before:
             self._cancel_timer()
-            self._attempt = self._loop.create_task(self._connect())
+            attempt = self._loop.create_task(self._connect())
+            # An eager task factory may have ended it already.
+            self._attempt = None if attempt.done() else attempt
 
     def drop(self, error: Exception) -> None:
         """Gives the connection up (its server is no primary any more); tries again."""
@@ -135,7 +141,7 @@ class Link:
                 raise
         except Exception as error:
             self._attempt = None
-            self._down(error)
+            self._failed(error)
         except BaseException as error:
             self._attempt = None
             self._error = errors.ConnectionError("connecting was cancelled")
@@ -146,34 +152,41 @@ class Link:
 
     def _up(self, connection: PipelinedConnection) -> None:
         self.connection, self.was_up = connection, True
-        self._failures, self._error = 0, None
+        self._up_since, self._error = self._loop.time(), None
         connection.on_lost = self._lost
         if self._on_ready is not None:
             self._on_ready()
 
     def _lost(self, connection: PipelinedConnection) -> None:
         self.connection = None
-        self._down(connection.error or errors.ConnectionError("connection lost"))
+        if self._loop.time() - self._up_since > _PROVEN:
+            self._failures = 0
+        error = connection.error or errors.ConnectionError("connection lost")
+        self._down(error, self._failures)
 
-    def _down(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
+        self._down(error, self._failures + 1)
+
+    def _down(self, error: Exception, failures: int) -> None:
         now = self._loop.time()
-        if self._error is None:
+        if self._failures == 0:
             self._down_since = now
-        was_lost = self._error is None and self.was_up
+        self._failures += 1
         self._error = error
-        pause = 0.0 if was_lost else pause_after(self._failures + 1, self._since(now))
-        self._failures += 0 if was_lost else 1
+        pause = pause_after(failures, now - self._down_since)
         self._not_before = now + pause
         if self._closed:
             return
         if self._eager or self.was_up:
             self._cancel_timer()
-            self._timer = self._loop.call_later(pause, self.begin)
+            self._timer = self._loop.call_later(pause, self._try_again)
         if self._on_down is not None:
             self._on_down(error)
 
-    def _since(self, now: float) -> float:
-        return now - self._down_since
+    def _try_again(self) -> None:
+        self._timer = None
+        self._not_before = 0.0  # timers may be a little early
+        self.begin()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -52,7 +52,9 @@ class LocalLayer:
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
         self._refresh_every = group_expiry / 8
         self._refresh_at = self.loop.time() + self._refresh_every
-        self._timer = self.loop.call_later(self._tick_every, self._tick)
+        # At once where nothing was swept lately: short loops may be all there are.
+        swept = mailboxes.is_swept(self._tick_every)
+        self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
         self._closed = False
 
     # Commands
@@ -103,6 +105,7 @@ class LocalLayer:
             self._mailboxes,
             self._operations.codec,
             self._counters,
+            self._retire,
         )
         self._inboxes[inbox] = receiver
         return receiver
@@ -115,7 +118,7 @@ class LocalLayer:
         self._timer.cancel()
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.aclose() for channel in channels.values()))
-        await asyncio.gather(*(self._release(inbox) for inbox in list(self._inboxes)))
+        await asyncio.gather(*map(self._release, list(self._inboxes)))
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     def file_descriptors(self) -> list[int]:
@@ -124,7 +127,9 @@ class LocalLayer:
 
     async def _release(self, inbox: Inbox) -> None:
         """Stops feeding an inbox; who waits on it elsewhere takes over."""
-        receiver = self._inboxes.pop(inbox)
+        receiver = self._inboxes.pop(inbox, None)
+        if receiver is None:
+            return  # under way already
         await receiver.aclose()
         self._mailboxes.unfeed(inbox)
         self._hand_over(inbox)
@@ -133,9 +138,7 @@ class LocalLayer:
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(self._tick_every, self._tick)
-        for inbox in self._mailboxes.sweep():
-            if inbox in self._inboxes:
-                self._spawn(self._release(inbox))
+        self._sweep()
         self._close_idle_channels()
         if self.loop.time() >= self._refresh_at:
             self._refresh_at = self.loop.time() + self._refresh_every
@@ -145,6 +148,20 @@ class LocalLayer:
         """Runs requests that nobody waits for; a failure means that they expire."""
         if requests and not self._closed:
             self._spawn(self.run_all(requests, repeat=True))
+
+    def _sweep(self) -> None:
+        for inbox in self._mailboxes.sweep():
+            try:
+                inbox.reader.retire()
+            except RuntimeError:  # its loop was closed over its head
+                self._mailboxes.unfeed(inbox)
+        if not self._memberships.is_tidy:
+            self._spawn(self._memberships.give_up(self.run_all))
+
+    def _retire(self, inbox: Inbox) -> None:
+        """Stops feeding an inbox here, unless a channel was made in it meanwhile."""
+        if not inbox.boxes and not self._closed:
+            self._spawn(self._release(inbox))
 
     def _close_idle_channels(self) -> None:
         oldest = self.loop.time() - self._expiry

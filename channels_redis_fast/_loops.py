@@ -32,10 +32,13 @@ class Loops(Generic[T]):
         self._on_fork = on_fork
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         _all_loops.add(self)
 
     def here(self) -> T:
-        """The running loop's."""
+        """The running loop's; raises `RuntimeError` while the loop is shut down."""
         loop = asyncio.get_running_loop()
         local = self._locals.get(loop)
         return local if local is not None else self._begin(loop)
@@ -44,13 +47,21 @@ class Loops(Generic[T]):
         """Those of all loops."""
         return list(self._locals.values())
 
+    def is_ending(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a loop takes no new work, because it is being shut down."""
+        return loop in self._ending
+
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""
-        guard = self._guards.get(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        guard = self._guards.get(loop)
         if guard is not None:
+            self._goes_on.add(loop)
             await guard.aclose()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> T:
+        if loop in self._ending:
+            raise RuntimeError("this event loop is being shut down")
         self._forget_closed()
         local = self._locals[loop] = self._make()
         guard = self._guards[loop] = self._guard(loop, local)
@@ -58,7 +69,7 @@ class Loops(Generic[T]):
         # This one only waits to be closed.
         with contextlib.suppress(StopIteration):
             guard.__anext__().send(None)
-        _close_with(loop, guard)
+        self._close_with(loop)
         return local
 
     async def _guard(
@@ -67,14 +78,34 @@ class Loops(Generic[T]):
         try:
             yield
         finally:
+            if loop in self._goes_on:
+                self._goes_on.discard(loop)
+            else:
+                self._ending.add(loop)
             self._locals.pop(loop, None)
             self._guards.pop(loop, None)
             await local.aclose()
 
+    def _close_with(self, loop: asyncio.AbstractEventLoop) -> None:
+        """For loops that nobody shuts down: `loop.close` ends the guard first."""
+        if loop in self._wrapped:
+            return
+        self._wrapped.add(loop)
+        original = loop.close
+
+        def close(loop: asyncio.AbstractEventLoop) -> None:
+            guard = self._guards.get(loop)
+            if guard is not None and not loop.is_running() and not loop.is_closed():
+                loop.run_until_complete(guard.aclose())
+            loop.close = original  # type: ignore[method-assign]
+            original()
+
+        loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
+
     def _forget_closed(self) -> None:
-        for loop in [loop for loop in self._locals if loop.is_closed()]:
-            self._locals.pop(loop)
-            self._guards.pop(loop)
+        for loop in [loop for loop in list(self._locals) if loop.is_closed()]:
+            self._locals.pop(loop, None)
+            self._guards.pop(loop, None)
 
     def _forked(self, null: int) -> None:
         """Lets go of the parent's sockets without a word to them or their loops."""
@@ -91,21 +122,6 @@ class Loops(Generic[T]):
 
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()
 _graveyard: list[Any] = []
-
-
-def _close_with(
-    loop: asyncio.AbstractEventLoop, guard: AsyncGenerator[None, None]
-) -> None:
-    """For loops that nobody shuts down: `loop.close` ends the guard first."""
-    original = loop.close
-
-    def close(self: asyncio.AbstractEventLoop) -> None:
-        self.close = original  # type: ignore[method-assign]
-        if not self.is_running() and not self.is_closed():
-            self.run_until_complete(guard.aclose())
-        self.close()
-
-    loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 
 
 def _after_fork() -> None:

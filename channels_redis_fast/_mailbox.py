@@ -13,7 +13,9 @@ from typing import Any
 from ._counters import Counters
 
 Message = dict[str, Any]
-Waiter = asyncio.Future[None]
+# A message and when it ends (seconds, monotonic).
+Entry = tuple[float, Message]
+Waiter = asyncio.Future[Entry]
 
 
 class ChannelName(str):
@@ -39,7 +41,7 @@ class Inbox:
         self.boxes = 0
         self.capacity = 1
         self.filled: set[Mailbox] = set()
-        self.waiting = 0  # receivers that no message is promised to
+        self.waiting = 0  # receivers without a message
         self.reader: Any = None  # who feeds it, while somebody does
         self.stalled = False  # the feeder stopped for want of room
 
@@ -60,30 +62,20 @@ class Inbox:
 
 
 class Mailbox:
-    """What waits for one channel, and who waits on it.
+    """What waits for one channel, and who waits on it: never both.
 
-    The first `promised` waiters were woken for a message each, which stays in the
-    mailbox until they take it: a cancelled waiter can't lose it.
+    A message that was handed to a waiter comes back when the waiter is cancelled.
     """
 
-    __slots__ = (
-        "capacity",
-        "handle",
-        "inbox",
-        "messages",
-        "name",
-        "promised",
-        "waiters",
-    )
+    __slots__ = ("capacity", "handle", "inbox", "messages", "name", "waiters")
 
     def __init__(self, name: str, capacity: int, inbox: Inbox) -> None:
         self.name = name
         self.capacity = capacity
         self.inbox = inbox
         self.handle: _Handle | None = None
-        self.messages: deque[tuple[float, Message]] | None = None
+        self.messages: deque[Entry] | None = None
         self.waiters: list[Waiter] | None = None
-        self.promised = 0
 
     def is_alive(self) -> bool:
         """Whether somebody waits on it or holds its name."""
@@ -123,6 +115,7 @@ class Mailboxes:
         self._inboxes: dict[str, Inbox] = {}
         # Boxes that nothing keeps alive, with the time of their end, oldest first.
         self._ending: dict[Mailbox, float] = {}
+        self._swept = time.monotonic()
         # Filled by weakref callbacks, which may run anywhere, so without the lock.
         self._released: deque[Mailbox] = deque()
 
@@ -152,6 +145,8 @@ class Mailboxes:
         """Notes that nobody feeds an inbox any more."""
         with self._lock:
             inbox.reader = None
+            if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
+                del self._inboxes[inbox.name]
 
     def snapshot(self) -> dict[str, tuple[Message, ...]]:
         """What waits to be received, by channel."""
@@ -173,23 +168,20 @@ class Mailboxes:
         """The channel's next message, waiting for it; cancelling loses nothing."""
         with self._lock:
             box = self._boxes.get(name) or self._open(str(name))
-            unpromised = len(box.messages or ()) - box.promised
-            message = self._take(box) if unpromised > 0 else None
+            message = self._take(box) if box.messages else None
             if message is None:
-                waiter = self._enter(box, len(box.waiters or ()))
-        while message is None:
-            self._on_wait(box.inbox)
+                waiter = self._enter(box)
+        if message is None:
             try:
-                await waiter
+                self._on_wait(box.inbox)
+                _, message = await waiter
             except BaseException:
                 with self._lock:
-                    self._leave(box, waiter)
+                    self._withdraw(box, waiter)
                 raise
-            with self._lock:
-                self._leave(box, waiter, satisfied=True)
-                message = self._take(box)
-                if message is None:  # it expired or was dropped meanwhile
-                    waiter = self._enter(box, box.promised)
+            if not box.is_alive():
+                with self._lock:
+                    self._begin_end(box)
         if box.inbox.stalled:
             self._on_wait(box.inbox)
         return message
@@ -206,15 +198,28 @@ class Mailboxes:
         Channels of other inboxes count as none, unless `inbox` is None.
         """
         deadline = time.monotonic() + self._expiry
-        boxes, unknown, fresh = self._boxes, 0, True
+        here = asyncio._get_running_loop()
+        boxes, unknown = self._boxes, 0
+        given: Message | None = message
         with self._lock:
             for name in names:
                 box = boxes.get(name)
                 if box is None or (box.inbox is not inbox and inbox is not None):
                     unknown += 1
-                else:
-                    self._put(box, message if fresh else copy(), deadline)
-                    fresh = False
+                    continue
+                if given is None:
+                    given = copy()
+                waiters = box.waiters
+                if waiters and waiters[0].get_loop() is here:
+                    # The usual case, without the calls.
+                    box.inbox.waiting -= 1
+                    waiter = waiters.pop(0)
+                    if not waiter.done():
+                        waiter.set_result((deadline, given))
+                        given = None
+                        continue
+                self._put(box, (deadline, given))
+                given = None
         return unknown
 
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
@@ -222,8 +227,8 @@ class Mailboxes:
         with self._lock:
             boxes = [box for box in self._boxes.values() if box.inbox is inbox]
             for box in boxes:
-                for waiter in (box.waiters or [])[box.promised :]:
-                    _settle(waiter, error())
+                for waiter in box.waiters or ():
+                    _call(waiter, _fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
         """The event loops in which somebody waits on an inbox."""
@@ -239,9 +244,13 @@ class Mailboxes:
                 box.inbox.filled.discard(box)
 
     def sweep(self) -> list[Inbox]:
-        """Drops what is too old; returns the inboxes that no channel is left in."""
+        """Drops what is too old; returns inboxes that are fed for no channel.
+
+        Those stay until they are not fed: a channel made meanwhile shares the feeder.
+        """
         now = time.monotonic()
         with self._lock:
+            self._swept = now
             for inbox in self._inboxes.values():
                 self._drop_expired(inbox, now)
             while self._released:
@@ -249,10 +258,15 @@ class Mailboxes:
             ended = self._end_due(now)
             empty = [i for i in self._inboxes.values() if not i.boxes]
             for inbox in empty:
-                del self._inboxes[inbox.name]
+                if inbox.reader is None:
+                    del self._inboxes[inbox.name]
         for name in ended:
             self._on_end(name)
-        return empty
+        return [inbox for inbox in empty if inbox.reader is not None]
+
+    def is_swept(self, seconds: float) -> bool:
+        """Whether `sweep` was called in the last `seconds`."""
+        return time.monotonic() - self._swept < seconds
 
     # Steps; the lock is held
 
@@ -281,7 +295,13 @@ class Mailboxes:
             box.inbox.filled.discard(box)
         return found
 
-    def _put(self, box: Mailbox, message: Message, deadline: float) -> None:
+    def _put(self, box: Mailbox, entry: Entry) -> None:
+        """Hands a message to the first who waits, or keeps it."""
+        while box.waiters:
+            box.inbox.waiting -= 1
+            waiter = box.waiters.pop(0)
+            if not waiter.done() and _call(waiter, self._give, box, waiter, entry):
+                return
         messages = box.messages
         if messages is None:
             messages = box.messages = deque()
@@ -289,46 +309,47 @@ class Mailboxes:
         elif len(messages) >= box.capacity:
             messages.popleft()
             self._counters.count("dropped, the consumer doesn't read", box.name)
-        messages.append((deadline, message))
-        if box.waiters:
-            self._wake(box)
+        messages.append(entry)
 
-    def _wake(self, box: Mailbox) -> None:
-        """Promises messages to waiters, first come first served."""
-        waiters = box.waiters or []
-        free = len(box.messages or ()) - box.promised
-        while free > 0 and box.promised < len(waiters):
-            if _settle(waiters[box.promised]):
-                box.promised += 1
-                free -= 1
-            else:
-                del waiters[box.promised]  # its loop is closed: it never leaves
-            box.inbox.waiting -= 1
+    def _give(self, box: Mailbox, waiter: Waiter, entry: Entry) -> None:
+        """In the waiter's loop."""
+        if not waiter.done():
+            waiter.set_result(entry)
+        else:  # cancelled before it was told
+            with self._lock:
+                self._put_back(box, entry)
 
-    def _enter(self, box: Mailbox, place: int) -> Waiter:
+    def _put_back(self, box: Mailbox, entry: Entry) -> None:
+        """Puts a message where it was: before all that came later."""
+        if self._boxes.get(box.name) is not box:
+            self._counters.count("expired before being read", box.name)
+            return
+        later = [e for e in box.messages or () if e[0] > entry[0]]
+        earlier = [e for e in box.messages or () if e[0] <= entry[0]]
+        box.messages = None
+        box.inbox.filled.discard(box)
+        for kept in (*earlier, entry, *later):
+            self._put(box, kept)
+
+    def _enter(self, box: Mailbox) -> Waiter:
         waiter: Waiter = asyncio.get_running_loop().create_future()
         if box.waiters is None:
-            box.waiters = []
-        box.waiters.insert(place, waiter)
+            box.waiters = [waiter]
+        else:
+            box.waiters.append(waiter)
         box.inbox.waiting += 1
-        self._ending.pop(box, None)
+        if self._ending:
+            self._ending.pop(box, None)
         return waiter
 
-    def _leave(self, box: Mailbox, waiter: Waiter, satisfied: bool = False) -> None:
-        waiters = box.waiters or []
-        if waiter not in waiters:
-            return
-        place = waiters.index(waiter)
-        del waiters[place]
-        if place < box.promised:
-            box.promised -= 1
-            if not satisfied:
-                self._wake(box)
-        else:
+    def _withdraw(self, box: Mailbox, waiter: Waiter) -> None:
+        """Ends a wait without a message; one that was handed over stays."""
+        if box.waiters and waiter in box.waiters:
+            box.waiters.remove(waiter)
             box.inbox.waiting -= 1
-        if not waiters:
-            box.waiters = None
-            self._begin_end(box)
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self._put_back(box, waiter.result())
+        self._begin_end(box)
 
     def _release(self, handle: weakref.ref[ChannelName]) -> None:
         self._released.append(handle.box)  # type: ignore[attr-defined]
@@ -362,22 +383,19 @@ class Mailboxes:
                 inbox.filled.discard(box)
 
 
-def _settle(waiter: Waiter, error: Exception | None = None) -> bool:
-    """Ends a wait, in whichever loop it is; False when that loop is closed."""
+def _call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
+    """Calls a function in a waiter's loop; False when that loop is closed."""
     loop = waiter.get_loop()
     try:
         if loop is asyncio._get_running_loop():
-            _finish(waiter, error)
+            function(*args)
         else:
-            loop.call_soon_threadsafe(_finish, waiter, error)
+            loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
         return False
     return True
 
 
-def _finish(waiter: Waiter, error: Exception | None) -> None:
+def _fail(waiter: Waiter, error: Exception) -> None:
     if not waiter.done():
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
+        waiter.set_exception(error)

@@ -99,7 +99,7 @@ class Operations:
         return requests
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:
-        """Logs full channels; raises the first error when no delivery succeeded."""
+        """Logs full channels; raises the first error that a delivery got."""
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:

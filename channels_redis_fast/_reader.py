@@ -10,14 +10,16 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._link import Link
-from ._shard import Shard, is_connection_loss, is_demotion, is_passing
+from ._shard import Shard, is_ask, is_connection_loss, is_demotion, is_passing
 
 # A popped message: the member of the key and its score, as Redis writes it.
 Entry = tuple[bytes, bytes]
 
 _RETRY = 0.05
+_RETRY_REFUSED = 0.5
 _FIRST_PATIENCE = 0.001
 _LONGEST_PATIENCE = 0.25
+_MARGIN = 0.5
 
 
 class Reader:
@@ -46,7 +48,9 @@ class Reader:
         self._link: Link | None = None
         self._client_id: int | None = None
         self._popping = False
-        self._asking = False  # a slot on its way: ASKING goes before each command
+        # For a slot on its way ASKING goes before each command, on one connection.
+        self._asking = False
+        self._asks_next = False
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -96,6 +100,7 @@ class Reader:
     # Steps
 
     async def _greet(self, connection: PipelinedConnection) -> None:
+        self._asking, self._asks_next = self._asks_next, False
         try:
             self._client_id = await connection.call((b"CLIENT", b"ID"))
         except errors.ResponseError:
@@ -132,36 +137,40 @@ class Reader:
             flat = [] if problem else rest.result()
             entries.extend(zip(flat[::2], flat[1::2], strict=True))
         self._popping = False
-        if entries:
-            self._deliver(self, entries)
-        if self._settled is not None:
-            self._settled.set_result(None)
-            self._settled = None
-        if error is not None:
-            self._failed(error)
-        self.poke()
+        try:
+            if entries:
+                self._deliver(self, entries)
+        finally:
+            if self._settled is not None:
+                self._settled.set_result(None)
+                self._settled = None
+            if error is not None:
+                self._failed(error)
+            self.poke()
 
     def _failed(self, error: Exception) -> None:
-        if is_connection_loss(error) or self._link is None:
-            return  # the link comes back and pokes
-        if isinstance(error, (errors.MovedError, errors.AskError)):
+        if self._link is None:
+            return
+        if isinstance(error, errors.AskError):  # or MovedError, which is one
             self._pause()
             self.shard.spawn(self._follow(error, self._link))
         elif is_demotion(error):
+            self._pause()
             self._link.drop(error)
         elif is_passing(error):
             self._pause()
-        else:
+        elif not is_connection_loss(error):  # else the link comes back and pokes
+            self._pause(_RETRY_REFUSED)
             self._refuse(error)
 
-    async def _follow(self, error: errors.RedisError, link: Link) -> None:
-        self._asking = isinstance(error, errors.AskError)
+    async def _follow(self, error: errors.AskError, link: Link) -> None:
+        self._asks_next = is_ask(error)
         await self.shard.redirect(self.key, error)
         link.reopen()
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float = _RETRY) -> None:
         self._cancel_timer()
-        self._timer = self._loop.call_later(_RETRY, self._resume)
+        self._timer = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
@@ -189,11 +198,15 @@ class Reader:
 
     async def _end_wait(self) -> None:
         patience = _FIRST_PATIENCE
+        # A wait runs out by itself where it can't be ended; a silent server won't say.
+        deadline = self._loop.time() + self.shard.wait + _MARGIN
         while self._popping:
+            if self._loop.time() > deadline and self._link is not None:
+                self._link.drop(errors.TimeoutError("no answer to the end of a wait"))
             if self._settled is None:
                 self._settled = self._loop.create_future()
             settled = self._settled
-            await self._unblock()
+            self._interrupt()
             # Not waiting yet when UNBLOCK overtook it on the other connection.
             await asyncio.wait([settled], timeout=patience)
             patience = min(2 * patience, _LONGEST_PATIENCE)

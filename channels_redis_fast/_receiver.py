@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ._codec import Codec, copier
@@ -29,9 +30,11 @@ class InboxReceiver:
         mailboxes: Mailboxes,
         codec: Codec,
         counters: Counters,
+        retire: Callable[[Inbox], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._inbox = inbox
+        self._retire = retire
         self._mailboxes = mailboxes
         self._codec = codec
         self._counters = counters
@@ -52,6 +55,10 @@ class InboxReceiver:
             self._reader.poke()
         else:
             self.loop.call_soon_threadsafe(self._reader.poke)
+
+    def retire(self) -> None:
+        """Ends it if no channel is left; from any thread, as `poke`."""
+        self.loop.call_soon_threadsafe(self._retire, self._inbox)
 
     async def aclose(self) -> None:
         """Stops reading; what was on its way is in the mailboxes on return."""
@@ -80,6 +87,10 @@ class InboxReceiver:
 
     def _refuse(self, error: Exception) -> None:
         self._mailboxes.refuse(self._inbox, functools.partial(_again, error))
+
+
+class ReceiverClosed(Exception):
+    """The receiver was closed, not its caller: another one goes on."""
 
 
 class ChannelReceiver:
@@ -139,7 +150,11 @@ class ChannelReceiver:
         return message
 
     async def aclose(self) -> None:
-        """Stops reading; a message that was on its way is back in Redis on return."""
+        """Stops reading; a message that was on its way is back in Redis on return.
+
+        Who waits gets `ReceiverClosed`, and may ask another receiver.
+        """
+        self._raise(ReceiverClosed)
         await asyncio.gather(*(reader.settle() for reader in self._readers))
         await self._returned()
         await asyncio.gather(*(reader.aclose() for reader in self._readers))
@@ -190,10 +205,13 @@ class ChannelReceiver:
             await asyncio.wait(list(self._returning))
 
     def _refuse(self, error: Exception) -> None:
+        self._raise(functools.partial(_again, error))
+
+    def _raise(self, error: Callable[[], Exception]) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(_again(error))
+                waiter.set_exception(error())
 
 
 def _again(error: Exception) -> Exception:

@@ -49,17 +49,22 @@ def key_of(command: Command) -> bytes | str:
 # 1 when the message was added, 0 when the channel is at capacity. The score is
 # Redis's time, and later than that of every message before it, so a sender's
 # messages keep their order in a burst and across a failover to a slower clock; but
-# never more than `expiry` ahead, so that a wrong clock can't keep messages for ever.
+# never more than `expiry` ahead, so that a wrong clock can't keep messages for ever. It
+# is added before anything is removed: after another write Redis would no longer
+# refuse it for want of memory.
 SEND = Script(
     _CLOCK
     + """\
 local key, expiry = KEYS[1], tonumber(ARGV[3])
-redis.call('ZREMRANGEBYSCORE', key, '-inf', exact(now - expiry))
-if redis.call('ZCARD', key) >= tonumber(ARGV[2]) then return 0 end
+local oldest = exact(now - expiry)
+if redis.call('ZCOUNT', key, '(' .. oldest, '+inf') >= tonumber(ARGV[2]) then
+    return 0
+end
 local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
 local score = now
 if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
 redis.call('ZADD', key, exact(score), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
 redis.call('EXPIRE', key, math.max(1, math.floor(expiry)))
 return 1
 """

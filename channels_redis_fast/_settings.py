@@ -33,6 +33,20 @@ def check_count(name: str, value: Any, least: int = 0) -> int:
     return value
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of some words; raises `InvalidSetting`."""
+    if value not in choices:
+        raise InvalidSetting(f"{name} must be one of {choices}, not {value!r}")
+    return str(value)
+
+
+def check_message_type(name: str, value: Any) -> str | None:
+    """A message's type, or None for no message; raises `InvalidSetting`."""
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InvalidSetting(f"{name} must be a message type or None, not {value!r}")
+    return value
+
+
 def check_keys(keys: Any) -> None:
     """Raises `InvalidSetting` for an empty list of keys: it would not encrypt."""
     if keys is not None and not keys:

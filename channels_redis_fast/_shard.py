@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from redis import exceptions as errors
 
@@ -36,6 +36,13 @@ def is_demotion(error: BaseException) -> bool:
     return isinstance(error, _DEMOTED) or str(error).startswith("UNBLOCKED")
 
 
+def is_ask(error: BaseException) -> TypeGuard[errors.AskError]:
+    """Whether the error sends one command elsewhere; a MOVED sends all of them."""
+    # redis-py's MovedError is an AskError, too.
+    is_moved = isinstance(error, errors.MovedError)
+    return isinstance(error, errors.AskError) and not is_moved
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the error is one that goes away by itself."""
     return isinstance(error, _PASSING) and not is_demotion(error)
@@ -43,10 +50,15 @@ def is_passing(error: BaseException) -> bool:
 
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the error says that the server was not reached or not heard."""
-    refused = (errors.AuthenticationError, errors.AuthorizationError)
+    # redis-py's classes for these are ConnectionErrors, too.
+    answered = (
+        errors.AuthenticationError,
+        errors.AuthorizationError,
+        errors.BusyLoadingError,
+    )
     return isinstance(
         error, (errors.ConnectionError, errors.TimeoutError, OSError)
-    ) and not isinstance(error, refused)
+    ) and not isinstance(error, answered)
 
 
 class Shard:
@@ -91,12 +103,12 @@ class Shard:
     ) -> list[Any]:
         """The replies to commands written together; an error stands in its place."""
         replies = await self._call_all(commands)
-        for i, reply in enumerate(replies):
-            if isinstance(reply, errors.RedisError):
-                try:
-                    replies[i] = await self._run_again(commands[i], reply, repeat)
-                except errors.RedisError as error:
-                    replies[i] = error
+        failed = [i for i, r in enumerate(replies) if isinstance(r, errors.RedisError)]
+        if failed:
+            again = [self._run_again(commands[i], replies[i], repeat) for i in failed]
+            outcomes = await asyncio.gather(*again, return_exceptions=True)
+            for i, outcome in zip(failed, outcomes, strict=True):
+                replies[i] = outcome
         return replies
 
     def reader_link(
@@ -145,9 +157,9 @@ class Shard:
         return await unblock_client(await self._main.get(), client_id)
 
     def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
-        """Has `moved` called when a sender finds `key` elsewhere (only in a Cluster)."""
+        """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
 
-    async def redirect(self, key: bytes, error: errors.RedisError) -> None:
+    async def redirect(self, key: bytes, error: errors.AskError) -> None:
         """Learns from a MOVED or ASK that a reader got; only a Cluster sends them."""
 
     async def unlink(self, pattern: bytes) -> None:

@@ -171,11 +171,14 @@ class Subscriber:
         asked = self._asked
         while asked and asked[0][2].done():
             asked.popleft()  # answered by an error
-        if asked and asked[0][:2] == (kind, name) and self._pipe is not None:
-            if self._pipe.answer(asked[0][2], push):
-                asked.popleft()
-                return
-        if kind == b"sunsubscribe" and name in self.names:
+        if (
+            asked
+            and asked[0][:2] == (kind, name)
+            and self._pipe is not None
+            and self._pipe.answer(asked[0][2], push)
+        ):
+            asked.popleft()
+        elif kind == b"sunsubscribe" and name in self.names:
             self._let_stray(name)  # the name's slot left this node
 
     def _let_stray(self, name: bytes) -> None:

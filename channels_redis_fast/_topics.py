@@ -55,6 +55,7 @@ class Topics:
         self._lock = threading.RLock()
         self._topics: dict[bytes, Topic] = {}
         self._joined: dict[str, set[bytes]] = {}  # by channel
+        self._own: dict[str, Topic] = {}  # by channel: the one of its own name
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -79,16 +80,17 @@ class Topics:
 
     # What layers ask
 
-    def is_fed(self, name: bytes) -> bool:
-        """Whether somebody listens to a name."""
-        topic = self._topics.get(name)
+    def is_fed(self, channel: str) -> bool:
+        """Whether somebody listens to a channel's own name."""
+        topic = self._own.get(channel)
         return topic is not None and _is_running(topic.home)
 
-    async def feed(self, name: bytes, channel: str) -> None:
+    async def feed(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.
 
         While Redis can't be reached it goes on trying and returns.
         """
+        name = channel.encode()
         self.adopt()
         try:
             await self._join(name, channel, name, keep=True)
@@ -119,6 +121,8 @@ class Topics:
             if topic.members:
                 return
             del self._topics[name]
+            if self._own.get(channel) is topic:
+                del self._own[channel]
         _tell_forget(topic.home, name)
 
     def end(self, channel: str) -> None:
@@ -175,15 +179,20 @@ class Topics:
                 topic.members[channel] = None
                 topic.channels = None
                 self._joined.setdefault(channel, set()).add(name)
+                if channel.encode() == name:
+                    self._own[channel] = topic
             former = topic.home
-            neighbour = self._topics.get(beside)
-            for home in (former, neighbour and neighbour.home, here):
-                if home is not None and _is_running(home):
-                    break
-            topic.home = home = home or here
+            home = topic.home = self._choose(former, beside) or here
         if former is not home:
             _tell_forget(former, name)
         return is_new, home
+
+    def _choose(self, former: Home | None, beside: bytes) -> Home | None:
+        if _is_running(former):
+            return former
+        neighbour = self._topics.get(beside)
+        home = neighbour.home if neighbour is not None else None
+        return home if _is_running(home) else None
 
     async def _confirm(self, home: Home, name: bytes) -> None:
         if home.loop is asyncio.get_running_loop():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import uuid
 from collections.abc import Mapping
@@ -96,7 +97,7 @@ class RedisChannelLayer(Layer):
         """
         non_local = self._non_local(channel)
         if not non_local.endswith("!"):
-            return await self._loops.here().receive(channel, self._codec)
+            return await self._receive_normal(channel, self._codec)
         if not non_local.endswith(f"{self.client_prefix}!"):
             raise ForeignChannel(f"{channel!r} is another process's channel")
         return await self._mailboxes.receive(channel)
@@ -109,7 +110,7 @@ class RedisChannelLayer(Layer):
         """
         name = f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
         self._non_local(name)
-        self._loops.here()  # which sweeps away channels that ended
+        self._loops.here()  # where what ended is swept away
         return self._mailboxes.new(name)
 
     # The groups extension
@@ -119,21 +120,22 @@ class RedisChannelLayer(Layer):
         self.require_valid_group_name(group)
         self._non_local(channel)
         index, command = self._operations.join(group, channel)
-        if channel in self._mailboxes:
-            self._memberships.add(group, str(channel))
+        ours = channel in self._mailboxes
+        joins = ours and self._memberships.add(group, str(channel))
         try:
             await self._loops.here().shards[index].run(command, repeat=True)
         except Exception:
-            self._memberships.discard(group, channel)
+            if joins:  # one that was in it before still is
+                self._memberships.discard(group, channel)
             raise
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
         self.require_valid_group_name(group)
         self._non_local(channel)
-        self._memberships.discard(group, channel)
         index, command = self._operations.leave(group, channel)
         await self._loops.here().shards[index].run(command, repeat=True)
+        self._memberships.discard(group, channel)  # it still is in it on an error
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
@@ -220,23 +222,23 @@ class RedisChannelLayer(Layer):
 
     def _attend(self, inbox: Inbox) -> None:
         """Sees to it that an inbox is fed, from this loop if from no other."""
-        try:
-            receiver = self._mailboxes.feed(inbox, self._loops.here().feed)
-            receiver.poke()
-        except RuntimeError:  # the loop that fed it was closed
-            self._mailboxes.unfeed(inbox)
-            self._attend(inbox)
+        local = self._loops.here()
+        while True:
+            try:
+                self._mailboxes.feed(inbox, local.feed).poke()
+                return
+            except RuntimeError:  # the loop that fed it was closed over its head
+                self._mailboxes.unfeed(inbox)
 
     def _hand_over(self, inbox: Inbox) -> None:
         """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
         for loop in self._mailboxes.waiting_loops(inbox):
-            try:
-                loop.call_soon_threadsafe(self._attend, inbox)
-            except RuntimeError:
-                continue  # closed; its waiters are gone
+            if not self._loops.is_ending(loop):
+                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
+                    loop.call_soon_threadsafe(self._attend, inbox)
 
     def _end(self, channel: str) -> None:
-        self._loops.here().tell(self._memberships.end(channel))
+        self._memberships.end(channel)
 
 
 _OPTIONS = [

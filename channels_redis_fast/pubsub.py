@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import re
 import uuid
 from typing import Any
 
-from ._framing import UniqueBytes
 from ._codec import Codec, MsgpackCodec, SerializerCodec
+from ._framing import UniqueBytes
 from ._groups import Memberships
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
@@ -17,13 +18,14 @@ from ._loops import Loops
 from ._mailbox import Mailboxes, Message
 from ._operations import Operations
 from ._outage import Outage
-from ._settings import check_choice, check_type_name, refuse_unknown
+from ._settings import check_choice, check_message_type, refuse_unknown
 from ._topics import Topics
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, MsgPackSerializer, registry
 
 __all__ = ["RedisPubSubChannelLayer"]
 
+_UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _HEX = 32
 _is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
 # As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
@@ -66,8 +68,8 @@ class RedisPubSubChannelLayer(Layer):
         **unknown: Any,
     ) -> None:
         refuse_unknown(unknown, _OPTIONS)
-        self.on_disconnect = check_type_name("on_disconnect", on_disconnect)
-        self.on_reconnect = check_type_name("on_reconnect", on_reconnect)
+        self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
+        self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
         self.normal_channels = check_choice(
             "normal_channels", normal_channels, ("single", "broadcast")
         )
@@ -80,12 +82,13 @@ class RedisPubSubChannelLayer(Layer):
             capacity=capacity,
             channel_capacity=channel_capacity,
             symmetric_encryption_keys=symmetric_encryption_keys,
-            random_prefix_length=12,  # of what goes through core's sorted sets
+            random_prefix_length=_UNIQUE,
             serializer_format=serializer_format,
             command_timeout=command_timeout,
             max_message_size=max_message_size,
         )
         self._groups_begin = f"{self.prefix}{_GROUP}"
+        self._normal_codec = self._make_normal_codec()
         self._operations = Operations(
             prefix=self.prefix,
             expiry=self.expiry,
@@ -121,15 +124,17 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
+        if self._topics.is_fed(channel):  # so the name is a good one
+            return await self._mailboxes.receive(channel)
         if not self._is_published(channel):
             if _is_made_elsewhere(channel):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
-            return await self._loops.here().receive(channel, self._normal_codec)
-        name, held = channel.encode(), None
-        while not self._topics.is_fed(name):
+            return await self._receive_normal(channel, self._normal_codec)
+        held = None
+        while not self._topics.is_fed(channel):
             if channel not in self._mailboxes:
                 held = self._mailboxes.new(channel)
-            await self._topics.feed(name, channel)
+            await self._topics.feed(channel)
         return await self._mailboxes.receive(held or channel)
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -189,7 +194,10 @@ class RedisPubSubChannelLayer(Layer):
                 self._topics.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
-            pattern, shards = self._operations.flush_pattern(), self._loops.here().shards
+            pattern, shards = (
+                self._operations.flush_pattern(),
+                self._loops.here().shards,
+            )
             await asyncio.gather(*(shard.unlink(pattern) for shard in shards))
         await self.close_pools()
 
@@ -229,18 +237,31 @@ class RedisPubSubChannelLayer(Layer):
     def _make_serializer(self, format: str, **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
         keys = options["symmetric_encryption_keys"]
-        self._normal_codec = self._make_normal_codec(format, options)
-        return registry.get_serializer(format, symmetric_encryption_keys=keys)
+        serializer = registry.get_serializer(format, symmetric_encryption_keys=keys)
+        if isinstance(serializer, BaseMessageSerializer):
+            self._normal_serializer = registry.get_serializer(format, **options)
+        else:
+            self._normal_serializer = None
+        return serializer
 
-    def _make_normal_codec(self, format: str, options: dict[str, Any]) -> Codec:
-        """The one for what goes through core's sorted sets."""
-        raise NotImplementedError
+    def _make_normal_codec(self) -> Codec:
+        """As core's codec: unique bytes first, and tokens have a limit of age."""
+        serializer, limit = self._normal_serializer, self.max_message_size
+        if serializer is None or self._is_overridden("serialize", "deserialize"):
+            unique = UniqueBytes(_UNIQUE)
+            return SerializerCodec(
+                lambda message: unique.next() + self.serialize(message),
+                lambda member: self.deserialize(member[_UNIQUE:]),
+                limit,
+            )
+        if type(serializer) is MsgPackSerializer:
+            return MsgpackCodec(serializer, limit)
+        return SerializerCodec(serializer.serialize, serializer.deserialize, limit)
 
     # Parts
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
-        self._unique.reseed()
         self._outage = Outage(
             lambda: self._tell_all(self.on_disconnect),
             lambda: self._tell_all(self.on_reconnect),
@@ -272,3 +293,34 @@ class RedisPubSubChannelLayer(Layer):
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
         )
+
+    def _tell_all(self, kind: str | None) -> None:
+        """Gives every channel of this process a message that says only its type."""
+        if kind is not None:
+            message = {"type": kind}
+            self._mailboxes.put_all(
+                None, self._mailboxes.names(), message, message.copy
+            )
+
+    def _hand_over(self) -> None:
+        """Lets a loop in which somebody waits listen to what nobody listens to."""
+        for inbox in self._mailboxes.inboxes():
+            for loop in self._mailboxes.waiting_loops(inbox):
+                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
+                    loop.call_soon_threadsafe(self._topics.adopt)
+
+    def _rescue(self) -> None:
+        """Listens here to what a loop that was stopped should listen to."""
+        if all(local.loop.is_running() for local in self._loops.all()):
+            return
+        here = asyncio.get_running_loop()
+        inboxes = self._mailboxes.inboxes()
+        if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
+            self._topics.adopt()
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(RedisPubSubChannelLayer).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+]

@@ -88,8 +88,8 @@ cdef class AesGcmFrames:
         if self.forks != forks or self.counter >= MAX_COUNTER:
             self.reseed()
         with cython.critical_section(self):
-            head, encrypt, counter = self.head, self.encrypt, self.counter
-            self.counter += 1
+            counter, self.counter = self.counter, self.counter + 1
+            head, encrypt = self.head, self.encrypt
         put_number(view(nonce), now, SECONDS)
         put_number(view(nonce) + SECONDS, counter, COUNTER)
         return head + nonce + encrypt(nonce, payload, head + context)

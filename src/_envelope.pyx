@@ -109,10 +109,20 @@ cdef inline uint8_t* put_name(uint8_t* out, const char* name, Py_ssize_t size) n
     return put(put_header(out, size, 0xa0, 0xda, True), name, size)
 
 
+cdef inline Py_ssize_t countable(Py_ssize_t count) except -1:
+    if count > MAX_COUNT:
+        raise ValueError(f"{count} is more than msgpack counts")
+    return count
+
+
+cdef inline Py_ssize_t grown(Py_ssize_t size, Py_ssize_t more) except -1:
+    if more > PY_SSIZE_T_MAX - size:
+        raise OverflowError("the channels are too many for one message")
+    return size + more
+
+
 cdef inline Py_ssize_t name_size(Py_ssize_t size) except -1:
-    if size > MAX_COUNT:
-        raise ValueError(f"a name of {size} bytes is too long for msgpack")
-    return header_size(size, True) + size
+    return grown(header_size(countable(size), True), size)
 
 
 cdef bytes start_splice(bytes head, bytes body, Py_ssize_t tail, uint8_t** out):
@@ -126,11 +136,8 @@ cdef bytes start_splice(bytes head, bytes body, Py_ssize_t tail, uint8_t** out):
     old = map_header(data, size, &count)
     if old < 0 or count == MAX_COUNT:
         raise ValueError(f"a body must be a msgpack map, not {excerpt(body, 0)}")
-    cdef Py_ssize_t front = PyBytes_GET_SIZE(head) + header_size(count + 1, False)
-    front += size - old + KEY_SIZE
-    if tail > PY_SSIZE_T_MAX - front:
-        raise OverflowError("the channels are too many for one message")
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, front + tail)
+    tail = grown(tail, header_size(count + 1, False) + size - old + KEY_SIZE)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, grown(PyBytes_GET_SIZE(head), tail))
     out[0] = put(
         <uint8_t*> PyBytes_AS_STRING(result), PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head)
     )
@@ -168,21 +175,16 @@ def splice_list(bytes head not None, bytes body not None, list channels not None
     ValueError for a body that does not begin as a msgpack map, TypeError for
     other channels.
     """
-    cdef Py_ssize_t tail, size
+    cdef Py_ssize_t tail
     cdef uint8_t* out
     cdef bytes result
     # The list is read twice, and must be the same both times.
     with cython.critical_section(channels):
-        tail = header_size(len(channels), False)
-        if len(channels) > MAX_COUNT:
-            raise OverflowError(f"{len(channels)} channels are too many for one message")
+        tail = header_size(countable(len(channels)), False)
         for channel in channels:
             if not PyBytes_CheckExact(channel):
                 raise TypeError(f"a channel must be bytes, not {short(channel)}")
-            size = name_size(PyBytes_GET_SIZE(channel))
-            if size > PY_SSIZE_T_MAX - tail:
-                raise OverflowError("the channels are too many for one message")
-            tail += size
+            tail = grown(tail, name_size(PyBytes_GET_SIZE(channel)))
         result = start_splice(head, body, tail, &out)
         out = put_header(out, len(channels), 0x90, 0xdc, False)
         for channel in channels:

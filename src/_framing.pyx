@@ -60,18 +60,17 @@ cdef class UniqueBytes:
     @cython.critical_section
     def next(self) -> bytes:
         """Return `length` bytes that no other call returns, in any thread."""
-        cdef bytes result
-        cdef uint8_t* out
+        cdef uint64_t counter
         if self.length < 12:
             return random_bytes(self.length)
         if self.forks != forks or self.counter == self.limit:
             self.draw()
-        result = new_bytes(self.length)
-        out = view(result)
+        counter, self.counter = self.counter, self.counter + 1
+        cdef bytes result = new_bytes(self.length)
+        cdef uint8_t* out = view(result)
         memcpy(out, self.drawn, 6)
         memset(out + 6, 0, self.length - 6 - self.counter_size)
-        put_number(out + self.length - self.counter_size, self.counter, self.counter_size)
-        self.counter += 1
+        put_number(out + self.length - self.counter_size, counter, self.counter_size)
         return result
 
 
@@ -239,11 +238,9 @@ cdef bytes unpad(bytes blocks):
     cdef const uint8_t* data = view(blocks)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(blocks), i
     cdef int padding = data[size - 1], wrong = 0
-    if padding == 0 or padding > BLOCK:
-        raise UnreadableMessage("the padding of a Fernet token is wrong")
-    for i in range(size - padding, size):
+    for i in range(size - min(padding, BLOCK), size):
         wrong |= data[i] ^ padding
-    if wrong:
+    if wrong or not 0 < padding <= BLOCK:
         raise UnreadableMessage("the padding of a Fernet token is wrong")
     return blocks[BLOCK:size - padding]
 

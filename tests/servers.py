@@ -272,7 +272,7 @@ class Server:
             options["bind"] = DEFAULTS["bind"]
         else:
             options |= DEFAULTS
-        if not self.sentinel and self.binary != programs.redis62():
+        if not self.sentinel and int(programs.version(self.binary).split(".")[0]) > 6:
             options |= {"enable-debug-command": "yes"}
         if self.path:
             options |= {"unixsocket": self.path}

@@ -16,6 +16,7 @@ from forking import in_child, needs_fork
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from channels_redis_fast import _aead
 from channels_redis_fast._aead import AesGcmFrames
 from channels_redis_fast._framing import FernetFrames
 from channels_redis_fast.exceptions import InvalidSetting, UnreadableMessage
@@ -102,6 +103,16 @@ def test_reseed_draws_a_salt() -> None:
     assert frames.open(before, CONTEXT, 60) == frames.open(after, CONTEXT, 60)
 
 
+def test_draws_a_salt_once_a_fork_was_counted() -> None:
+    sender = AesGcmFrames(KEYS)
+    before = sender.seal(b"", CONTEXT)
+    _aead._count_fork()  # as in a child
+    made = [sender.seal(b"", CONTEXT) for _ in range(3)]
+    assert {salt_of(frame) for frame in made} != {salt_of(before)}
+    assert len({salt_of(frame) for frame in made}) == 1
+    assert len({nonce_of(frame) for frame in made}) == 3
+
+
 @needs_fork
 def test_a_fork_draws_a_salt() -> None:
     sender = AesGcmFrames(KEYS)
@@ -185,6 +196,11 @@ def test_any_bytes(tail, known) -> None:
     frame = valid[:known] + tail
     expected = outcome(oracle.open_at, frame, CONTEXT, 60, NOW)
     assert outcome(frames.open_at, frame, CONTEXT, 60, NOW) == expected
+
+
+def test_another_version() -> None:
+    with pytest.raises(UnreadableMessage, match="of version 2, not 1"):
+        frames.open_at(b"\xc1\x02" + valid[2:], CONTEXT, 60, NOW)
 
 
 def test_every_length() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-import pytest
+import redis
 from clusters import Cluster, slot_of
 from redis.exceptions import AskError, MovedError
 from servers import Server
@@ -19,8 +19,7 @@ def test_every_key_has_its_node(cluster: Cluster) -> None:
     assert all(sizes)
     assert cluster.node_of("key7").client().get("key7") == b"7"
     other = next(n for n in cluster.primaries if n is not cluster.node_of("key7"))
-    with pytest.raises(MovedError):
-        other.client().execute_command("GET", "key7")
+    assert _get(other, "key7") == "MOVED"
 
 
 def test_a_killed_primary_is_replaced(own_cluster: Cluster) -> None:
@@ -55,6 +54,11 @@ def test_a_slot_moves_step_by_step(own_cluster: Cluster) -> None:
 def _get(node: Server, key: str) -> str:
     try:
         node.client().execute_command("GET", key)
-    except AskError:
-        return "ASK"
+    except redis.ResponseError as error:
+        # A class of its own or not, depending on redis-py's version.
+        if isinstance(error, MovedError) or str(error).startswith("MOVED"):
+            return "MOVED"
+        if isinstance(error, AskError) or str(error).startswith("ASK"):
+            return "ASK"
+        raise
     return "here"

@@ -116,15 +116,21 @@ async def test_who_does_not_read_fills_the_channel(
             await soon(layer, name)
         accepted: list[int] = []
         with pytest.raises(ChannelFull, match=name):
-            for n in range(10 * capacity + 10):
-                await layer.send(name, {"n": n})
-                accepted.append(n)
+            await _send_until_full(layer, name, accepted)
         # In Redis, and what this process fetched before it stopped to.
         assert capacity <= len(accepted) <= 2 * capacity + 1
         for n in accepted:
             assert await soon(layer, name) == {"n": n}
         assert await nothing(layer, name)
         assert layer.counters == {}
+
+
+async def _send_until_full(
+    layer: RedisChannelLayer, channel: str, accepted: list[int]
+) -> None:
+    for n in range(1_000):
+        await layer.send(channel, {"n": n})
+        accepted.append(n)
 
 
 async def test_who_does_not_read_while_a_neighbour_does(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import demos
 import pytest
-from demos import chat, get, hear, say
+from demos import await_crowd, chat, get, hear, say
 from polling import until
 from websockets import Origin
 from websockets.exceptions import InvalidStatus
@@ -90,14 +91,12 @@ def test_round_trips_are_timed(demo: demos.Demo) -> None:
 def test_crowd_comes_listens_and_goes(demo: demos.Demo) -> None:
     with chat(demo.urls[0], "crowd") as one:
         say(one, "crowd", size=61)
-        hear(one, "crowd", process="A", size=31, total=61)
-        hear(one, "crowd", process="B", size=30, total=61)
+        await_crowd(one, A=31, B=30)
         for number in range(20):
             say(one, "ping", number=number)
         until(lambda: hear(one, "crowd", process="B")["rate"] > 0, "the crowd to hear")
         say(one, "crowd", size=0)
-        hear(one, "crowd", process="A", size=0)
-        hear(one, "crowd", process="B", size=0)
+        await_crowd(one, A=0, B=0)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +127,15 @@ def test_wrong_frames_are_refused(demo: demos.Demo, frame: str | bytes) -> None:
         assert hear(one, "error")["detail"]
         say(one, "say", text="still here")
         hear(one, "said", text="still here")
+
+
+def test_who_vanishes_amid_a_flood_leaves_the_room(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "flood") as stays:
+        for number in range(5):
+            with chat(demo.urls[number % 2], "flood", f"guest-{number}") as guest:
+                hear(guest, "welcome")
+                for _ in range(50):
+                    say(stays, "say", text="flood")
+                # Without a closing handshake, and with messages still to come.
+                guest.socket.shutdown(socket.SHUT_RDWR)
+                hear(stays, "left", name=f"guest-{number}")

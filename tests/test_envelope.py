@@ -299,9 +299,14 @@ def test_a_failure_leaves_nothing_behind() -> None:
 
 
 def test_big_messages_leave_no_big_buffers() -> None:
-    big = {"text": "x" * (1 << 20)}
-    assert _envelope.pack(big) == msgpack.packb(big)
-    assert _envelope.pack({"a": 1}) == b"\x81\xa1a\x01"
+    big = {"text": "x" * (1 << 23)}
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            assert len(_envelope.pack(big)) > 1 << 23
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_threads() -> None:
@@ -402,6 +407,40 @@ def test_every_first_byte() -> None:
             ):
                 expected = outcome(reference.unpack, payload)
                 assert outcome(_envelope.unpack, payload) == expected, payload
+
+
+SIZES = [0, 1, 15, 16, 31, 32, 255, 256, 65535, 65536]
+SIZED = {
+    "str": lambda size: "x" * size,
+    "bytes": lambda size: b"x" * size,
+    "ext": lambda size: msgpack.ExtType(5, b"x" * size),
+    "list": lambda size: [None] * size,
+    "dict": lambda size: {str(number): 1 for number in range(size)},
+}
+NUMBERS = [sign * (1 << bits) for bits in range(63) for sign in (1, -1)]
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_values_of_all_sizes(kind) -> None:
+    for size in [*SIZES, 2, 4, 8]:
+        for message in ({"a": SIZED[kind](size), "z": 1}, {"a": [SIZED[kind](size)]}):
+            for payload in (
+                msgpack.packb(message),
+                msgpack.packb({**message, CHANNEL: "name"}),
+                msgpack.packb(message)[:-1],
+            ):
+                expected = outcome(reference.unpack, payload)
+                assert outcome(_envelope.unpack, payload) == expected
+
+
+def test_numbers() -> None:
+    for value in [*NUMBERS, 2**64 - 1, 0.1, True, False, None]:
+        check_number(value)
+
+
+def check_number(value) -> None:
+    whole = _envelope.splice(b"", _envelope.pack({"a": [value], "b": value}), "name")
+    assert _envelope.unpack(whole) == (["name"], {"a": [value], "b": value}, False)
 
 
 @pytest.mark.parametrize("bomb", [b"\xdd\xff\xff\xff\xff", b"\xdc\x7f\xff" * 300])

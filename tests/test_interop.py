@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,12 +27,12 @@ Pair = tuple[Peer, Peer]
 @pytest.fixture(params=FORMATS.values(), ids=FORMATS)
 async def pair(
     request: pytest.FixtureRequest, valkey: Server, start_peer: Callable[..., Any]
-) -> AsyncIterator[Pair]:
+) -> Pair:
     """Our process and the incumbent's, with the same options."""
     hosts = incumbent_hosts(valkey.url)
     options = {"capacity": COUNT, **request.param}
     ours = await start_peer(CORE, {"hosts": [valkey.url], **options})
-    yield ours, await start_peer(INCUMBENT_CORE, {"hosts": hosts, **options})
+    return ours, await start_peer(INCUMBENT_CORE, {"hosts": hosts, **options})
 
 
 async def _exchange(

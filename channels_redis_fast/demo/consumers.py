@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -131,6 +132,14 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def crowd_state(self, event: Json) -> None:
         """Shows the simulated members of one process."""
         await self.send_json({**event, "type": "crowd"})
+
+    async def send_json(self, content: Json, close: bool = False) -> None:
+        """Sends to the browser, if it is still there."""
+        # To a WebSocket that is gone uvicorn raises OSError, or RuntimeError when
+        # it closed it itself. That would end this consumer before it hears of the
+        # disconnect, so it would never leave the room.
+        with contextlib.suppress(OSError, RuntimeError):
+            await super().send_json(content, close)
 
     def _card(self) -> Json:
         return {"id": self.member, "name": self.name, "process": self.process}

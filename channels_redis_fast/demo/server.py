@@ -10,6 +10,7 @@ import sys
 
 import uvicorn
 
+STARTUP_FAILURE = 3
 GRACE = 3  # seconds for open WebSockets to close
 
 
@@ -19,6 +20,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to serve, then tells the launcher."""
         await super().startup(sockets=sockets)
+        if not self.started:  # older uvicorns only say so, and would exit with 0
+            sys.exit(STARTUP_FAILURE)
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._stop)
         print(json.dumps({"pid": os.getpid()}), flush=True)
 

@@ -1,0 +1,389 @@
+"""Redis goes away and comes back, in every way, while people wait and send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from crowds import Crowd, Sender
+from layers import end, opened, persist, soon
+from peers import CORE
+from polling import eventually
+from proxy import Proxy
+from redis import exceptions as errors
+from servers import Server
+
+from channels_redis_fast import _link
+
+GONE, BACK = "is gone", "is back"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> Counter[str]:
+    """How often the layer said that Redis is gone, and that it is back."""
+    said = " ".join(caplog.messages)
+    return Counter({GONE: said.count(GONE), BACK: said.count(BACK)})
+
+
+@pytest.fixture
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that break again and again come back at once."""
+    monkeypatch.setattr(_link, "_PROVEN", 0.0)
+
+
+# Restarted, empty
+
+
+async def test_killed_under_load_and_started_empty(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        opened(server.url) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        await sender.accepts(20)
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(2)
+        during = sender.number
+        await asyncio.to_thread(server.start)
+        began = loop.time()
+        await eventually(lambda: all(got[-1] > during for got in crowd.got), "messages")
+        assert loop.time() - began < 1
+        await eventually(lambda: lines(caplog)[BACK], "the log line")
+        back = sender.number
+        await sender.accepts(100)
+        accepted = sender.since(back)
+        await eventually(lambda: crowd.all_got(accepted), "all that was accepted")
+        crowd.check()
+    assert set(sender.errors) == {"ConnectionError"}
+    assert sender.slowest < 1
+    assert lines(caplog) == {GONE: 1, BACK: 1}
+
+
+async def test_killed_under_load_of_several_processes(
+    server: Server, start_peer: Callable[..., Any]
+) -> None:
+    config = {"hosts": [server.url]}
+    peers = [await start_peer(CORE, config) for _ in range(3)]
+    collecting = []
+    for peer in peers:
+        names = [await peer.new_channel() for _ in range(7)]
+        for name in names:
+            await peer.group_add("room", name)
+        collecting.append(peer.begin("collect", names, timeout=60, idle=3.5))
+    sender = await start_peer(CORE, config)
+    during = sender.begin("burst", "room", 350, group=True, pause=0.01)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(2)
+    await asyncio.to_thread(server.start)
+    for peer in *peers, sender:
+        await peer.logged(BACK)
+    after = await sender.burst("room", 100, group=True, start=1000, pause=0.01)
+    assert len(after["accepted"]) == 100
+    await during
+    for answer in await asyncio.gather(*collecting):
+        assert not answer["errors"]
+        for received in answer["received"].values():
+            numbers = [number for _, number in received]
+            assert len(numbers) == len(set(numbers))
+            assert numbers[-1] == 1099
+            assert {*after["accepted"]} <= {*numbers}
+
+
+async def test_restarted_with_its_data(server: Server) -> None:
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        await layer.send("worker", {"n": 1})
+        await asyncio.to_thread(server.restart, empty=False)
+        await eventually_sent(layer, name, {"n": 2})
+        assert await soon(layer, name) == {"n": 2}
+        assert await soon(layer, "worker") == {"n": 1}
+        await layer.group_send("room", {"n": 3})
+        assert await soon(layer, name) == {"n": 3}
+
+
+async def eventually_sent(layer: Any, channel: str, message: dict[str, Any]) -> int:
+    """Sends until it is accepted; how often it was not."""
+    for refused in range(1000):
+        try:
+            await layer.send(channel, message)
+        except errors.ConnectionError:
+            await asyncio.sleep(0.01)
+        else:
+            return refused
+    raise TimeoutError("never accepted")
+
+
+# Cut off
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_cut_off_under_load(
+    valkey: Server,
+    start_proxy: Callable[..., Proxy],
+    caplog: pytest.LogCaptureFixture,
+    reset: bool,
+) -> None:
+    proxy = start_proxy(valkey)
+    async with (
+        opened(proxy.url) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        for outage in range(1, 4):
+            await sender.accepts(10)
+            proxy.refuse()
+            proxy.cut(reset=reset)
+            await eventually(lambda n=outage: lines(caplog)[GONE] == n, "the line")
+            await asyncio.sleep(0.2)
+            proxy.accept()
+            await eventually(lambda n=outage: lines(caplog)[BACK] == n, "the line")
+        back = sender.number
+        await sender.accepts(20)
+        await eventually(lambda: crowd.all_got(sender.since(back)), "the messages")
+        crowd.check()
+
+
+@pytest.mark.parametrize("channel", ["process", "normal"])
+async def test_a_reply_cut_in_the_middle(
+    valkey: Server,
+    start_proxy: Callable[..., Proxy],
+    channel: str,
+    no_back_off: None,
+) -> None:
+    """At most what was on its way is lost, and nothing comes twice."""
+    proxy = start_proxy(valkey)
+    capacity, cuts, sent = 10, 12, 0
+    got: list[int] = []
+    options = {"capacity": capacity}
+    async with opened(proxy.url, **options) as layer, opened(valkey.url) as sender:
+        name = "worker" if channel == "normal" else await layer.new_channel()
+
+        async def read() -> None:
+            while True:
+                got.append((await layer.receive(name))["n"])
+
+        reading = asyncio.create_task(read())
+        for cut in range(cuts):
+            proxy.replies.cut_after(40 + 37 * cut)
+            accepted = proxy.accepted
+            while proxy.accepted == accepted:
+                await persist(sender, name, {"n": sent})
+                sent += 1
+                await asyncio.sleep(0.002)
+        await persist(sender, name, {"n": sent})
+        await eventually(lambda: got and got[-1] == sent, "the last message")
+        await end(reading)
+    assert got == sorted(set(got))
+    lost = sent + 1 - len(got)
+    assert lost <= cuts * (1 if channel == "normal" else capacity + 1)
+
+
+@pytest.mark.parametrize("kind", ["normal", "all but ours"])
+async def test_connections_killed_under_load(
+    server: Server, kind: str, no_back_off: None
+) -> None:
+    client = server.client()
+    async with (
+        opened(server.url) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        for _ in range(20):
+            await sender.accepts(2)
+            if kind == "normal":
+                assert client.client_kill_filter(_type="normal", skipme=True)
+            else:
+                for one in client.client_list():
+                    if int(one["id"]) != client.client_id():
+                        client.client_kill_filter(_id=one["id"])
+        await sender.accepts(2)
+        back = sender.number
+        await sender.accepts(50)
+        await eventually(lambda: crowd.all_got(sender.since(back)), "the messages")
+        crowd.check()
+        # Of all that was accepted, each kill cost one batch at most.
+        lost = len(sender.accepted) - min(map(len, crowd.got))
+        assert lost <= 20 * 5
+
+
+async def test_scripts_forgotten_under_load(server: Server) -> None:
+    client = server.client()
+    async with (
+        opened(server.url) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        for _ in range(30):
+            await sender.accepts(1)
+            client.script_flush()
+        await layer.group_add("other", crowd.names[0])
+        await layer.send(crowd.names[0], {"n": 10**6})
+        await eventually(lambda: crowd.all_got({*sender.accepted}), "the messages")
+    assert not sender.errors
+
+
+# Silent
+
+
+async def test_silence_is_noticed(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGSTOP: the connections stay, and nothing is answered."""
+    loop = asyncio.get_running_loop()
+    async with opened(server.url, command_timeout=0.4) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        await layer.send("worker", {"n": 0})
+        server.pause()
+        began = loop.time()
+        sends = [layer.send("worker", {"n": n}) for n in range(500)]
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {errors.ConnectionError}
+        assert loop.time() - began < 1
+        await eventually(lambda: lines(caplog)[GONE], "the log line")
+        # Nobody is held up for longer than one attempt to connect takes.
+        began = loop.time()
+        for _ in range(3):
+            with pytest.raises(errors.ConnectionError):
+                await layer.send("worker", {"n": -1})
+        assert loop.time() - began < 3 * 0.5
+        server.resume()
+        await eventually_sent(layer, name, {"n": 1})
+        assert await waiting == {"n": 1}
+
+
+async def test_back_off_raises_at_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        server.kill()
+        await eventually(lambda: lines(caplog)[GONE], "the log line")
+        calls = {
+            "send": lambda: layer.send("worker", {}),
+            "group_send": lambda: layer.group_send("room", {}),
+            "group_add": lambda: layer.group_add("room", name),
+            "group_discard": lambda: layer.group_discard("other", name),
+            "flush": layer.flush,
+        }
+        for _ in range(100):
+            for what, call in calls.items():
+                began = loop.time()
+                with pytest.raises(errors.ConnectionError):
+                    await call()
+                assert loop.time() - began < 0.1, what
+        server.start()
+        await eventually(lambda: lines(caplog)[BACK], "the log line")
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+
+
+async def test_back_off_whatever_callers_do(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """Those who call again and again don't make it connect again and again."""
+    proxy = start_proxy(valkey)
+    async with opened(proxy.url, command_timeout=2) as layer:
+        name = await layer.new_channel()
+        for channel in name, "worker":
+            await layer.send(channel, {"n": 1})
+            await soon(layer, channel)
+        proxy.target = Nowhere()  # accepts, and closes at once
+        proxy.cut()
+        before = proxy.accepted
+        deadline = asyncio.get_running_loop().time() + 1
+        while asyncio.get_running_loop().time() < deadline:
+            for channel in name, "worker":
+                with pytest.raises(errors.ConnectionError):
+                    await layer.send(channel, {})
+                with pytest.raises(asyncio.TimeoutError):
+                    await soon(layer, channel, 0.001)
+        # Three links: 0, 25-50, 50-100, 100-200, 200-400 and 250-500 ms apart.
+        assert proxy.accepted - before <= 3 * 7
+        proxy.target = valkey
+        waiting = asyncio.create_task(soon(layer, name))
+        await eventually_sent(layer, name, {"n": 2})
+        assert await waiting == {"n": 2}
+
+
+class Nowhere:
+    """A target that refuses."""
+
+    host = "127.0.0.1"
+    port = 1
+
+
+# Answering, but not as it should
+
+
+async def test_a_replica_answers(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    primary, other = start_server(), start_server()
+    client = primary.client()
+    async with (
+        opened(primary.url, command_timeout=0.3) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        await sender.accepts(5)
+        client.replicaof(other.host, other.port)
+        await eventually(lambda: sender.errors["ReadOnlyError"], "a refusal")
+        before = client.info("stats")["total_connections_received"]
+        await asyncio.sleep(1.5)
+        client.replicaof("NO", "ONE")
+        connections = client.info("stats")["total_connections_received"] - before
+        said = lines(caplog)
+        await sender.accepts(5)
+        back = sender.number
+        await sender.accepts(30)
+        await eventually(lambda: crowd.all_got(sender.since(back)), "the messages")
+        crowd.check()
+    # It looks again, with back-off, and doesn't fill the log meanwhile.
+    assert 2 <= connections <= 2 * 10
+    assert said[GONE] <= 10
+
+
+async def test_a_server_that_loads(start_server: Callable[..., Server]) -> None:
+    slow = {"loading-process-events-interval-bytes": 1024, "key-load-delay": 200}
+    server = start_server(options=slow)
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        await layer.send("worker", {"n": 1})
+        server.client().mset({f"key{i}": "x" * 1000 for i in range(5_000)})
+        await asyncio.to_thread(server.restart, empty=False)
+        assert server.client().info("persistence")["loading"]
+        await eventually_sent(layer, name, {"n": 2})  # which waits for the data
+        assert not server.client().info("persistence")["loading"]
+        assert await waiting == {"n": 2}
+        assert await soon(layer, "worker") == {"n": 1}
+
+
+async def test_no_memory_left(server: Server) -> None:
+    client = server.client()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name))
+        await layer.send("worker", {"n": 1})
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        for call in (
+            layer.send(name, {"n": 2}),
+            layer.group_add("room", name),
+        ):
+            with pytest.raises(errors.OutOfMemoryError):
+                await call
+        assert await soon(layer, "worker") == {"n": 1}  # reading frees memory
+        client.config_set("maxmemory", 0)
+        await layer.send(name, {"n": 3})
+        assert await waiting == {"n": 3}

@@ -1,0 +1,37 @@
+"""The linters and type checkers, each as a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMPILED = sorted(path.stem for path in (ROOT / "src").glob("*.pyx"))
+CYTHON = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "src").glob("*.p[yx]*"))
+CHECKS = {
+    "ruff check": ["ruff", "check", "--no-cache", "."],
+    "ruff format": ["ruff", "format", "--no-cache", "--check", "."],
+    "cython-lint": ["cython_lint", *CYTHON],
+    "mypy": ["mypy", "--strict"],
+    **{
+        f"stubtest {name}": ["mypy.stubtest", f"channels_redis_fast.{name}"]
+        for name in COMPILED
+    },
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS)
+def test_source(command: list[str]) -> None:
+    assert COMPILED
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
