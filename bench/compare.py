@@ -70,11 +70,12 @@ class Receivers:
 
     async def result(self) -> Result:
         """From the first moment to the last message."""
-        while not self._all.is_set():
-            remaining = self._last + IDLE - time.perf_counter()
-            if remaining <= 0:
-                break
-            await asyncio.wait([asyncio.ensure_future(self._all.wait())], timeout=1)
+        while (patience := self._last + IDLE - time.perf_counter()) > 0:
+            try:
+                await asyncio.wait_for(self._all.wait(), patience)
+            except asyncio.TimeoutError:
+                continue
+            break
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

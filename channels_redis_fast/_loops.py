@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import types
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -27,9 +28,15 @@ T = TypeVar("T", bound=Local)
 class Loops(Generic[T]):
     """Makes one `T` for each event loop that asks, and ends it when the loop ends."""
 
-    def __init__(self, make: Callable[[], T], on_fork: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], T],
+        on_fork: Callable[[], None],
+        on_closed: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
+    ) -> None:
         self._make = make
         self._on_fork = on_fork
+        self._on_closed = on_closed
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -95,10 +102,13 @@ class Loops(Generic[T]):
 
         def close(loop: asyncio.AbstractEventLoop) -> None:
             guard = self._guards.get(loop)
-            if guard is not None and not loop.is_running() and not loop.is_closed():
-                loop.run_until_complete(guard.aclose())
-            loop.close = original  # type: ignore[method-assign]
-            original()
+            try:
+                if guard and not loop.is_running() and not loop.is_closed():
+                    _run(loop, guard.aclose())
+            finally:
+                loop.close = original  # type: ignore[method-assign]
+                original()
+                self._on_closed(loop)
 
         loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 
@@ -118,6 +128,16 @@ class Loops(Generic[T]):
         _graveyard.append((self._locals, self._guards))
         self._locals, self._guards = {}, {}
         self._on_fork()
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    """Runs something to its end in a loop that stands still."""
+    if asyncio._get_running_loop() is None:
+        loop.run_until_complete(work)
+    else:  # another loop runs in this thread, which allows no second
+        thread = threading.Thread(target=loop.run_until_complete, args=(work,))
+        thread.start()
+        thread.join()
 
 
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()

@@ -236,6 +236,14 @@ class Mailboxes:
             boxes = [box for box in self._boxes.values() if box.inbox is inbox]
             return {w.get_loop() for box in boxes for w in box.waiters or ()}
 
+    def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forgets who waited in a loop that was closed under them."""
+        with self._lock:
+            for box in list(self._boxes.values()):
+                for waiter in list(box.waiters or ()):
+                    if waiter.get_loop() is loop:
+                        self._withdraw(box, waiter)
+
     def clear(self) -> None:
         """Drops all messages; channels and who waits on them stay."""
         with self._lock:

@@ -260,7 +260,13 @@ class Shard:
                 error = later
 
     async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
-        return await (await self._connection(command)).call(command)
+        try:
+            connection = await self._connection(command)
+        except errors.ConnectionError:
+            if is_demotion(error):
+                raise error from None  # nothing was written: there may yet be a primary
+            raise
+        return await connection.call(command)
 
     def _drop(self, command: Command, error: errors.RedisError) -> None:
         """Gives up the connection to a server that is no primary any more."""

@@ -74,7 +74,9 @@ class RedisChannelLayer(Layer):
             shard_of=self.consistent_hash,
             group_key=self._group_key,
         )
-        self._loops = Loops(self._make_local, self._begin)
+        self._loops = Loops(
+            self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
+        )
         self._begin()
 
     # The channel layer API

@@ -88,8 +88,9 @@ cdef class AesGcmFrames:
         if self.forks != forks or self.counter >= MAX_COUNTER:
             self.reseed()
         with cython.critical_section(self):
-            counter, self.counter = self.counter, self.counter + 1
-            head, encrypt = self.head, self.encrypt
+            head, encrypt, counter, self.counter = (
+                self.head, self.encrypt, self.counter, self.counter + 1
+            )
         put_number(view(nonce), now, SECONDS)
         put_number(view(nonce) + SECONDS, counter, COUNTER)
         return head + nonce + encrypt(nonce, payload, head + context)
@@ -138,6 +139,7 @@ cdef class AesGcmFrames:
                 return self.subkey(key, head[2 + KEY_ID:])
         raise UnreadableMessage("an AES-GCM frame is of another key")
 
+    @cython.critical_section
     cdef int keep_reader(self, bytes head, reader) except -1:
         """Only after it has opened a frame: made-up salts push nobody out."""
         while len(self.readers) >= MAX_READERS:

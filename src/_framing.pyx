@@ -59,7 +59,7 @@ cdef class UniqueBytes:
 
     @cython.critical_section
     def next(self) -> bytes:
-        """Return `length` bytes that no other call returns, in any thread."""
+        """Return `length` bytes; from 12 on, no other call returns them in any thread."""
         cdef uint64_t counter
         if self.length < 12:
             return random_bytes(self.length)

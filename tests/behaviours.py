@@ -47,7 +47,7 @@ async def normal(one: Layer, other: Layer) -> None:
 
 
 async def is_empty(layer: Layer, channel: str) -> bool:
-    """Whether a normal channel holds no message on any shard, beside those sent here."""
+    """Whether a normal channel is empty on every shard."""
     # Two for each shard, which come after what is there already.
     numbers = range(2 * layer.ring_size)
     for n in numbers:

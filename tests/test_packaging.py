@@ -176,9 +176,11 @@ def test_without_compiled_modules(tmp_path: Path, missing: str) -> None:
     pattern = "*.so" if missing == "all" else f"{missing}.*.so"
     leave_out = shutil.ignore_patterns(pattern, "__pycache__")
     shutil.copytree(ROOT / NAME, tmp_path / NAME, ignore=leave_out)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {NAME}.core"
+    # Without `site`, or an editable install would find what is missing.
+    paths = [str(tmp_path), sysconfig.get_path("purelib")]
+    code = f"import sys; sys.path += {paths!r}; import {NAME}.core"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-S", "-c", code],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ CYTHON = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "src").glob("*.p[yx]*"
 CHECKS = {
     "ruff check": ["ruff", "check", "--no-cache", "."],
     "ruff format": ["ruff", "format", "--no-cache", "--check", "."],
-    "cython-lint": ["cython_lint", *CYTHON],
+    "cython-lint": ["cython_lint.cython_lint", *CYTHON],
     "mypy": ["mypy", "--strict"],
     **{
         f"stubtest {name}": ["mypy.stubtest", f"channels_redis_fast.{name}"]
