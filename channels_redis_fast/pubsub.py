@@ -124,11 +124,12 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        if self._topics.is_fed(channel):  # so the name is a good one
-            return await self._mailboxes.receive(channel)
-        if not self._is_published(channel):
-            if _is_made_elsewhere(channel):
-                raise ForeignChannel(f"{channel!r} is another layer's channel")
+        if isinstance(channel, str) and self._topics.is_fed(channel):
+            return await self._mailboxes.receive(channel)  # so the name is a good one
+        is_published = self._is_published(channel)
+        if not channel.startswith(self.prefix) and _is_made_elsewhere(channel):
+            raise ForeignChannel(f"{channel!r} is another layer's channel")
+        if not is_published:
             return await self._receive_normal(channel, self._normal_codec)
         held = None
         while not self._topics.is_fed(channel):

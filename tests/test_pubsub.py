@@ -1,0 +1,524 @@
+"""The Pub/Sub layer's methods, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgpack
+import pytest
+from channels.consumer import AsyncConsumer
+from channels.exceptions import ChannelFull, StopConsumer
+from layers import end, nothing, soon
+from peers import CORE, PUBSUB
+from polling import eventually
+from pubsubs import published, subscribed, subscribers
+from servers import Server
+
+from channels_redis_fast import _local_pubsub
+from channels_redis_fast._connection import PipelinedConnection
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+
+MESSAGES = {
+    "empty": {},
+    "flat": {"type": "chat", "text": "hello", "n": 1, "ok": True, "none": None},
+    "nested": {"type": "t", "list": [1, [2, {"x": "y"}]], "map": {"a": {"b": 1.5}}},
+    "bytes": {"type": "t", "bytes": bytes(range(256))},
+    "unicode": {"type": "t", "text": "žluťoučký kůň 🐎", "ключ": "значение"},
+    "big": {"type": "t", "text": "x" * 1_000_000},
+}
+
+
+@pytest.fixture
+async def layer(valkey: Server) -> AsyncIterator[Layer]:
+    async with published(valkey.url) as layer:
+        yield layer
+
+
+@pytest.fixture
+async def other(valkey: Server) -> AsyncIterator[Layer]:
+    """A second layer on the same server: another process, as far as Redis sees."""
+    async with published(valkey.url) as layer:
+        yield layer
+
+
+@pytest.fixture(params=["process", "normal"])
+async def channel(request: pytest.FixtureRequest, layer: Layer) -> str:
+    """A channel of the layer, of either kind."""
+    return await layer.new_channel() if request.param == "process" else "worker"
+
+
+# One channel
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+async def test_a_message_arrives_as_sent(
+    layer: Layer, other: Layer, channel: str, message: dict[str, Any]
+) -> None:
+    sent = dict(message)
+    await other.send(channel, message)
+    assert await soon(layer, channel) == sent
+    assert message == sent
+
+
+async def test_every_server_does(any_server: Server) -> None:
+    async with published(any_server.url) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        await layer.send(name, {"n": 1})
+        await layer.group_send("room", {"n": 2})
+        await layer.send("worker", {"n": 3})
+        assert [await soon(layer, name) for _ in range(2)] == [{"n": 1}, {"n": 2}]
+        assert await soon(layer, "worker") == {"n": 3}
+
+
+async def test_order(layer: Layer, other: Layer) -> None:
+    name = await layer.new_channel()
+    for start in range(0, 1_000, 50):
+        batch = range(start, start + 50)
+        await asyncio.gather(*(other.send(name, {"n": n}) for n in batch))
+        assert [(await soon(layer, name))["n"] for _ in batch] == list(batch)
+
+
+async def test_two_waiters_of_one_channel(layer: Layer, channel: str) -> None:
+    waiting = [asyncio.create_task(soon(layer, channel)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for n in range(2):
+        await layer.send(channel, {"n": n})
+    assert sorted(m["n"] for m in await asyncio.gather(*waiting)) == [0, 1]
+
+
+async def test_the_names_and_the_payload(layer: Layer, valkey: Server) -> None:
+    listener = valkey.client().pubsub()
+    listener.psubscribe("*")
+    name, short = await layer.new_channel(), await layer.new_channel("x")
+    assert re.fullmatch(r"asgispecific\.[0-9a-f]{32}", name)
+    assert re.fullmatch(r"asgix[0-9a-f]{32}", short)
+    await layer.group_add("room", name)
+    assert subscribed(valkey) == {name, short, "asgi__group__room"}
+    await layer.send(name, {"n": 1})
+    await layer.group_send("room", {"n": 2})
+    heard: list[Any] = []
+    while len(heard) < 2:
+        one = listener.get_message(timeout=5)
+        assert one is not None
+        if one["type"] == "pmessage":
+            heard.append((one["channel"].decode(), msgpack.unpackb(one["data"])))
+    listener.close()
+    assert heard == [(name, {"n": 1}), ("asgi__group__room", {"n": 2})]
+
+
+async def test_a_prefix_need_not_be_a_name(valkey: Server) -> None:
+    async with published(valkey.url, prefix="my app: ") as layer:
+        name = await layer.new_channel()
+        assert name.startswith("my app: specific.")
+        await layer.group_add("room", name)
+        await layer.send(name, {"n": 1})
+        await layer.group_send("room", {"n": 2})
+        assert [await soon(layer, name) for _ in range(2)] == [{"n": 1}, {"n": 2}]
+
+
+async def test_database_numbers_are_ignored(valkey: Server, layer: Layer) -> None:
+    async with published(f"{valkey.url}/5") as elsewhere:
+        name = await layer.new_channel()
+        await elsewhere.send(name, {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+
+
+async def test_several_shards(valkey: Server, redis62: Server) -> None:
+    hosts = [valkey.url, redis62.url]
+    async with published(*hosts) as layer, published(*hosts) as sender:
+        names = [await layer.new_channel() for _ in range(20)]
+        assert subscribed(valkey) | subscribed(redis62) == set(names)
+        assert subscribed(valkey)
+        assert subscribed(redis62)
+        for name in names:
+            await layer.group_add("room", name)
+            await sender.send(name, {"to": name})
+        await sender.group_send("room", {"n": 1})
+        for name in names:
+            got = [await soon(layer, name) for _ in range(2)]
+            assert {"to": name} in got
+            assert {"n": 1} in got
+        for n in range(4):
+            await sender.send("worker", {"n": n})
+        assert sorted([(await soon(layer, "worker"))["n"] for _ in range(4)]) == [
+            0,
+            1,
+            2,
+            3,
+        ]
+
+
+# Subscriptions
+
+
+async def test_a_join_is_confirmed(
+    layer: Layer, start_peer: Any, valkey: Server
+) -> None:
+    peer = await start_peer(PUBSUB, {"hosts": [valkey.url]})
+    name = await layer.new_channel()
+    got = []
+    for n in range(1_000):
+        await layer.group_add(f"room{n}", name)
+        await peer.group_send(f"room{n}", {"n": n})
+        got.append((await soon(layer, name))["n"])
+    assert got == list(range(1_000))
+
+
+async def test_a_new_channel_is_subscribed(layer: Layer, valkey: Server) -> None:
+    for _ in range(100):
+        assert subscribers(valkey, await layer.new_channel()) == 1
+
+
+async def test_one_subscription_per_name(
+    layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[bytes]] = []
+    flush = PipelinedConnection._flush
+
+    def spy(self: PipelinedConnection) -> None:
+        if self._on_push is not None:
+            written.append(list(self._buffer))
+        flush(self)
+
+    names = [await layer.new_channel() for _ in range(100)]
+    monkeypatch.setattr(PipelinedConnection, "_flush", spy)
+    await asyncio.gather(*(layer.group_add("room", name) for name in names))
+    assert [len(commands) for commands in written] == [1]
+    assert subscribers(valkey, "asgi__group__room") == 1
+    await asyncio.gather(*(layer.group_add(f"room{n}", names[0]) for n in range(99)))
+    assert [len(commands) for commands in written] == [1, 99]
+    for name in names[1:]:
+        await layer.group_discard("room", name)
+    assert subscribers(valkey, "asgi__group__room") == 1
+    await layer.group_discard("room", names[0])
+    await eventually(lambda: not subscribers(valkey, "asgi__group__room"), "the end")
+
+
+async def test_leaving_and_joining_at_once(layer: Layer, valkey: Server) -> None:
+    name = await layer.new_channel()
+    for _ in range(100):
+        await layer.group_add("room", name)
+        await asyncio.gather(
+            layer.group_discard("room", name), layer.group_add("room", name)
+        )
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+        await layer.group_discard("room", name)
+    await eventually(lambda: subscribed(valkey) == {name}, "the last to leave")
+
+
+async def test_a_cancelled_join_is_none(layer: Layer, valkey: Server) -> None:
+    name = await layer.new_channel()
+    joining = asyncio.create_task(layer.group_add("room", name))
+    await asyncio.sleep(0)
+    await end(joining)
+    await eventually(lambda: subscribed(valkey) == {name}, "the join to be undone")
+    await layer.group_send("room", {"n": 1})
+    assert await nothing(layer, name)
+
+
+# Groups
+
+
+async def test_a_group_reaches_its_members(layer: Layer, other: Layer) -> None:
+    here = [await layer.new_channel() for _ in range(3)]
+    there = [await other.new_channel() for _ in range(2)]
+    members = {here[0]: layer, here[1]: layer, there[0]: other}
+    for name, home in members.items():
+        await home.group_add("room", name)
+        await home.group_add("room", name)  # joining twice is joining once
+    await layer.group_send("room", {"n": 1})
+    for name, home in members.items():
+        assert await soon(home, name) == {"n": 1}
+    for name, home in {**members, here[2]: layer, there[1]: other}.items():
+        assert await nothing(home, name)
+
+
+async def test_discarded_members_get_nothing(layer: Layer, other: Layer) -> None:
+    stays, goes = await layer.new_channel(), await layer.new_channel()
+    for name in stays, goes:
+        await layer.group_add("room", name)
+    await layer.group_discard("room", goes)
+    await layer.group_discard("room", "nobody")
+    await layer.group_discard("no-room", stays)
+    await other.group_send("room", {"n": 1})
+    assert await soon(layer, stays) == {"n": 1}
+    assert await nothing(layer, goes)
+
+
+@pytest.mark.parametrize("message", [{"n": 1}, {"list": [{"n": 1}]}], ids=repr)
+async def test_members_share_no_message(layer: Layer, message: dict[str, Any]) -> None:
+    names = [await layer.new_channel() for _ in range(3)]
+    for name in names:
+        await layer.group_add("room", name)
+    await layer.group_send("room", message)
+    for name in names:
+        got = await soon(layer, name)
+        assert got == message
+        for value in got.values():
+            if isinstance(value, list):
+                value[0]["n"] = "changed"
+        got["more"] = 1
+
+
+async def test_a_message_is_decoded_once(layer: Layer) -> None:
+    opened = []
+
+    class Counting:
+        def __init__(self, codec: Any) -> None:
+            self.codec = codec
+
+        def open(self, member: bytes, key: bytes) -> Any:
+            opened.append(member)
+            return self.codec.open(member, key)
+
+    local = layer._loops.here()
+    local._codec = Counting(local._codec)  # type: ignore[assignment]
+    names = [await layer.new_channel() for _ in range(50)]
+    for name in names:
+        await layer.group_add("room", name)
+    await layer.group_send("room", {"n": 1})
+    for name in names:
+        assert await soon(layer, name) == {"n": 1}
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    "group", ["__group__", "x__group__y", "asgi", "asgi__group__room", "room."]
+)
+async def test_groups_named_like_separators(layer: Layer, group: str) -> None:
+    ours, theirs = await layer.new_channel(), await layer.new_channel()
+    await layer.group_add(group, ours)
+    await layer.group_add("room", theirs)
+    await layer.group_send(group, {"n": 1})
+    assert await soon(layer, ours) == {"n": 1}
+    assert await nothing(layer, theirs)
+    await layer.group_discard(group, ours)
+    await layer.group_send(group, {"n": 1})
+    assert await nothing(layer, ours)
+
+
+# Bounds
+
+
+async def test_capacity(valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
+    rules = {"asgismall.*": 2}
+    async with published(valkey.url, capacity=3, channel_capacity=rules) as layer:
+        expected = {await layer.new_channel(): 3, await layer.new_channel("small."): 2}
+        for name in expected:
+            await layer.group_add("room", name)
+        with caplog.at_level(logging.WARNING, "channels_redis_fast"):
+            for n in range(10):
+                await layer.group_send("room", {"n": n})
+            last = await layer.new_channel()
+            await layer.send(last, {})
+            await soon(layer, last)  # so all of those before have come
+        for name, capacity in expected.items():
+            got = [(await soon(layer, name))["n"] for _ in range(capacity)]
+            assert got == list(range(10 - capacity, 10))
+            assert await nothing(layer, name)
+        dropped = "dropped, the consumer doesn't read"
+        assert layer.counters == {dropped: 7 + 8}
+        assert sum(dropped in line for line in caplog.messages) == 1
+
+
+async def test_unread_messages_expire(valkey: Server) -> None:
+    async with published(valkey.url, expiry=0.2) as layer:
+        name = await layer.new_channel()
+        for channel in name, "worker":
+            await layer.send(channel, {"n": 1})
+        await asyncio.sleep(0.25)
+        for channel in name, "worker":
+            await layer.send(channel, {"n": 2})
+            assert await soon(layer, channel) == {"n": 2}
+        assert layer.counters == {"expired before being read": 1}
+
+
+async def test_normal_channels_have_core_s_capacity(valkey: Server) -> None:
+    async with published(valkey.url, capacity=2) as layer:
+        for _ in range(2):
+            await layer.send("worker", {"n": 1})
+        with pytest.raises(ChannelFull, match="worker"):
+            await layer.send("worker", {"n": 1})
+
+
+# Normal channels
+
+
+async def test_normal_channels_are_core_s(
+    layer: Layer, start_peer: Any, valkey: Server
+) -> None:
+    core = await start_peer(CORE, {"hosts": [valkey.url]})
+    await layer.send("worker", {"n": 1})
+    assert valkey.client().keys() == [b"asgiworker"]
+    assert await core.receive("worker", timeout=5) == {"n": 1}
+    await core.send("worker", {"n": 2})
+    assert await soon(layer, "worker") == {"n": 2}
+
+
+async def test_one_reader_of_the_fleet_gets_a_message(
+    layer: Layer, start_peer: Any, valkey: Server
+) -> None:
+    peers = [await start_peer(PUBSUB, {"hosts": [valkey.url]}) for _ in range(3)]
+    readings = [p.begin("collect", "worker", timeout=20, idle=1.0) for p in peers]
+    for n in range(300):
+        await layer.send("worker", {"n": n, "from": "here"})
+    got = [n for reading in readings for _, n in (await reading)["received"]]
+    assert sorted(got) == list(range(300))
+
+
+async def test_broadcast_reaches_all_readers(valkey: Server) -> None:
+    options = {"normal_channels": "broadcast"}
+    async with (
+        published(valkey.url, **options) as one,
+        published(valkey.url, **options) as two,
+    ):
+        waiting = [asyncio.create_task(soon(layer, "worker")) for layer in (one, two)]
+        await eventually(lambda: subscribers(valkey, "worker") == 2, "both")
+        await one.send("worker", {"n": 1})
+        assert await asyncio.gather(*waiting) == [{"n": 1}] * 2
+        assert valkey.client().dbsize() == 0
+
+
+# The life of channels
+
+
+async def test_a_channel_lives_as_long_as_its_name(valkey: Server) -> None:
+    async with published(valkey.url, expiry=0.1) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        await asyncio.sleep(0.5)  # busy for five times `expiry`
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+        del name
+        gc.collect()
+        await eventually(lambda: not subscribed(valkey), "the subscriptions to end")
+        assert len(layer._mailboxes) == len(layer._topics) == 0
+
+
+async def test_a_copied_name_works(valkey: Server) -> None:
+    async with published(valkey.url, expiry=1) as layer:
+        copy = (await layer.new_channel()).encode().decode()
+        gc.collect()
+        await layer.send(copy, {"n": 1})
+        assert await soon(layer, copy) == {"n": 1}
+        waiting = asyncio.create_task(soon(layer, copy))
+        await asyncio.sleep(1.5)  # waiting keeps it alive
+        await layer.send(copy, {"n": 2})
+        assert await waiting == {"n": 2}
+        await eventually(lambda: not subscribed(valkey), "the end")
+        waiting = asyncio.create_task(soon(layer, copy))  # it begins anew
+        await eventually(lambda: subscribed(valkey) == {copy}, "the subscription")
+        await layer.send(copy, {"n": 3})
+        assert await waiting == {"n": 3}
+
+
+class Stopping(AsyncConsumer):  # type: ignore[misc]
+    """Joins two groups, and ends when a message says so, without a farewell."""
+
+    async def begin(self, message: dict[str, Any]) -> None:
+        for group in "room", f"own{message['n']}":
+            await self.channel_layer.group_add(group, self.channel_name)
+        await self.send({"joined": message["n"]})
+
+    async def stop(self, message: dict[str, Any]) -> None:
+        raise StopConsumer
+
+
+async def idle() -> None:
+    """Does nothing."""
+
+
+async def test_consumers_that_stopped_leave_nothing(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with published(valkey.url, expiry=0.2) as layer:
+        monkeypatch.setattr("channels.consumer.get_channel_layer", lambda alias: layer)
+        # There is no database.
+        monkeypatch.setattr("channels.consumer.aclose_old_connections", idle)
+        joined: list[int] = []
+
+        async def serve(n: int) -> None:
+            queue: asyncio.Queue[Any] = asyncio.Queue()
+            queue.put_nowait({"type": "begin", "n": n})
+
+            async def reply(message: dict[str, Any]) -> None:
+                joined.append(message["joined"])
+
+            await Stopping()({"type": "test"}, queue.get, reply)
+
+        serving = [asyncio.create_task(serve(n)) for n in range(300)]
+        await eventually(lambda: len(joined) == 300, "all to join")
+        assert len(subscribed(valkey)) == 300 + 300 + 1
+        await layer.group_send("room", {"type": "stop"})
+        await asyncio.gather(*serving)
+        gc.collect()
+        await eventually(lambda: not subscribed(valkey), "all subscriptions to end")
+        assert len(layer._mailboxes) == len(layer._topics) == 0
+
+
+async def test_a_cancelled_receive_loses_nothing(
+    start_peer: Any, valkey: Server
+) -> None:
+    reader, sender = [await start_peer(PUBSUB, {"hosts": [valkey.url]}) for _ in "12"]
+    name = await reader.new_channel()
+    reading = reader.begin("collect", name, 2_000, timeout=20, impatience=0.002)
+    sent = await sender.burst(name, 2_000, senders=4, pause=0.001)
+    assert len(sent["accepted"]) == 2_000
+    got = await reading
+    assert sorted(n for _, n in got["received"]) == list(range(2_000))
+    assert got["cancelled"] > 50
+
+
+# Flush and close
+
+
+async def test_flush(layer: Layer, valkey: Server) -> None:
+    valkey.client().set("other", 1)
+    name = await layer.new_channel()
+    await layer.group_add("room", name)
+    await layer.send(name, {"n": 1})
+    await layer.send("worker", {"n": 1})
+    await eventually(lambda: layer._mailboxes.snapshot(), "the message")
+    waiting = asyncio.create_task(soon(layer, await layer.new_channel()))
+    await asyncio.sleep(0)
+    await layer.flush()
+    assert valkey.client().keys() == [b"other"]
+    await layer.group_send("room", {"n": 2})
+    for channel in name, "worker":
+        assert await nothing(layer, channel)
+    await end(waiting)
+
+
+async def test_close_pools_ends_no_receive(layer: Layer, valkey: Server) -> None:
+    name = await layer.new_channel()
+    await layer.group_add("room", name)
+    waiting = asyncio.create_task(soon(layer, name))
+    await asyncio.sleep(0)
+    await layer.close_pools()
+    names = {name, "asgi__group__room"}
+    await eventually(lambda: subscribed(valkey) == names, "both to be subscribed")
+    await layer.group_send("room", {"n": 1})
+    assert await waiting == {"n": 1}
+    await layer.close_pools()
+    await eventually(lambda: not valkey.client().client_list(_type="pubsub"), "the end")
+
+
+async def test_idle_connections_are_closed(
+    layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_local_pubsub, "_IDLE", 0.0)
+    name = await layer.new_channel()
+    await layer.group_add("room", name)
+    await layer.group_discard("room", name)
+    layer._topics.end(name)
+    await eventually(lambda: not valkey.client().client_list(_type="pubsub"), "the end")
+    await layer.group_add("room", name)
+    await layer.group_send("room", {"n": 1})
+    assert await soon(layer, name) == {"n": 1}

@@ -1,0 +1,257 @@
+"""What happens to a Pub/Sub layer when its connections or its server go."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from layers import end, soon
+from polling import eventually
+from proxy import Proxy
+from pubsubs import published, subscribed, subscribers
+from redis import exceptions as errors
+from sentinels import SentinelSet
+from servers import Server
+
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+
+TOLD = {"on_disconnect": "gone", "on_reconnect": "back"}
+GONE, BACK = {"type": "gone"}, {"type": "back"}
+
+
+@pytest.fixture
+async def layer(server: Server) -> AsyncIterator[Layer]:
+    """A layer on a server of the test's own."""
+    async with published(server.url, **TOLD) as layer:
+        yield layer
+
+
+class Consumers:
+    """Receive on some channels and keep what came."""
+
+    def __init__(self, layer: Layer, names: list[str]) -> None:
+        self.got: dict[str, list[Any]] = {name: [] for name in names}
+        self._tasks = [asyncio.create_task(self._read(layer, name)) for name in names]
+
+    async def _read(self, layer: Layer, name: str) -> None:
+        while True:
+            self.got[name].append(await layer.receive(name))
+
+    def all_got(self, *messages: Any) -> bool:
+        """Whether each got all of these."""
+        return all(m in got for got in self.got.values() for m in messages)
+
+    def told(self) -> set[tuple[str, ...]]:
+        """The types of the layer's own messages, in order, of all consumers."""
+        types = [[m.get("type") for m in got] for got in self.got.values()]
+        return {tuple(t for t in one if t in ("gone", "back")) for one in types}
+
+    async def aclose(self) -> None:
+        """Ends all."""
+        await end(*self._tasks)
+
+
+async def test_killed_subscribers_come_back(layer: Layer, server: Server) -> None:
+    names = [await layer.new_channel() for _ in range(50)]
+    for name in names:
+        await layer.group_add("room", name)
+    consumers = Consumers(layer, names)
+    numbers = itertools.count()
+
+    async def load() -> None:
+        while True:
+            await layer.group_send("room", {"n": next(numbers)})
+
+    loading = asyncio.create_task(load())
+    await eventually(lambda: next(numbers) > 100, "some load")
+    began = time.perf_counter()
+    assert server.client().client_kill_filter(_type="pubsub") == 1
+    await eventually(lambda: consumers.all_got(BACK), "all to be told")
+    seconds = time.perf_counter() - began
+    assert set(names) < subscribed(server)
+    after = next(numbers)
+    await eventually(lambda: next(numbers) > after + 100, "more load")
+    await end(loading)
+    last = {"n": next(numbers)}
+    await layer.group_send("room", last)
+    await eventually(lambda: consumers.all_got(last), "the last message")
+    await consumers.aclose()
+    assert consumers.told() == {("gone", "back")}
+    assert seconds < 0.1
+    for got in consumers.got.values():
+        heard = [message["n"] for message in got if "n" in message]
+        assert heard == sorted(set(heard))
+        resumed = heard[[m.get("type") for m in got].index("gone")]
+        ours = [n for n in heard if n >= resumed]
+        assert ours == ours[:1] + [n for n in heard if n > resumed]
+
+
+async def test_a_restart_with_many_channels(layer: Layer, server: Server) -> None:
+    names = [await layer.new_channel() for _ in range(5_000)]
+    await asyncio.gather(
+        *(layer.group_add(f"room{i % 500}", name) for i, name in enumerate(names))
+    )
+    consumers = Consumers(layer, names)
+    server.restart(empty=True)
+    began = time.perf_counter()
+    await eventually(lambda: consumers.all_got(BACK), "all to be told", timeout=30)
+    seconds = time.perf_counter() - began
+    assert len(subscribed(server)) == 5_500
+    assert consumers.told() == {("gone", "back")}
+    await layer.group_send("room7", {"n": 1})
+    members = [consumers.got[name] for name in names[7::500]]
+    await eventually(lambda: all({"n": 1} in got for got in members), "the group")
+    await consumers.aclose()
+    assert seconds < 2
+
+
+async def test_calls_while_there_is_no_server(layer: Layer, server: Server) -> None:
+    name = await layer.new_channel()
+    consumers = Consumers(layer, [name])
+    server.kill()
+    await eventually(lambda: consumers.all_got(GONE), "the loss")
+    for call in (
+        layer.send(name, {"n": 1}),
+        layer.group_send("room", {"n": 1}),
+        layer.group_add("room", name),
+        layer.new_channel(),
+        layer.send("worker", {"n": 1}),
+    ):
+        began = time.perf_counter()
+        with pytest.raises(errors.ConnectionError):
+            await call
+        assert time.perf_counter() - began < 1
+    unknown = asyncio.create_task(soon(layer, f"asgispecific.{'0' * 32}", 30))
+    await asyncio.sleep(0.3)
+    assert not unknown.done()  # a receive waits for Redis
+    server.start()
+    await eventually(lambda: consumers.all_got(BACK), "the return")
+    await layer.send(name, {"n": 2})
+    await eventually(lambda: consumers.all_got({"n": 2}), "a message")
+    wanted = {name, f"asgispecific.{'0' * 32}"}
+    await eventually(lambda: subscribed(server) == wanted, "just these")
+    await layer.send(f"asgispecific.{'0' * 32}", {"n": 3})
+    assert await unknown == {"n": 3}
+    await consumers.aclose()
+    assert consumers.told() == {("gone", "back")}
+
+
+async def test_a_layer_that_starts_before_redis(server: Server) -> None:
+    server.kill()
+    async with published(server.url, **TOLD) as layer:
+        with pytest.raises(errors.ConnectionError):
+            await layer.new_channel()
+        assert len(layer._topics) == 0
+        name = f"asgispecific.{'1' * 32}"
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        await asyncio.sleep(0.2)
+        server.start()
+        await eventually(lambda: subscribers(server, name), "the subscription")
+        await layer.send(name, {"n": 1})
+        assert await waiting == {"n": 1}  # and no word of a loss
+
+
+async def test_several_shards_are_one_outage(
+    start_server: Callable[..., Server],
+) -> None:
+    servers = [start_server(), start_server()]
+    async with published(*(s.url for s in servers), **TOLD) as layer:
+        names = [await layer.new_channel() for _ in range(20)]
+        consumers = Consumers(layer, names)
+        servers[0].kill()
+        await eventually(lambda: consumers.all_got(GONE), "the first loss")
+        servers[1].kill()
+        servers[0].start()
+        await eventually(lambda: subscribed(servers[0]), "one to be back")
+        assert consumers.told() == {("gone",)}
+        servers[1].start()
+        await eventually(lambda: consumers.all_got(BACK), "both to be back")
+        await consumers.aclose()
+        assert consumers.told() == {("gone", "back")}
+
+
+async def test_a_deaf_connection_is_replaced(
+    server: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = start_proxy(server)
+    async with published(proxy.url, command_timeout=0.3, **TOLD) as layer:
+        name = await layer.new_channel()
+        consumers = Consumers(layer, [name])
+        proxy.replies.hold()
+        await eventually(lambda: consumers.all_got(GONE), "the watchdog")
+        proxy.replies.release()
+        await eventually(lambda: consumers.all_got(BACK), "the return")
+        server.client().publish(name, b"\x81\xa1n\x01")
+        await eventually(lambda: consumers.all_got({"n": 1}), "a message")
+        await consumers.aclose()
+        assert consumers.told() == {("gone", "back")}
+
+
+async def test_a_full_output_buffer(
+    server: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    server.client().config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
+    proxy = start_proxy(server)
+    async with published(proxy.url, capacity=1_000, **TOLD) as layer:
+        name = await layer.new_channel()
+        consumers = Consumers(layer, [name])
+        proxy.replies.hold()
+        payload = b"\x81\xa1x\xc6\x00\x10\x00\x00" + bytes(1 << 20)
+
+        def is_killed() -> bool:
+            return server.client().publish(name, payload) == 0
+
+        await eventually(is_killed, "the server to give the subscriber up")
+        proxy.replies.release()
+        await eventually(lambda: consumers.all_got(BACK), "the return", timeout=20)
+        await layer.send(name, {"n": 1})
+        await eventually(lambda: consumers.all_got({"n": 1}), "a message")
+        await consumers.aclose()
+        assert consumers.told() == {("gone", "back")}
+
+
+async def test_joins_while_connections_break(
+    server: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = start_proxy(server)
+    async with published(proxy.url, **TOLD) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(asyncio.sleep(0))
+        joined = set()
+        for n in range(50):
+            if n % 5 == 0:
+                proxy.cut(reset=n % 2 == 0)
+            try:
+                await layer.group_add(f"room{n}", name)
+                joined.add(f"asgi__group__room{n}")
+            except errors.ConnectionError:
+                await asyncio.sleep(0.05)
+        await waiting
+        assert len(joined) > 25
+        await eventually(lambda: subscribed(server) == joined | {name}, "just these")
+
+
+async def test_sentinels_name_another_primary() -> None:
+    with SentinelSet() as sentinels:
+        async with published(sentinels.host, **TOLD) as layer:
+            name = await layer.new_channel()
+            await layer.group_add("room", name)
+            consumers = Consumers(layer, [name])
+            await asyncio.to_thread(sentinels.failover)
+            await eventually(lambda: consumers.all_got(BACK), "the return", timeout=30)
+
+            async def said() -> bool:
+                try:
+                    await layer.group_send("room", {"n": 1})
+                except errors.RedisError:
+                    return False
+                return True
+
+            while not (await said() and consumers.all_got({"n": 1})):
+                await asyncio.sleep(0.05)
+            await consumers.aclose()
+            assert subscribers(sentinels.primary, name) == 1

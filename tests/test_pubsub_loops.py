@@ -1,0 +1,169 @@
+"""A Pub/Sub layer in several event loops, and in a process that forks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+from asgiref.sync import async_to_sync
+from forking import in_child, needs_fork
+from polling import until
+from pubsubs import subscribed, subscribers
+from servers import Server
+
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+
+
+@pytest.fixture
+def loops() -> Iterator[list[asyncio.AbstractEventLoop]]:
+    """Two event loops, closed at the end."""
+    made = [asyncio.new_event_loop() for _ in range(2)]
+    yield made
+    for loop in made:
+        loop.close()
+
+
+@contextlib.contextmanager
+def running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Runs a loop in a thread."""
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def test_made_in_one_loop_and_received_in_another(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    one, two = loops
+    layer = Layer(hosts=[valkey.url])
+    name = one.run_until_complete(layer.new_channel())
+    one.run_until_complete(layer.group_add("room", name))
+    # The first loop stands still: nobody listens there.
+    with running(two):
+        for n in range(2):
+            waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
+            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            assert subscribers(valkey, name) == 2
+            asyncio.run(layer.send(name, {"n": n}))
+            assert waiting.result(10) == {"n": n}
+        waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
+        until(lambda: subscribers(valkey, "asgi__group__room") == 2, "the group's")
+        asyncio.run(layer.group_send("room", {"n": 3}))
+        assert waiting.result(10) == {"n": 3}
+    # When the first goes on, it lets go, and nothing comes twice.
+    one.run_until_complete(layer.send(name, {"n": 4}))
+    two.run_until_complete(layer.send(name, {"n": 5}))
+    got = [two.run_until_complete(asyncio.wait_for(layer.receive(name), 10))["n"]]
+    got += [two.run_until_complete(asyncio.wait_for(layer.receive(name), 10))["n"]]
+    assert got == [4, 5]
+
+
+def inbox(layer: Layer) -> object:
+    """The one inbox of a layer."""
+    (one,) = layer._mailboxes.inboxes()
+    return one
+
+
+def test_a_loop_that_ends_hands_over(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    one, two = loops
+    layer = Layer(hosts=[valkey.url])
+    with running(one):
+        made = asyncio.run_coroutine_threadsafe(layer.new_channel(), one)
+        name = made.result(10)
+        added = asyncio.run_coroutine_threadsafe(layer.group_add("room", name), one)
+        added.result(10)
+        with running(two):
+            waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
+            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            before = valkey.client().client_list(_type="pubsub")
+            assert len(before) == 1
+            asyncio.run_coroutine_threadsafe(layer.close_pools(), one).result(10)
+
+            def moved() -> bool:
+                now = valkey.client().client_list(_type="pubsub")
+                names = {name, "asgi__group__room"}
+                others = [c["id"] for c in now] != [before[0]["id"]]
+                return len(now) == 1 and others and subscribed(valkey) == names
+
+            until(moved, "the other loop to listen")
+            asyncio.run(layer.group_send("room", {"n": 1}))
+            assert waiting.result(10) == {"n": 1}
+
+
+def test_a_join_from_a_loop_of_its_own(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    layer = Layer(hosts=[valkey.url])
+    with running(loops[0]):
+        made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loops[0])
+        name = made.result(10)
+        waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), loops[0])
+        async_to_sync(layer.group_add)("room", name)
+        assert subscribers(valkey, "asgi__group__room") == 1
+        async_to_sync(layer.group_send)("room", {"n": 1})
+        assert waiting.result(10) == {"n": 1}
+        async_to_sync(layer.group_discard)("room", name)
+        until(lambda: subscribed(valkey) == {name}, "the end")
+
+
+def test_a_stopped_loop_is_replaced(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    one, two = loops
+    layer = Layer(hosts=[valkey.url])
+    with running(two):
+        with running(one):
+            made = asyncio.run_coroutine_threadsafe(layer.new_channel(), one)
+            name = made.result(10)
+            waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
+            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            # So that the second has a clock of the layer's.
+            sent = asyncio.run_coroutine_threadsafe(layer.send("worker", {}), two)
+            sent.result(10)
+        until(lambda: subscribers(valkey, name) == 2, "the second to take over")
+        asyncio.run(layer.send(name, {"n": 1}))
+        assert waiting.result(10) == {"n": 1}
+
+
+def test_asyncio_run_again_and_again(valkey: Server) -> None:
+    layer = Layer(hosts=[valkey.url])
+    name = asyncio.run(layer.new_channel())
+
+    async def talk(n: int) -> object:
+        waiting = asyncio.ensure_future(layer.receive(name))
+        await layer.group_add("room", name)
+        await layer.group_send("room", {"n": n})
+        return await asyncio.wait_for(waiting, 10)
+
+    for n in range(5):
+        assert asyncio.run(talk(n)) == {"n": n}
+    assert not subscribed(valkey)
+
+
+@needs_fork
+def test_a_fork_has_a_layer_of_its_own(valkey: Server) -> None:
+    layer = Layer(hosts=[valkey.url])
+    loop = asyncio.new_event_loop()
+    name = loop.run_until_complete(layer.new_channel())
+
+    async def child() -> bytes:
+        own = await layer.new_channel()
+        await layer.group_add("room", own)
+        await layer.group_send("room", {"text": "child"})
+        got = await asyncio.wait_for(layer.receive(own), 10)
+        await layer.send(name, {"text": "to the parent"})
+        return str(got["text"]).encode()
+
+    assert in_child(lambda: asyncio.run(child())) == b"child"
+    got = loop.run_until_complete(asyncio.wait_for(layer.receive(name), 10))
+    assert got == {"text": "to the parent"}
+    loop.close()
