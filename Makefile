@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard src/*.pyx)
+SOURCES := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi)
 
 .PHONY: demo test bench lint clean
 

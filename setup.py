@@ -1,5 +1,6 @@
 """The extension modules; everything else is declared in pyproject.toml."""
 
+import glob
 import os
 
 from Cython.Build import cythonize
@@ -15,6 +16,8 @@ MODULES = (
     "_fanout",
 )
 
+INCLUDED = sorted(glob.glob("src/*.pxi"))
+
 # Line tracing for coverage of the .pyx files; slow, never for a release.
 TRACE = os.environ.get("CHANNELS_REDIS_FAST_TRACE") == "1"
 TRACE_MACROS = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
@@ -23,7 +26,7 @@ extensions = [
     Extension(
         f"channels_redis_fast.{name}",
         [f"src/{name}.pyx"],
-        depends=[f"src/{name}.pyx"],  # keeps the .pyx in the sdist
+        depends=[f"src/{name}.pyx", *INCLUDED],  # keeps them in the sdist
         define_macros=TRACE_MACROS if TRACE else [],
     )
     for name in MODULES

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from . import _envelope
 from ._mailbox import Message
 from .exceptions import InvalidMessage, UnreadableMessage
-from .serializers import MsgPackSerializer
+from .serializers import BaseMessageSerializer, MsgPackSerializer
 
 CHANNEL = "__asgi_channel__"
 
@@ -79,12 +79,15 @@ class MsgpackCodec:
 
 
 class SerializerCodec:
-    """The general way: other formats, registered and overridden serialisers."""
+    """The general way: other formats, registered and overridden serialisers.
+
+    Both functions get the key, too, which AES-GCM binds a message to.
+    """
 
     def __init__(
         self,
-        serialize: Callable[[Message], bytes],
-        deserialize: Callable[[bytes], Message],
+        serialize: Callable[[Message, bytes], bytes],
+        deserialize: Callable[[bytes, bytes], Message],
         limit: int,
     ) -> None:
         self._serialize = serialize
@@ -104,19 +107,19 @@ class SerializerCodec:
         """What the serialiser makes of the message with its channel."""
         if channel is not None:
             body = {**body, CHANNEL: channel}
-        return self._serialized(body)
+        return self._serialized(body, key)
 
     def seal_list(self, body: Message, channels: list[bytes], key: bytes) -> bytes:
         """As `seal`, for some channels."""
         names = [channel.decode() for channel in channels]
-        return self._serialized({**body, CHANNEL: names})
+        return self._serialized({**body, CHANNEL: names}, key)
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """The reverse of both."""
         if len(member) > self._limit:
             raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
         try:
-            message = self._deserialize(member)
+            message = self._deserialize(member, key)
         except UnreadableMessage:
             raise
         except Exception as error:  # whatever a serialiser raises for bad bytes
@@ -125,13 +128,31 @@ class SerializerCodec:
             raise UnreadableMessage(f"not a message: {reprlib.repr(message)}")
         return _channels(message.pop(CHANNEL, None)), message, False
 
-    def _serialized(self, message: Message) -> bytes:
+    def _serialized(self, message: Message, key: bytes) -> bytes:
         try:
-            member = self._serialize(message)
+            member = self._serialize(message, key)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"message can't be serialised: {error}: {reprlib.repr(message)}"
             raise InvalidMessage(text) from error
         return _checked(member, self._limit)
+
+
+def codec_of(serializer: Any, limit: int) -> Codec:
+    """The fastest codec that does what a serialiser does."""
+    if type(serializer) is MsgPackSerializer:
+        return MsgpackCodec(serializer, limit)
+    kind, ours = type(serializer), BaseMessageSerializer
+    if (
+        isinstance(serializer, ours)
+        and kind.serialize is ours.serialize
+        and kind.deserialize is ours.deserialize
+    ):
+        return SerializerCodec(serializer.serialize, serializer.deserialize, limit)
+    return SerializerCodec(
+        lambda message, key: serializer.serialize(message),
+        lambda member, key: serializer.deserialize(member),
+        limit,
+    )
 
 
 def copier(

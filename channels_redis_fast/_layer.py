@@ -12,7 +12,7 @@ from typing import Any
 from channels.layers import BaseChannelLayer
 
 from . import _names
-from ._codec import Codec, MsgpackCodec, SerializerCodec
+from ._codec import Codec, SerializerCodec, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
@@ -20,13 +20,14 @@ from ._loops import Loops
 from ._receiver import ReceiverClosed
 from ._settings import (
     capacity_table,
+    check_choice,
     check_count,
     check_keys,
     check_prefix,
     check_seconds,
 )
 from .exceptions import InvalidName
-from .serializers import MsgPackSerializer, registry
+from .serializers import ENCRYPTIONS, registry
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -52,6 +53,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         capacity: int,
         channel_capacity: Any,
         symmetric_encryption_keys: Any,
+        encryption: str,
         random_prefix_length: int,
         serializer_format: str,
         command_timeout: float,
@@ -65,6 +67,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.max_message_size = check_count("max_message_size", max_message_size, 1)
         check_count("random_prefix_length", random_prefix_length)
         check_keys(symmetric_encryption_keys)
+        check_choice("encryption", encryption, ENCRYPTIONS)
         self._capacities = capacity_table(capacity, channel_capacity)
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
@@ -77,6 +80,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             random_prefix_length=random_prefix_length,
             expiry=expiry,
             symmetric_encryption_keys=symmetric_encryption_keys,
+            # Whole classes of others don't know this one.
+            **({} if encryption == "fernet" else {"encryption": encryption}),
         )
         self._codec = self._make_codec()
         self._names_are_standard = all(
@@ -181,10 +186,14 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         return registry.get_serializer(format, **options)
 
     def _make_codec(self) -> Codec:
-        plain = type(self._serializer) is MsgPackSerializer
-        if plain and not self._is_overridden("serialize", "deserialize"):
-            return MsgpackCodec(self._serializer, self.max_message_size)
-        return SerializerCodec(self.serialize, self.deserialize, self.max_message_size)
+        serializer, limit = self._serializer, self.max_message_size
+        if not self._is_overridden("serialize", "deserialize"):
+            return codec_of(serializer, limit)
+        return SerializerCodec(
+            lambda message, key: self.serialize(message),
+            lambda member, key: self.deserialize(member),
+            limit,
+        )
 
     def _matches(self, regex: re.Pattern[str], name: Any) -> bool:
         # fullmatch: a pattern that ends in `$` lets a trailing newline through.

@@ -9,7 +9,7 @@ import re
 import uuid
 from typing import Any
 
-from ._codec import Codec, MsgpackCodec, SerializerCodec
+from ._codec import Codec, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships
 from ._layer import Layer
@@ -21,7 +21,7 @@ from ._outage import Outage
 from ._settings import check_choice, check_message_type, refuse_unknown
 from ._topics import Topics
 from .exceptions import ForeignChannel, InvalidName
-from .serializers import BaseMessageSerializer, MsgPackSerializer, registry
+from .serializers import BaseMessageSerializer, registry
 
 __all__ = ["RedisPubSubChannelLayer"]
 
@@ -33,6 +33,9 @@ _is_made_elsewhere = re.compile(
     r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
 ).fullmatch
 _GROUP = "__group__"
+
+# What payloads share with the messages of normal channels.
+_OF_PAYLOADS = ("symmetric_encryption_keys", "encryption")
 
 
 class RedisPubSubChannelLayer(Layer):
@@ -61,6 +64,7 @@ class RedisPubSubChannelLayer(Layer):
         channel_capacity: Any = None,
         expiry: float = 60,
         group_expiry: float = 86400,
+        encryption: str = "fernet",
         normal_channels: str = "single",
         sharded_pubsub: bool = True,
         command_timeout: float = 5.0,
@@ -82,6 +86,7 @@ class RedisPubSubChannelLayer(Layer):
             capacity=capacity,
             channel_capacity=channel_capacity,
             symmetric_encryption_keys=symmetric_encryption_keys,
+            encryption=encryption,
             random_prefix_length=_UNIQUE,
             serializer_format=serializer_format,
             command_timeout=command_timeout,
@@ -237,8 +242,8 @@ class RedisPubSubChannelLayer(Layer):
 
     def _make_serializer(self, format: str, **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
-        keys = options["symmetric_encryption_keys"]
-        serializer = registry.get_serializer(format, symmetric_encryption_keys=keys)
+        shared = {k: v for k, v in options.items() if k in _OF_PAYLOADS}
+        serializer = registry.get_serializer(format, **shared)
         if isinstance(serializer, BaseMessageSerializer):
             self._normal_serializer = registry.get_serializer(format, **options)
         else:
@@ -251,13 +256,11 @@ class RedisPubSubChannelLayer(Layer):
         if serializer is None or self._is_overridden("serialize", "deserialize"):
             unique = UniqueBytes(_UNIQUE)
             return SerializerCodec(
-                lambda message: unique.next() + self.serialize(message),
-                lambda member: self.deserialize(member[_UNIQUE:]),
+                lambda message, key: unique.next() + self.serialize(message),
+                lambda member, key: self.deserialize(member[_UNIQUE:]),
                 limit,
             )
-        if type(serializer) is MsgPackSerializer:
-            return MsgpackCodec(serializer, limit)
-        return SerializerCodec(serializer.serialize, serializer.deserialize, limit)
+        return codec_of(serializer, limit)
 
     # Parts
 

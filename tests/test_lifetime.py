@@ -110,6 +110,18 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 async def check_nothing_is_left(layer: RedisChannelLayer, server: Server) -> None:
     """No object of the consumers in this process, and no key of theirs in Redis."""
     gc.collect()
+    if Visitor.living:
+        import sys
+        seen = set()
+        print(len([o for o in gc.get_objects() if type(o) is Visit]), len([o for o in gc.get_objects() if type(o) is asyncio.Task]), file=sys.stderr); cur = [o for o in gc.get_objects() if type(o) is Visit][:1] or [o for o in gc.get_objects() if type(o) is asyncio.Task][-1:]; print("REF START", cur, file=sys.stderr)
+        for depth in range(12):
+            nxt = []
+            for o in cur:
+                for r in gc.get_referrers(o):
+                    if id(r) in seen or r is cur or r is nxt or type(r).__name__ in ("frame","list_iterator") and "check_nothing" in repr(r): continue
+                    seen.add(id(r)); nxt.append(r)
+                    print("  "*depth, "REF", type(r), repr(r)[:200], file=sys.stderr)
+            cur = nxt[:6]
     assert not len(Visitor.living)
     await eventually(lambda: not len(layer._mailboxes), "the channels to end")
     await eventually(lambda: not layer._mailboxes.inboxes(), "the reader to end")

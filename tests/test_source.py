@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,12 @@ CHECKS = {
 @pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS)
 def test_source(command: list[str]) -> None:
     assert COMPILED
+    # cython-lint starts pycodestyle by its name.
+    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
+        env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,201 @@
+"""The Pub/Sub layer on a Redis Cluster, sharded and classic."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import programs
+import pytest
+from clusters import Cluster, slot_of
+from layers import end, soon
+from polling import eventually
+from pubsubs import published
+from servers import Server
+from test_pubsub_faults import BACK, GONE, TOLD, Consumers, insist
+
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+
+GROUP = "asgi__group__room"
+
+
+def sharded(server: Server) -> set[str]:
+    """The names that are subscribed there, sharded."""
+    command = "PUBSUB", "SHARDCHANNELS"
+    return {name.decode() for name in server.client().execute_command(*command)}
+
+
+def classic(server: Server) -> set[str]:
+    """The names that are subscribed there, classic."""
+    return {name.decode() for name in server.client().pubsub_channels()}
+
+
+def everywhere(ask: Callable[[Server], set[str]], cluster: Cluster) -> set[str]:
+    """The names of all nodes that run."""
+    return {name for node in cluster.nodes if node.running for name in ask(node)}
+
+
+def processed(server: Server) -> int:
+    """How many times a message was published there."""
+    stats = server.client().info("commandstats")
+    return sum(
+        stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+        for name in ("publish", "spublish")
+    )
+
+
+async def test_all_methods(cluster: Cluster) -> None:
+    async with published(cluster.host) as layer, published(cluster.host) as other:
+        names = [await layer.new_channel() for _ in range(20)]
+        for name in names:
+            await layer.group_add("room", name)
+            await other.send(name, {"to": name})
+        await other.group_send("room", {"n": 1})
+        for name in names:
+            got = [await soon(layer, name) for _ in range(2)]
+            assert {"to": name} in got
+            assert {"n": 1} in got
+        await other.send("worker", {"n": 2})
+        assert await soon(layer, "worker") == {"n": 2}
+        for name in names:
+            await layer.group_discard("room", name)
+        await eventually(lambda: not sharded(cluster.node_of(GROUP)) - set(names), "it")
+
+
+async def test_only_the_owner_is_touched(cluster: Cluster) -> None:
+    async with published(cluster.host) as layer, published(cluster.host) as other:
+        names = [await layer.new_channel() for _ in range(20)]
+        for name in names:
+            await layer.group_add("room", name)
+        owner = cluster.node_of(GROUP)
+        for node in cluster.primaries:
+            theirs = {name for name in names if cluster.node_of(name) is node}
+            assert sharded(node) == theirs | ({GROUP} if node is owner else set())
+        assert not everywhere(classic, cluster)
+        before = {node: processed(node) for node in cluster.nodes}
+        for n in range(100):
+            await other.group_send("room", {"n": n})
+        for name in names:
+            assert [(await soon(layer, name))["n"] for _ in range(100)] == [*range(100)]
+        grown = {node: processed(node) - before[node] for node in cluster.nodes}
+        assert grown == {node: 100 if node is owner else 0 for node in cluster.nodes}
+
+
+async def test_classic_when_told(cluster: Cluster) -> None:
+    options = {"sharded_pubsub": False}
+    async with (
+        published(cluster.host, **options) as layer,
+        published(cluster.host, **options) as other,
+    ):
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        assert everywhere(classic, cluster) == {name, GROUP}
+        assert not everywhere(sharded, cluster)
+        await other.send(name, {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+        # As the incumbent does, at any node.
+        for node in cluster.primaries:
+            node.client().publish(name, b"\x81\xa1n\x02")
+            assert await soon(layer, name) == {"n": 2}
+
+
+async def test_classic_before_redis_7() -> None:
+    cluster = Cluster(replicas=False)
+    cluster.nodes = [
+        Server(programs.redis62(), options=node.options) for node in cluster.nodes
+    ]
+    with cluster:
+        async with published(cluster.host, **TOLD) as layer:
+            names = [await layer.new_channel() for _ in range(10)]
+            for name in names:
+                await layer.group_add("room", name)
+                await layer.send(name, {"to": name})
+                assert await soon(layer, name) == {"to": name}
+            await layer.group_send("room", {"n": 1})
+            for name in names:
+                assert await soon(layer, name) == {"n": 1}
+            cluster.node_of(names[0]).client().client_kill_filter(_type="pubsub")
+            assert [await soon(layer, names[0]) for _ in "12"] == [GONE, BACK]
+            await layer.send(names[0], {"n": 2})
+            assert await soon(layer, names[0]) == {"n": 2}
+
+
+class Load:
+    """Numbered messages to a group, as fast as they are confirmed."""
+
+    def __init__(self, layer: Layer, group: str) -> None:
+        self.sent: list[int] = []
+        self._task = asyncio.create_task(self._send(layer, group))
+
+    async def _send(self, layer: Layer, group: str) -> None:
+        for n in itertools.count():
+            await insist(layer.group_send, group, {"n": n})
+            self.sent.append(n)
+            await asyncio.sleep(0.001)
+
+    async def more(self, count: int = 50) -> None:
+        """Waits for so many more."""
+        goal = len(self.sent) + count
+        await eventually(lambda: len(self.sent) >= goal, "more load", timeout=20)
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        await end(self._task)
+
+
+async def goes_on(load: Load, consumers: Consumers) -> None:
+    """Whether what is sent from now on arrives."""
+    await load.more()
+    number = load.sent[-1]
+    last = {"n": number}
+    await eventually(lambda: consumers.all_got(last), "the traffic", timeout=20)
+
+
+def seen(consumers: Consumers) -> list[list[Any]]:
+    """The numbers that each consumer got."""
+    return [[m["n"] for m in got if "n" in m] for got in consumers.got.values()]
+
+
+async def test_a_slot_migrates(own_cluster: Cluster) -> None:
+    cluster = own_cluster
+    async with published(cluster.host, **TOLD, capacity=10_000) as layer:
+        names = [await layer.new_channel() for _ in range(5)]
+        for name in names:
+            await layer.group_add("room", name)
+        consumers, load = Consumers(layer, names), Load(layer, "room")
+        await load.more()
+        source = cluster.node_of(GROUP)
+        for target in (next(n for n in cluster.primaries if n is not source), source):
+            slot = slot_of(GROUP)
+            await asyncio.to_thread(cluster.migrate_slot, slot, target)
+            await goes_on(load, consumers)
+            assert GROUP in sharded(target)
+        await load.aclose()
+        await consumers.aclose()
+        assert consumers.told() == {()}
+        for numbers in seen(consumers):
+            assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("how", ["killed", "swapped"])
+async def test_a_failover(own_cluster: Cluster, how: str) -> None:
+    cluster = own_cluster
+    async with published(cluster.host, **TOLD, capacity=10_000) as layer:
+        names = [await layer.new_channel() for _ in range(20)]
+        for name in names:
+            await layer.group_add("room", name)
+        consumers, load = Consumers(layer, names), Load(layer, "room")
+        await load.more()
+        fail = {"killed": cluster.kill_primary_of, "swapped": cluster.failover}[how]
+        await asyncio.to_thread(fail, GROUP)
+        await goes_on(load, consumers)
+        if how == "killed":
+            await eventually(lambda: consumers.all_got(BACK), "the return", timeout=20)
+            assert consumers.told() == {("gone", "back")}
+            assert everywhere(sharded, cluster) == {*names, GROUP}
+        await load.aclose()
+        await consumers.aclose()
+        for numbers in seen(consumers):
+            assert numbers == sorted(set(numbers))
