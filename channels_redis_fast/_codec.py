@@ -8,11 +8,12 @@ from copy import deepcopy
 from typing import Any, Protocol
 
 from . import _envelope
-from ._mailbox import Message
 from .exceptions import InvalidMessage, UnreadableMessage
 from .serializers import BaseMessageSerializer, MsgPackSerializer
 
 CHANNEL = "__asgi_channel__"
+
+Message = dict[str, Any]
 
 Opened = tuple[list[str] | None, Message, bool]
 

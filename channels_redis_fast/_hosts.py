@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from redis.backoff import NoBackoff
 from .exceptions import InvalidSetting
 
 DEFAULT_HOSTS = ("redis://localhost:6379",)
-_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*@")
 
 # A Sentinel that is down must not use up the time to ask the others.
 _SENTINEL_TIMEOUT = 1.0
@@ -62,6 +60,9 @@ class Host:
 class SentinelHost(Host):
     """A primary that Sentinels know by name."""
 
+    # The Sentinel that answered last: one that is down would cost its time each time.
+    _first: tuple[str, int] | None = None
+
     def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
         """A redis-py pool that asks the Sentinels for the primary."""
         settings = dict(settings)
@@ -73,6 +74,7 @@ class SentinelHost(Host):
             **_OURS,
             **(settings.pop("sentinel_kwargs", None) or {}),
         }
+        addresses.sort(key=lambda address: address != self._first)
         sentinel = Sentinel(addresses, sentinel_kwargs=for_sentinels)
         return SentinelConnectionPool(name, sentinel, **settings)
 
@@ -87,8 +89,12 @@ class SentinelHost(Host):
     async def release(self, connection: Any) -> None:
         """Closes the connections to the Sentinels."""
         pool = connection.__dict__.pop("_channels_redis_fast_pool", None)
-        for client in pool.sentinel_manager.sentinels if pool else ():
+        clients = pool.sentinel_manager.sentinels if pool else []
+        for client in clients:
             await client.connection_pool.disconnect()
+        if clients:  # redis-py puts the one that answered in front
+            answered = clients[0].connection_pool.connection_kwargs
+            self._first = answered["host"], answered["port"]
 
 
 class ClusterHost(Host):
@@ -131,7 +137,7 @@ def decode_hosts(hosts: Any, connect_timeout: float) -> list[Host]:
 def describe(settings: Mapping[str, Any]) -> str:
     """A host in words that may be logged: no password, no user."""
     if "address" in settings:
-        return re.sub(r"//[^/@]*@", "//", str(settings["address"])).split("?")[0]
+        return _without_login(str(settings["address"]))
     if "cluster" in settings:
         nodes = ", ".join(f"{host}:{port}" for host, port in settings["cluster"])
         return f"cluster {nodes}"
@@ -154,7 +160,9 @@ def _decode(entry: Any, connect_timeout: float) -> Host:
         else:
             host.make_connection()
     except Exception as error:
-        raise InvalidSetting(f"bad host {_mask(entry)}: {error}") from error
+        # What redis-py says of a URL may quote a part of its password.
+        reason = "no Redis URL" if "address" in settings else error
+        raise InvalidSetting(f"bad host {_mask(entry)}: {reason}") from None
     return host
 
 
@@ -209,7 +217,28 @@ def _check_address(entry: Any, address: Any) -> None:
 
 def _mask(entry: Any) -> str:
     """The entry for an error message, without its passwords."""
-    if isinstance(entry, Mapping):
-        hidden = {k: "***" if "password" in str(k) else v for k, v in entry.items()}
-        return _PASSWORD.sub(r"\1***@", repr(hidden))
-    return _PASSWORD.sub(r"\1***@", repr(entry))
+    return repr(_masked(entry))
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    if "password" in name:
+        return "***"
+    if isinstance(value, Mapping):
+        return {k: _masked(v, str(k)) for k, v in value.items()}
+    if isinstance(value, str) and "://" in value:
+        query = "?***" if "?" in value else ""
+        login = "***@" if "@" in value else ""
+        scheme, _, place = _without_login(value).partition("://")
+        return f"{scheme}://{login}{place}{query}"
+    return value
+
+
+def _without_login(url: str) -> str:
+    """A URL without what may be secret: user, password, query."""
+    scheme, _, rest = url.partition("://")
+    place = rest.split("?")[0]
+    if "@" in place:
+        place = place.rpartition("@")[2]
+    elif "@" in rest:  # a password with a question mark that should be encoded
+        place = "***"
+    return f"{scheme}://{place}"

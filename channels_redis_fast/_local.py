@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ._cluster import make_shard
-from ._codec import Codec
+from ._codec import Codec, Message
 from ._connection import Command
 from ._counters import Counters
 from ._groups import Memberships
 from ._hosts import Host
-from ._mailbox import Inbox, Mailboxes, Message
+from ._mailbox import Inbox
+from ._mailboxes import Mailboxes
 from ._operations import Operations, Request
 from ._receiver import ChannelReceiver, InboxReceiver
 
@@ -150,11 +151,14 @@ class LocalLayer:
             self._spawn(self.run_all(requests, repeat=True))
 
     def _sweep(self) -> None:
-        for inbox in self._mailboxes.sweep():
-            try:
-                inbox.reader.retire()
-            except RuntimeError:  # its loop was closed over its head
+        empty = self._mailboxes.sweep()
+        for inbox in self._mailboxes.inboxes():
+            reader = inbox.reader
+            if reader is not None and reader.loop.is_closed():  # over its head
                 self._mailboxes.unfeed(inbox)
+                self._hand_over(inbox)
+            elif inbox in empty:
+                reader.retire()
         if not self._memberships.is_tidy:
             self._spawn(self._memberships.give_up(self.run_all))
 

@@ -10,10 +10,9 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from ._codec import Codec
+from ._codec import Codec, Message
 from ._connection import Command
 from ._fanout import bundle
-from ._mailbox import Message
 from ._names import split_local
 from ._scripts import JOIN, MEMBERS, REFRESH, SEND
 

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._codec import Codec, copier
+from ._codec import Codec, Message, copier
 from ._counters import Counters
-from ._mailbox import Inbox, Mailboxes, Message
+from ._mailbox import Inbox
+from ._mailboxes import Mailboxes
 from ._reader import Entry, Reader
 from ._scripts import PUT_BACK
 from ._shard import Shard
@@ -86,6 +87,7 @@ class InboxReceiver:
                 )
 
     def _refuse(self, error: Exception) -> None:
+        self._inbox.stalled = True  # who asks next tries again
         self._mailboxes.refuse(self._inbox, functools.partial(_again, error))
 
 
@@ -138,12 +140,12 @@ class ChannelReceiver:
             reader.poke()
         try:
             message, _, _ = await waiter
+            # The other shards' messages must not wait for a caller who is busy now.
+            await self._stop_unwanted()
         except BaseException as error:
             self._withdraw(waiter)
-            if isinstance(error, asyncio.CancelledError) and not self._waiters:
-                # A second cancellation ends the caller; this goes on by itself.
-                shard = self._readers[0].shard
-                await asyncio.shield(shard.spawn(self._settle()))
+            if isinstance(error, asyncio.CancelledError):
+                await self._stop_unwanted()
             raise
         finally:
             self.idle_since = self._loop.time()
@@ -195,6 +197,14 @@ class ChannelReceiver:
             self._waiters.remove(waiter)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self._hand(waiter.result())
+
+    async def _stop_unwanted(self) -> None:
+        """Unless somebody waits: on return nothing is on its way here."""
+        busy = self._returning or any(reader.is_popping for reader in self._readers)
+        if busy and not self._waiters:
+            # A cancellation ends the caller; this goes on by itself.
+            shard = self._readers[0].shard
+            await asyncio.shield(shard.spawn(self._settle()))
 
     async def _settle(self) -> None:
         await asyncio.gather(*(reader.settle() for reader in self._readers))

@@ -14,7 +14,8 @@ from ._groups import Memberships
 from ._layer import Layer
 from ._local import LocalLayer
 from ._loops import Loops
-from ._mailbox import Inbox, Mailboxes
+from ._mailbox import Inbox
+from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import refuse_unknown
 from .exceptions import ForeignChannel
@@ -99,6 +100,8 @@ class RedisChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or another process's channel.
         """
+        if isinstance(channel, str) and channel in self._mailboxes:
+            return await self._mailboxes.receive(channel)
         non_local = self._non_local(channel)
         if not non_local.endswith("!"):
             return await self._receive_normal(channel, self._codec)

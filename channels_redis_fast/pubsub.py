@@ -9,13 +9,13 @@ import re
 import uuid
 from typing import Any
 
-from ._codec import Codec, SerializerCodec, codec_of
+from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
 from ._loops import Loops
-from ._mailbox import Mailboxes, Message
+from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
 from ._settings import check_choice, check_message_type, refuse_unknown

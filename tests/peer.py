@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -193,6 +194,14 @@ class Peer:
             "cancelled": cancelled,
             "seconds": time.monotonic() - began,
         }
+
+    async def do_buffered(self) -> list[str]:
+        """The channels that this process holds messages for."""
+        return [name for name, found in self.layer.receive_buffer.items() if found]
+
+    async def do_clock(self, now: float, step: float) -> None:
+        """Makes `time.time` start at `now` and go on by `step` with each call."""
+        time.time = itertools.count(now, step).__next__
 
     async def do_close(self) -> None:
         """Close what the layer opened, by whichever way this layer has."""

@@ -137,7 +137,8 @@ async def test_keys_and_their_life(layer: RedisChannelLayer, valkey: Server) -> 
 
 
 async def test_unread_messages_expire(valkey: Server) -> None:
-    async with opened(valkey.url, expiry=0.2) as layer:
+    """And take no room then."""
+    async with opened(valkey.url, expiry=0.2, capacity=1) as layer:
         await layer.send("worker", {"n": 1})
         await asyncio.sleep(0.25)
         await layer.send("worker", {"n": 2})

@@ -89,6 +89,12 @@ class Client:
         if self._socket is not None:
             await self._socket.close()
 
+    @property
+    def _connection(self) -> ClientConnection:
+        if self._socket is None:
+            raise Trouble(f"client {self.number} is not connected")
+        return self._socket
+
     async def _changed(self) -> None:
         self._news.clear()
         await self._news.wait()
@@ -104,18 +110,15 @@ class Client:
         return True
 
     def _still_there(self) -> None:
-        assert self._listening is not None
-        if self._listening.done():
+        if self._listening is not None and self._listening.done():
             self._listening.result()
 
     async def _send(self, kind: str, **content: object) -> None:
-        assert self._socket is not None
-        await self._socket.send(json.dumps({"type": kind, **content}))
+        await self._connection.send(json.dumps({"type": kind, **content}))
 
     async def _listen(self) -> None:
-        assert self._socket is not None
         try:
-            async for frame in self._socket:
+            async for frame in self._connection:
                 self._take(json.loads(frame))
             raise Trouble(f"client {self.number} was sent away by the server")
         finally:

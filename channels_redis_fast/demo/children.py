@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 LOOK_EVERY = 0.05
 
@@ -45,6 +45,10 @@ class Child:
             start_new_session=True,
         )
 
+        # Never None with PIPE.
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        self._stdout = cast(IO[bytes], self._process.stdout)
+
     @property
     def pid(self) -> int:
         """The process's id."""
@@ -73,9 +77,7 @@ class Child:
 
     async def stop(self, patience: float) -> bool:
         """Ends the process, by force when it does not within its time."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+        self._stdin.close()
         waits = max(1, round(patience / LOOK_EVERY))
         for _ in range(waits):
             if self._process.poll() is not None:
@@ -88,12 +90,11 @@ class Child:
         # A keeper that was killed left what it kept, in the group that it led.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.stdout.close()
+        self._stdout.close()
         return willing
 
     async def _line(self) -> bytes:
-        stream = self._process.stdout
-        assert stream is not None
+        stream = self._stdout
         loop = asyncio.get_running_loop()
         some = asyncio.Event()
         loop.add_reader(stream.fileno(), some.set)

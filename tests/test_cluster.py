@@ -1,0 +1,179 @@
+"""The layer on a Cluster: every method, on all nodes, while primaries die."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from behaviours import BEHAVIOURS, Behaviour, until_it_works
+from clusters import Cluster
+from crowds import Crowd, Sender
+from failovers import goes_on, is_back
+from layers import opened, soon
+from polling import eventually, until
+from redis import exceptions as errors
+from servers import Server, free_port
+
+from channels_redis_fast.core import RedisChannelLayer
+
+Layers = tuple[RedisChannelLayer, RedisChannelLayer]
+
+
+@pytest.fixture
+async def layers(cluster: Cluster) -> AsyncIterator[Layers]:
+    """Two layers on the shared Cluster."""
+    async with opened(cluster.host) as one, opened(cluster.host) as other:
+        yield one, other
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=BEHAVIOURS)
+async def test_behaves(layers: Layers, behaviour: Behaviour) -> None:
+    await behaviour(*layers)
+
+
+async def test_a_password() -> None:
+    with Cluster(password="the secret") as own:
+        async with opened(own.host) as one, opened(own.host) as other:
+            for behaviour in BEHAVIOURS.values():
+                await behaviour(one, other)
+        async with opened({**own.host, "password": "wrong"}) as layer:
+            with pytest.raises(errors.RedisError, match="password") as caught:
+                await layer.send("worker", {})
+            assert "the secret" not in str(caught.value)
+
+
+async def test_one_node_is_enough_to_find_the_others(cluster: Cluster) -> None:
+    """And those that are gone, or follow another, don't matter."""
+    gone = ("127.0.0.1", free_port())
+    replica = next(node for node in cluster.nodes if node not in cluster.primaries)
+    host = {"cluster": [gone, replica.address]}
+    async with opened(host) as one, opened(host) as other:
+        await BEHAVIOURS["groups"](one, other)
+
+
+# All nodes
+
+
+async def test_groups_over_all_nodes(layers: Layers, cluster: Cluster) -> None:
+    one, other = layers
+    # A prefix is a process key: these are on all nodes, like the groups.
+    names = [await one.new_channel(f"prefix{n}") for n in range(20)]
+    used: Counter[Server] = Counter()
+    for n in range(20):
+        group = f"room{n}"
+        for name in names:
+            await one.group_add(group, name)
+        owner = cluster.node_of(f"asgi:group:{group}")
+        assert owner.client().zcard(f"asgi:group:{group}") == 20
+        used[owner] += 1
+        await other.group_send(group, {"n": n})
+        received = await asyncio.gather(*(soon(one, name) for name in names))
+        assert received == [{"n": n}] * 20
+    assert set(used) == set(cluster.primaries)
+    homes = {cluster.node_of(f"asgi{name.split('!')[0]}!") for name in names}
+    assert homes == set(cluster.primaries)
+
+
+async def test_flush_reaches_all_nodes(layers: Layers, cluster: Cluster) -> None:
+    one, other = layers
+    for n in range(30):
+        await other.send(f"worker{n}", {})
+        await other.group_add(f"room{n}", "worker")
+        cluster.client().set(f"other{n}", 1)
+    assert all(node.client().keys("asgi*") for node in cluster.primaries)
+    await one.flush()
+    assert not any(node.client().keys("asgi*") for node in cluster.primaries)
+    assert sum(node.client().dbsize() for node in cluster.primaries) == 30
+
+
+# No Cluster
+
+
+@pytest.mark.parametrize("kind", ["other", "gone"])
+async def test_an_address_that_is_no_cluster(valkey: Server, kind: str) -> None:
+    address = valkey.address if kind == "other" else ("127.0.0.1", free_port())
+    named = "cluster support disabled" if kind == "other" else str(address[1])
+    async with opened({"cluster": [address]}) as layer:
+        name = await layer.new_channel()
+        for call in (
+            layer.send(name, {}),
+            layer.send("worker", {}),
+            layer.group_add("room", name),
+            layer.group_discard("room", name),
+            layer.group_send("room", {}),
+            layer.flush(),
+        ):
+            with pytest.raises(errors.ConnectionError, match=named) as caught:
+                await call
+            assert f"cluster 127.0.0.1:{address[1]}" in str(caught.value)
+
+
+# Nodes that die
+
+
+@pytest.mark.parametrize("dies", ["readers' node", "group's node"])
+async def test_failover_under_load(
+    own_cluster: Cluster, caplog: pytest.LogCaptureFixture, dies: str
+) -> None:
+    async with opened(own_cluster.host) as layer:
+        process_key = key_of(await layer.new_channel())
+        first, other, _ = own_cluster.primaries
+        readers = own_cluster.node_of(process_key)
+        group = group_on(own_cluster, other if readers is first else first)
+        key = process_key if dies == "readers' node" else f"asgi:group:{group}"
+        async with Crowd(layer, 20, group) as crowd, Sender(layer, group) as sender:
+            await sender.accepts(50)
+            await asyncio.to_thread(own_cluster.kill_primary_of, key)
+            await goes_on(crowd, sender, caplog)
+
+
+async def test_a_primary_and_its_replica_swap_under_load(
+    own_cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        opened(own_cluster.host) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        await sender.accepts(20)
+        for key in key_of(crowd.names[0]), "asgi:group:room":
+            await asyncio.to_thread(own_cluster.failover, key)
+            began = sender.number
+            await sender.accepts(50)
+            accepted = sender.since(began)
+            await eventually(lambda a=accepted: crowd.all_got(a), "what was accepted")
+            crowd.check()
+
+
+async def test_all_nodes_down_and_back(
+    own_cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        opened(own_cluster.host) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        await sender.accepts(50)
+        for node in own_cluster.nodes:
+            node.kill()
+        await eventually(lambda: not is_back(caplog), "the log line")
+        failed = sum(sender.errors.values())
+        await eventually(lambda: sum(sender.errors.values()) > failed, "an error")
+        for node in own_cluster.nodes:
+            await asyncio.to_thread(node.start)
+        await asyncio.to_thread(until, own_cluster.settled, "the Cluster", timeout=20)
+        await goes_on(crowd, sender, caplog)
+
+
+def key_of(channel: str) -> str:
+    """The key of a process channel."""
+    return f"asgi{channel.split('!')[0]}!"
+
+
+def group_on(cluster: Cluster, node: Server) -> str:
+    """A group whose key is on a node."""
+    names = (f"room{n}" for n in itertools.count())
+    return next(n for n in names if cluster.node_of(f"asgi:group:{n}") is node)
