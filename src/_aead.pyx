@@ -57,8 +57,8 @@ cdef class AesGcmFrames:
 
     cdef tuple keys
     cdef dict readers
-    cdef object encrypt, cipher, invalid_tag
-    cdef bytes head
+    cdef object cipher, invalid_tag
+    cdef tuple sender  # the head of its frames, and what encrypts them
     cdef uint64_t counter, forks
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
@@ -73,9 +73,11 @@ cdef class AesGcmFrames:
         key_id, key = self.keys[0]
         salt = random_bytes(SALT)
         head = bytes([MAGIC, VERSION]) + key_id + salt
-        encrypt = self.subkey(key, salt).encrypt
+        cdef tuple sender = (head, self.subkey(key, salt).encrypt)
+        # A counter belongs to its sender, so threads must not switch in between: one
+        # statement that frees nothing, for a swap keeps what was there to the end.
         with cython.critical_section(self):
-            self.head, self.encrypt, self.counter, self.forks = head, encrypt, 0, seen
+            sender, self.sender, self.counter, self.forks = self.sender, sender, 0, seen
 
     def seal(self, bytes payload not None, bytes context not None) -> bytes:
         """Return the frame of a payload for this context, made now."""
@@ -84,13 +86,13 @@ cdef class AesGcmFrames:
     def seal_at(self, bytes payload not None, bytes context not None, uint64_t now) -> bytes:
         """Return the frame that `seal` makes at a given time, in seconds: for tests."""
         cdef bytes head, nonce = new_bytes(NONCE)
+        cdef tuple sender
         cdef uint64_t counter
         if self.forks != forks or self.counter >= MAX_COUNTER:
             self.reseed()
         with cython.critical_section(self):
-            head, encrypt, counter, self.counter = (
-                self.head, self.encrypt, self.counter, self.counter + 1
-            )
+            sender, counter, self.counter = self.sender, self.counter, self.counter + 1
+        head, encrypt = sender
         put_number(view(nonce), now, SECONDS)
         put_number(view(nonce) + SECONDS, counter, COUNTER)
         return head + nonce + encrypt(nonce, payload, head + context)

@@ -29,6 +29,7 @@ LAYERS = (
     },
     {
         *("_groups", "_layer", "_local", "_local_pubsub", "_loops", "_mailbox"),
+        "_mailboxes",
         *("_operations", "_outage", "_reader", "_receiver", "_subscriber", "_topics"),
     },
     {"core", "pubsub", "sync"},
