@@ -51,6 +51,7 @@ class ClusterShard(Shard):
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern on every primary."""
         await self._refresh()
+        self._raise_problem()
         for address in {owner for owner in self._owners if owner}:
             await unlink_keys(await self._node(address).get(), pattern)
 
@@ -109,12 +110,15 @@ class ClusterShard(Shard):
         if self._owner(key) is None:
             await self._refresh()
         owner = self._owner(key)
-        if owner is None and self._problem is not None:
-            raise errors.ConnectionError(f"{self.host}: {self._problem}")
         if owner is None:
+            self._raise_problem()
             text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
             raise errors.ClusterDownError(text)
         return owner
+
+    def _raise_problem(self) -> None:
+        if self._problem is not None:
+            raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
     def _owner(self, key: bytes | str) -> Address | None:
         return self._owners[_slot(key)]
@@ -209,7 +213,9 @@ class ClusterShard(Shard):
         self._owners, self._problem = owners, None
         gone = self._nodes.keys() - set(owners)
         for address in gone:
-            self.spawn(self.close_link(self._nodes.pop(address)))
+            link = self._nodes.pop(address)
+            self._log_back(link)  # if it was down, it isn't missed any more
+            self.spawn(self.close_link(link))
 
 
 def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Shard:

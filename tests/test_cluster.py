@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from behaviours import BEHAVIOURS, Behaviour, until_it_works
+from behaviours import BEHAVIOURS, Behaviour
 from clusters import Cluster
 from crowds import Crowd, Sender
 from failovers import goes_on, is_back
