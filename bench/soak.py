@@ -3,10 +3,10 @@
     python bench/soak.py [--messages 1000000] [--seed 1]
 
 Two layers receive and one sends, as three processes would; `group_expiry` and `expiry`
-pass a thousand times faster than in a day. Rounds of calm, in which every message that
-was accepted has to arrive, once and in order, take turns with rounds of faults, in which
-none may come twice and no consumer may fail. Consumers come and go all the time. The
-exit status is 1 when a promise was broken or memory grew.
+pass a thousand times faster than in a day. Rounds of calm, in which every message
+that was accepted has to arrive, once and in order, take turns with rounds of faults,
+in which none may come twice and no consumer may fail. Consumers come and go all the
+time. The exit status is 1 when a promise was broken or memory grew.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from polling import eventually
 from redis import exceptions as errors
 from servers import Server
 
@@ -35,6 +36,7 @@ GROUPS = [f"group{number}" for number in range(10)]
 VISITORS = 100  # consumers that come and go
 SENDERS = 8
 CALM, STORM = 5.0, 3.0  # seconds of a round
+LONGEST_PAUSE = 0.7  # seconds until a reader is back, and more
 GROWTH = 4.0  # MiB that are no leak: fragments, caches
 OPTIONS: dict[str, Any] = {
     "expiry": 5,
@@ -157,7 +159,7 @@ class Soak:
         kind = random.random()
         if kind < 0.3:
             group = random.choice(GROUPS)
-            to = [w for i, w in enumerate(self.members) if i % len(GROUPS) == GROUPS.index(group)]
+            to = self.members[GROUPS.index(group) :: len(GROUPS)]
             call: Callable[..., Awaitable[None]] = self.sender.group_send
             target, channels = group, [witness.channel for witness in to]
         elif kind < 0.7:
@@ -182,11 +184,10 @@ class Soak:
     async def quiet(self) -> None:
         """Senders pause, and all that is on its way arrives."""
         self._pause.set()
-        while self._sending:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not self._sending, "the senders to pause")
         before = None
-        while before != (before := self.received()):
-            await asyncio.sleep(0.3)
+        while before != (before := self.received()):  # noqa: ASYNC110
+            await asyncio.sleep(LONGEST_PAUSE)
 
     async def calm(self) -> None:
         """Nothing fails, so everything that is accepted arrives."""
@@ -200,8 +201,8 @@ class Soak:
         await self.quiet()
         came = self.received() - before
         if came != self.expected or self.refused:
-            missing = self.expected - came
-            raise Broken(f"in calm: missing {missing}, refused {self.refused}")
+            wrong = {"missing": self.expected - came, "too much": came - self.expected}
+            raise Broken(f"in calm: {wrong}, refused {self.refused}")
 
     async def storm(self, fault: Callable[[], Awaitable[None]]) -> None:
         """A fault under load; what was accepted and then lost is counted."""
@@ -248,8 +249,13 @@ class Soak:
         await asyncio.to_thread(self.server.start)
 
     async def restarted_with_data(self) -> None:
-        """The same, and the server has its data of before."""
+        """The same, and the server has its data of before.
+
+        It is old data, in which messages are that were received since: not under load.
+        """
+        await self.quiet()
         await asyncio.to_thread(self.server.restart, empty=False)
+        self._pause.clear()
 
     async def silence(self) -> None:
         """SIGSTOP for longer than a call may take."""

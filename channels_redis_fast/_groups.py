@@ -50,7 +50,7 @@ class Memberships:
         self._groups: dict[str, list[str]] = {}  # by channel
         # Memberships (group, channel) of channels that ended, not yet given up.
         self._left: set[tuple[str, str]] = set()
-        self._histories: dict[int, bytes | None] = {}  # by shard
+        self._histories: dict[int, set[bytes]] = {}  # by shard: its nodes' own
 
     def __len__(self) -> int:
         return sum(map(len, self._joined.values()))
@@ -122,7 +122,8 @@ class Memberships:
         recent, which a failover may have lost.
         """
         history = await _history(connection)
-        if history is not None and history == self._histories.get(index):
+        known = self._histories.setdefault(index, set())
+        if history in known:
             return
         operations = self._operations
         ours = [
@@ -145,7 +146,8 @@ class Memberships:
                 for group, channels in gone.items()
             ]
         await _all_there(rejoined)
-        self._histories[index] = history
+        if history is not None:
+            known.add(history)
 
     def due(self) -> list[Request]:
         """The commands that refresh what gets old; noted as refreshed."""

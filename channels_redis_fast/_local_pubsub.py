@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from redis import exceptions as errors
@@ -60,17 +60,21 @@ class LocalPubSub(LocalLayer):
             for shard in self.shards
         ]
 
-    async def publish(self, name: str, payload: bytes) -> None:
+    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
         """Sends a payload to whoever is subscribed to a name."""
         index = self._operations.shard_of(name)
-        shard, verbs = self.shards[index], self._verbs[index]
+        if self._verbs[index] is CLASSIC:
+            return self.shards[index].run((CLASSIC.publish, name, payload))
+        return self._publish_sharded(index, name, payload)
+
+    async def _publish_sharded(self, index: int, name: str, payload: bytes) -> None:
         try:
-            await shard.run((verbs.publish, name, payload))
+            await self.shards[index].run((SHARDED.publish, name, payload))
         except errors.ResponseError as error:
             if not is_too_old(error):
                 raise
             self._verbs[index] = CLASSIC
-            await shard.run((CLASSIC.publish, name, payload))
+            await self.publish(name, payload)
 
     # The names whose home this is
 

@@ -73,9 +73,3 @@ class Mailbox:
         self.handle: Handle | None = None
         self.messages: deque[Entry] | None = None
         self.waiters: list[Waiter] | None = None
-
-    def is_alive(self) -> bool:
-        """Whether somebody waits on it or holds its name."""
-        return bool(self.waiters) or (
-            self.handle is not None and self.handle() is not None
-        )

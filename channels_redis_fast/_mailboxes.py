@@ -44,7 +44,8 @@ class Mailboxes:
         self._lock = threading.RLock()
         self._boxes: dict[str, Mailbox] = {}
         self._inboxes: dict[str, Inbox] = {}
-        # Boxes that nothing keeps alive, with the time of their end, oldest first.
+        self._unheld: set[Mailbox] = set()  # boxes whose names nobody holds
+        # Those of them on which nobody waits, with the time of their end, oldest first.
         self._ending: dict[Mailbox, float] = {}
         self._swept = time.monotonic()
         # Filled by weakref callbacks, which may run anywhere, so without the lock.
@@ -61,6 +62,7 @@ class Mailboxes:
         held = ChannelName(name)
         with self._lock:
             box = self._open(name)
+            self._unheld.discard(box)
             box.handle = Handle(held, self._release)
             box.handle.box = box
         return held
@@ -97,27 +99,44 @@ class Mailboxes:
 
     async def receive(self, name: str) -> Message:
         """The channel's next message, waiting for it; cancelling loses nothing."""
+        found = self.begin(name)
+        if isinstance(found, dict):
+            return found
+        try:
+            return (await found)[1]
+        except BaseException:
+            self.withdraw(name, found)
+            raise
+
+    def begin(self, name: str) -> Message | Waiter:
+        """A waiting message, or a future for the next with its time.
+
+        Who gets a future and doesn't take its message has to call `withdraw`.
+        """
         with self._lock:
             box = self._boxes.get(name) or self._open(str(name))
+            inbox = box.inbox
             message = self._take(box) if box.messages else None
             if message is None:
+                # A room for it first: what follows may already fill it.
                 waiter = self._enter(box)
-        inbox = box.inbox
         if inbox.stalled:
-            self._on_wait(inbox)
-        if message is not None:
-            return message
-        try:
-            _, message = await waiter
-        except BaseException:
-            with self._lock:
-                self._withdraw(box, waiter)
-            raise
-        handle = box.handle
-        if handle is None or handle() is None:
-            with self._lock:
-                self._begin_end(box)
-        return message
+            try:
+                self._on_wait(inbox)
+            except BaseException:
+                if message is None:
+                    self.withdraw(name, waiter)
+                raise
+        return waiter if message is None else message
+
+    def withdraw(self, name: str, waiter: Waiter) -> None:
+        """Ends a wait without a message; one that was handed over stays."""
+        with self._lock:
+            box = self._boxes[name]
+            if self._forget(box, waiter) or not waiter.done() or waiter.cancelled():
+                return
+            if waiter.exception() is None:
+                self._put_back(box, waiter.result())
 
     def put_all(
         self,
@@ -175,7 +194,7 @@ class Mailboxes:
             for box in list(self._boxes.values()):
                 for waiter in list(box.waiters or ()):
                     if waiter.get_loop() is loop:
-                        self._withdraw(box, waiter)
+                        self._forget(box, waiter)
 
     def clear(self) -> None:
         """Drops all messages; channels and who waits on them stay."""
@@ -194,8 +213,7 @@ class Mailboxes:
             self._swept = now
             for inbox in self._inboxes.values():
                 self._drop_expired(inbox, now)
-            while self._released:
-                self._begin_end(self._released.popleft())
+            self._begin_ends(now)
             ended = self._end_due(now)
             empty = [i for i in self._inboxes.values() if not i.boxes]
             for inbox in empty:
@@ -218,6 +236,7 @@ class Mailboxes:
             inbox = self._inboxes[inbox_name] = Inbox(inbox_name)
         capacity = max(1, self._capacity_of(name))
         box = self._boxes[name] = Mailbox(name, capacity, inbox)
+        self._unheld.add(box)
         inbox.boxes += 1
         inbox.capacity = capacity
         return box
@@ -273,7 +292,7 @@ class Mailboxes:
             self._put(box, kept)
 
     def _enter(self, box: Mailbox) -> Waiter:
-        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiter: Waiter = asyncio.Future(loop=asyncio._get_running_loop())
         if box.waiters is None:
             box.waiters = [waiter]
         else:
@@ -283,24 +302,30 @@ class Mailboxes:
             self._ending.pop(box, None)
         return waiter
 
-    def _withdraw(self, box: Mailbox, waiter: Waiter) -> None:
-        """Ends a wait without a message; one that was handed over stays."""
-        if box.waiters and waiter in box.waiters:
-            box.waiters.remove(waiter)
-            box.inbox.waiting -= 1
-        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self._put_back(box, waiter.result())
-        self._begin_end(box)
+    def _forget(self, box: Mailbox, waiter: Waiter) -> bool:
+        """Ends a wait; whether no message was handed over."""
+        if not box.waiters or waiter not in box.waiters:
+            return False
+        box.waiters.remove(waiter)
+        box.inbox.waiting -= 1
+        return True
 
     def _release(self, handle: weakref.ref[ChannelName]) -> None:
         self._released.append(handle.box)  # type: ignore[attr-defined]
 
-    def _begin_end(self, box: Mailbox) -> None:
-        """Names may have been copied: the channel stays for `expiry` more seconds."""
-        if box.handle is not None and box.handle() is None:
+    def _begin_ends(self, now: float) -> None:
+        """Notes which channels nobody holds and nobody waits on.
+
+        Names may have been copied, so they stay for `expiry` more seconds.
+        """
+        while self._released:
+            box = self._released.popleft()
             box.handle = None  # breaks the cycle
-        if not box.is_alive() and self._boxes.get(box.name) is box:
-            self._ending.setdefault(box, time.monotonic() + self._expiry)
+            if self._boxes.get(box.name) is box:
+                self._unheld.add(box)
+        for box in self._unheld:
+            if not box.waiters:
+                self._ending.setdefault(box, now + self._expiry)
 
     def _end_due(self, now: float) -> list[str]:
         ended = []
@@ -309,6 +334,7 @@ class Mailboxes:
             if deadline > now:
                 break
             del self._ending[box], self._boxes[box.name]
+            self._unheld.discard(box)
             box.inbox.boxes -= 1
             box.inbox.filled.discard(box)
             ended.append(box.name)

@@ -33,6 +33,7 @@ _is_made_elsewhere = re.compile(
     r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
 ).fullmatch
 _GROUP = "__group__"
+_REMEMBERED = 1024  # names
 
 # What payloads share with the messages of normal channels.
 _OF_PAYLOADS = ("symmetric_encryption_keys", "encryption")
@@ -93,6 +94,7 @@ class RedisPubSubChannelLayer(Layer):
             max_message_size=max_message_size,
         )
         self._groups_begin = f"{self.prefix}{_GROUP}"
+        self._published: dict[str, bool] = {}  # names that were checked
         self._normal_codec = self._make_normal_codec()
         self._operations = Operations(
             prefix=self.prefix,
@@ -130,7 +132,15 @@ class RedisPubSubChannelLayer(Layer):
         Raises `TypeError` for a bad name or one that another layer made.
         """
         if isinstance(channel, str) and self._topics.is_fed(channel):
-            return await self._mailboxes.receive(channel)  # so the name is a good one
+            # As `Mailboxes.receive`, with a coroutine less to wake.
+            found = self._mailboxes.begin(channel)
+            if isinstance(found, dict):
+                return found
+            try:
+                return (await found)[1]
+            except BaseException:
+                self._mailboxes.withdraw(channel, found)
+                raise
         is_published = self._is_published(channel)
         if not channel.startswith(self.prefix) and _is_made_elsewhere(channel):
             raise ForeignChannel(f"{channel!r} is another layer's channel")
@@ -225,6 +235,18 @@ class RedisPubSubChannelLayer(Layer):
         Those are names as `new_channel` makes them: this layer's prefix, any other,
         32 hexadecimal digits. The layer's own prefix is not part of what is checked.
         """
+        if isinstance(channel, str):
+            known = self._published.get(channel)
+            if known is not None:
+                return known
+        published = self._classify(channel)
+        if self._names_are_fast:  # else a subclass's rules may change
+            if len(self._published) >= _REMEMBERED:
+                self._published.clear()
+            self._published[str(channel)] = published  # a copy keeps no channel alive
+        return published
+
+    def _classify(self, channel: Any) -> bool:
         ours = (
             isinstance(channel, str)
             and channel.startswith(self.prefix)

@@ -111,18 +111,18 @@ async def cancels(one: Layer, other: Layer) -> None:
                 assert waiting.result() == {"n": turn}
 
 
-async def until_it_works(layer: Layer) -> None:
+async def until_it_works(layer: Layer, channel: str = "check") -> None:
     """Sends until the layer's back-off is over, and sees that it arrives."""
     deadline = asyncio.get_running_loop().time() + 10
     while True:
         try:
-            await layer.send("check", {"n": 1})
+            await layer.send(channel, {"n": 1})
             break
         except errors.RedisError:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.01)
-    assert await soon(layer, "check") == {"n": 1}
+    assert await soon(layer, channel) == {"n": 1}
 
 
 BEHAVIOURS: dict[str, Behaviour] = {

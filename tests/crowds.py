@@ -58,7 +58,7 @@ class Crowd:
 
 
 class Sender:
-    """One `group_send` every 10 ms; which numbers were accepted, and what was raised."""
+    """A `group_send` every 10 ms; which were accepted, and what was raised."""
 
     def __init__(self, layer: RedisChannelLayer, group: str = "room") -> None:
         self._layer = layer

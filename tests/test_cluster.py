@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from behaviours import BEHAVIOURS, Behaviour
+from behaviours import BEHAVIOURS, Behaviour, until_it_works
 from clusters import Cluster
 from crowds import Crowd, Sender
 from failovers import goes_on, is_back
-from layers import opened, soon
+from layers import nothing, opened, soon
 from polling import eventually, until
 from redis import exceptions as errors
 from servers import Server, free_port
@@ -177,3 +177,20 @@ def group_on(cluster: Cluster, node: Server) -> str:
     """A group whose key is on a node."""
     names = (f"room{n}" for n in itertools.count())
     return next(n for n in names if cluster.node_of(f"asgi:group:{n}") is node)
+
+
+async def test_what_others_flushed_stays_gone(layers: Layers, cluster: Cluster) -> None:
+    """Connections break, and nothing else: there is nothing to heal."""
+    one, other = layers
+    name = await one.new_channel()
+    for n in range(20):
+        await one.group_add(f"room{n}", name)
+    await other.flush()
+    for node in cluster.primaries:
+        assert node.client().client_kill_filter(_type="normal", skipme=True)
+    for layer in layers:
+        for n in range(20):
+            await until_it_works(layer, f"check{n}")
+    for n in range(20):
+        await other.group_send(f"room{n}", {"n": n})
+    assert await nothing(one, name)

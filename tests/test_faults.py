@@ -387,3 +387,22 @@ async def test_no_memory_left(server: Server) -> None:
         client.config_set("maxmemory", 0)
         await layer.send(name, {"n": 3})
         assert await waiting == {"n": 3}
+
+
+async def test_what_a_server_wont_have_is_asked_for_now_and_then(
+    server: Server,
+) -> None:
+    """A wrong type, a missing right: an error to who waits, and no storm."""
+    client = server.client()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        key = f"asgi{name.partition('!')[0]}!"
+        client.set(key, "not a sorted set")
+        with pytest.raises(errors.ResponseError, match="WRONGTYPE"):
+            await soon(layer, name)
+        before = client.info("stats")["total_commands_processed"]
+        await asyncio.sleep(0.5)
+        assert client.info("stats")["total_commands_processed"] - before < 20
+        client.delete(key)
+        await layer.send(name, {"n": 1})
+        assert await soon(layer, name) == {"n": 1}

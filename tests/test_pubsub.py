@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgpack
 import pytest
-from channels.consumer import AsyncConsumer
-from channels.exceptions import ChannelFull, StopConsumer
 from layers import end, nothing, soon
-from peers import CORE, PUBSUB
+from peers import PUBSUB
 from polling import eventually
 from pubsubs import published, subscribed, subscribers
 from servers import Server
@@ -195,6 +191,7 @@ async def test_one_subscription_per_name(
     assert [len(commands) for commands in written] == [1, 99]
     for name in names[1:]:
         await layer.group_discard("room", name)
+    await layer.group_add("after", names[0])  # confirmed after all of those
     assert subscribers(valkey, "asgi__group__room") == 1
     await layer.group_discard("room", names[0])
     await eventually(lambda: not subscribers(valkey, "asgi__group__room"), "the end")
@@ -221,6 +218,25 @@ async def test_a_cancelled_join_is_none(layer: Layer, valkey: Server) -> None:
     await eventually(lambda: subscribed(valkey) == {name}, "the join to be undone")
     await layer.group_send("room", {"n": 1})
     assert await nothing(layer, name)
+
+
+async def test_leaving_while_the_node_is_looked_up(
+    layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def node_of(key: bytes, *, anew: bool = False) -> None:
+        await gate.wait()
+
+    name = await layer.new_channel()
+    monkeypatch.setattr(layer._loops.here().shards[0], "node_of", node_of)
+    joining = asyncio.create_task(layer.group_add("room", name))
+    await asyncio.sleep(0)
+    await layer.group_discard("room", name)
+    gate.set()
+    await joining
+    await layer.group_add("after", name)
+    assert subscribed(valkey) == {name, "asgi__group__after"}
 
 
 # Groups
@@ -304,178 +320,6 @@ async def test_groups_named_like_separators(layer: Layer, group: str) -> None:
     assert await nothing(layer, ours)
 
 
-# Bounds
-
-
-async def test_capacity(valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
-    rules = {"asgismall.*": 2}
-    async with published(valkey.url, capacity=3, channel_capacity=rules) as layer:
-        expected = {await layer.new_channel(): 3, await layer.new_channel("small."): 2}
-        for name in expected:
-            await layer.group_add("room", name)
-        with caplog.at_level(logging.WARNING, "channels_redis_fast"):
-            for n in range(10):
-                await layer.group_send("room", {"n": n})
-            last = await layer.new_channel()
-            await layer.send(last, {})
-            await soon(layer, last)  # so all of those before have come
-        for name, capacity in expected.items():
-            got = [(await soon(layer, name))["n"] for _ in range(capacity)]
-            assert got == list(range(10 - capacity, 10))
-            assert await nothing(layer, name)
-        dropped = "dropped, the consumer doesn't read"
-        assert layer.counters == {dropped: 7 + 8}
-        assert sum(dropped in line for line in caplog.messages) == 1
-
-
-async def test_unread_messages_expire(valkey: Server) -> None:
-    async with published(valkey.url, expiry=0.2) as layer:
-        name = await layer.new_channel()
-        for channel in name, "worker":
-            await layer.send(channel, {"n": 1})
-        await asyncio.sleep(0.25)
-        for channel in name, "worker":
-            await layer.send(channel, {"n": 2})
-            assert await soon(layer, channel) == {"n": 2}
-        assert layer.counters == {"expired before being read": 1}
-
-
-async def test_normal_channels_have_core_s_capacity(valkey: Server) -> None:
-    async with published(valkey.url, capacity=2) as layer:
-        for _ in range(2):
-            await layer.send("worker", {"n": 1})
-        with pytest.raises(ChannelFull, match="worker"):
-            await layer.send("worker", {"n": 1})
-
-
-# Normal channels
-
-
-async def test_normal_channels_are_core_s(
-    layer: Layer, start_peer: Any, valkey: Server
-) -> None:
-    core = await start_peer(CORE, {"hosts": [valkey.url]})
-    await layer.send("worker", {"n": 1})
-    assert valkey.client().keys() == [b"asgiworker"]
-    assert await core.receive("worker", timeout=5) == {"n": 1}
-    await core.send("worker", {"n": 2})
-    assert await soon(layer, "worker") == {"n": 2}
-
-
-async def test_one_reader_of_the_fleet_gets_a_message(
-    layer: Layer, start_peer: Any, valkey: Server
-) -> None:
-    peers = [await start_peer(PUBSUB, {"hosts": [valkey.url]}) for _ in range(3)]
-    readings = [p.begin("collect", "worker", timeout=20, idle=1.0) for p in peers]
-    for n in range(300):
-        await layer.send("worker", {"n": n, "from": "here"})
-    got = [n for reading in readings for _, n in (await reading)["received"]]
-    assert sorted(got) == list(range(300))
-
-
-async def test_broadcast_reaches_all_readers(valkey: Server) -> None:
-    options = {"normal_channels": "broadcast"}
-    async with (
-        published(valkey.url, **options) as one,
-        published(valkey.url, **options) as two,
-    ):
-        waiting = [asyncio.create_task(soon(layer, "worker")) for layer in (one, two)]
-        await eventually(lambda: subscribers(valkey, "worker") == 2, "both")
-        await one.send("worker", {"n": 1})
-        assert await asyncio.gather(*waiting) == [{"n": 1}] * 2
-        assert valkey.client().dbsize() == 0
-
-
-# The life of channels
-
-
-async def test_a_channel_lives_as_long_as_its_name(valkey: Server) -> None:
-    async with published(valkey.url, expiry=0.1) as layer:
-        name = await layer.new_channel()
-        await layer.group_add("room", name)
-        await asyncio.sleep(0.5)  # busy for five times `expiry`
-        await layer.group_send("room", {"n": 1})
-        assert await soon(layer, name) == {"n": 1}
-        del name
-        gc.collect()
-        await eventually(lambda: not subscribed(valkey), "the subscriptions to end")
-        assert len(layer._mailboxes) == len(layer._topics) == 0
-
-
-async def test_a_copied_name_works(valkey: Server) -> None:
-    async with published(valkey.url, expiry=1) as layer:
-        copy = (await layer.new_channel()).encode().decode()
-        gc.collect()
-        await layer.send(copy, {"n": 1})
-        assert await soon(layer, copy) == {"n": 1}
-        waiting = asyncio.create_task(soon(layer, copy))
-        await asyncio.sleep(1.5)  # waiting keeps it alive
-        await layer.send(copy, {"n": 2})
-        assert await waiting == {"n": 2}
-        await eventually(lambda: not subscribed(valkey), "the end")
-        waiting = asyncio.create_task(soon(layer, copy))  # it begins anew
-        await eventually(lambda: subscribed(valkey) == {copy}, "the subscription")
-        await layer.send(copy, {"n": 3})
-        assert await waiting == {"n": 3}
-
-
-class Stopping(AsyncConsumer):  # type: ignore[misc]
-    """Joins two groups, and ends when a message says so, without a farewell."""
-
-    async def begin(self, message: dict[str, Any]) -> None:
-        for group in "room", f"own{message['n']}":
-            await self.channel_layer.group_add(group, self.channel_name)
-        await self.send({"joined": message["n"]})
-
-    async def stop(self, message: dict[str, Any]) -> None:
-        raise StopConsumer
-
-
-async def idle() -> None:
-    """Does nothing."""
-
-
-async def test_consumers_that_stopped_leave_nothing(
-    valkey: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with published(valkey.url, expiry=0.2) as layer:
-        monkeypatch.setattr("channels.consumer.get_channel_layer", lambda alias: layer)
-        # There is no database.
-        monkeypatch.setattr("channels.consumer.aclose_old_connections", idle)
-        joined: list[int] = []
-
-        async def serve(n: int) -> None:
-            queue: asyncio.Queue[Any] = asyncio.Queue()
-            queue.put_nowait({"type": "begin", "n": n})
-
-            async def reply(message: dict[str, Any]) -> None:
-                joined.append(message["joined"])
-
-            await Stopping()({"type": "test"}, queue.get, reply)
-
-        serving = [asyncio.create_task(serve(n)) for n in range(300)]
-        await eventually(lambda: len(joined) == 300, "all to join")
-        assert len(subscribed(valkey)) == 300 + 300 + 1
-        await layer.group_send("room", {"type": "stop"})
-        await asyncio.gather(*serving)
-        gc.collect()
-        await eventually(lambda: not subscribed(valkey), "all subscriptions to end")
-        assert len(layer._mailboxes) == len(layer._topics) == 0
-
-
-async def test_a_cancelled_receive_loses_nothing(
-    start_peer: Any, valkey: Server
-) -> None:
-    reader, sender = [await start_peer(PUBSUB, {"hosts": [valkey.url]}) for _ in "12"]
-    name = await reader.new_channel()
-    reading = reader.begin("collect", name, 1_000, timeout=20, impatience=0.002)
-    sent = await sender.burst(name, 1_000, senders=2, pause=0.002)
-    assert len(sent["accepted"]) == 1_000
-    got = await reading
-    assert sorted(n for _, n in got["received"]) == list(range(1_000))
-    assert got["cancelled"] > 50
-
-
 # Flush and close
 
 
@@ -518,7 +362,10 @@ async def test_idle_connections_are_closed(
     await layer.group_add("room", name)
     await layer.group_discard("room", name)
     layer._topics.end(name)
-    await eventually(lambda: not valkey.client().client_list(_type="pubsub"), "the end")
+    local = layer._loops.here()
+    await layer.group_send("room", {})
+    assert len(local.file_descriptors()) == 2
+    await eventually(lambda: len(local.file_descriptors()) == 1, "the end")
     await layer.group_add("room", name)
     await layer.group_send("room", {"n": 1})
     assert await soon(layer, name) == {"n": 1}

@@ -16,6 +16,8 @@ from servers import Server
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
+ROOM = "asgi__group__room"
+
 
 @pytest.fixture
 def loops() -> Iterator[list[asyncio.AbstractEventLoop]]:
@@ -51,10 +53,11 @@ def test_made_in_one_loop_and_received_in_another(
             waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
             until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
             assert subscribers(valkey, name) == 2
+            # At once, not by the layer's clock.
+            until(lambda: subscribers(valkey, ROOM) == 2, "the group's", timeout=0.5)
             asyncio.run(layer.send(name, {"n": n}))
             assert waiting.result(10) == {"n": n}
         waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
-        until(lambda: subscribers(valkey, "asgi__group__room") == 2, "the group's")
         asyncio.run(layer.group_send("room", {"n": 3}))
         assert waiting.result(10) == {"n": 3}
     # When the first goes on, it lets go, and nothing comes twice.
@@ -90,7 +93,7 @@ def test_a_loop_that_ends_hands_over(
 
             def moved() -> bool:
                 now = valkey.client().client_list(_type="pubsub")
-                names = {name, "asgi__group__room"}
+                names = {name, ROOM}
                 others = [c["id"] for c in now] != [before[0]["id"]]
                 return len(now) == 1 and others and subscribed(valkey) == names
 
@@ -103,12 +106,16 @@ def test_a_join_from_a_loop_of_its_own(
     valkey: Server, loops: list[asyncio.AbstractEventLoop]
 ) -> None:
     layer = Layer(hosts=[valkey.url])
+    valkey.client().config_resetstat()
     with running(loops[0]):
         made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loops[0])
         name = made.result(10)
         waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), loops[0])
         async_to_sync(layer.group_add)("room", name)
-        assert subscribers(valkey, "asgi__group__room") == 1
+        assert subscribers(valkey, ROOM) == 1
+        # Not there first, and here when that loop had ended.
+        stats = valkey.client().info("commandstats")
+        assert stats["cmdstat_subscribe"]["calls"] == 2
         async_to_sync(layer.group_send)("room", {"n": 1})
         assert waiting.result(10) == {"n": 1}
         async_to_sync(layer.group_discard)("room", name)
