@@ -3,8 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi)
+PACKAGE := $(wildcard channels_redis_fast/*.py)
 
-.PHONY: demo test bench lint clean
+# The compiled modules in two other ways, each in an environment of its own: with every
+# line traced, and with libFuzzer's counters and sanitizers (which are clang's).
+TRACED := .venv-trace
+FUZZED := .venv-fuzz
+TRACED_TESTS := $(patsubst src/_%.pyx,tests/test_%.py,$(wildcard src/*.pyx)) \
+  tests/test_fuzzing.py tests/test_limits.py
+CLANG ?= clang
+SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function \
+  -fno-sanitize-recover=undefined
+CHECKS ?= unpack fernet aes_gcm bundle
+SECONDS ?= 60
+
+.PHONY: demo test bench micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -14,6 +27,20 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/pytest bench $(ARGS)
+
+# The micro-benchmarks of bench, as one table.
+micro: $(VENV)/.bench
+	$(BIN)/python bench/micro.py $(ARGS)
+
+# Without threads: the tracer lets them switch in the midst of what is one step in C.
+coverage: $(TRACED)/.done
+	$(TRACED)/bin/pytest $(TRACED_TESTS) -k 'not threads' --cov --cov-report= $(ARGS)
+	$(TRACED)/bin/coverage report --include='src/*' --show-missing --fail-under=100
+
+# SECONDS for each of CHECKS. What was tried stays in build/fuzz for the next run.
+fuzz: $(FUZZED)/.done
+	for check in $(CHECKS); do $(FUZZED)/bin/python bench/fuzz.py $$check build/fuzz \
+	  -max_total_time=$(SECONDS) $(ARGS) || exit 1; done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -26,13 +53,24 @@ $(VENV)/.%: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-$(VENV)/bin/python:
+# Not editable: these must not take the place of the fast modules in the checkout.
+$(TRACED)/.done: $(SOURCES) $(PACKAGE) | $(TRACED)/bin/python
+	CHANNELS_REDIS_FAST_TRACE=1 $(TRACED)/bin/python -m pip install --quiet '.[coverage]'
+	@touch $@
+
+$(FUZZED)/.done: $(SOURCES) $(PACKAGE) | $(FUZZED)/bin/python
+	@command -v $(CLANG) || { echo "clang is needed; name one: make CLANG=clang-19"; exit 1; }
+	CC=$(CLANG) LDSHARED='$(CLANG) -shared' CFLAGS='-O1 -g $(SANITIZERS)' \
+	  $(FUZZED)/bin/python -m pip install --quiet '.[fuzz]'
+	@touch $@
+
+$(VENV)/bin/python $(TRACED)/bin/python $(FUZZED)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or later is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "This Python has no venv module (Debian: apt install python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PYTHON) -m venv $*
+	$@ -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info channels_redis_fast/*.so src/*.c
+	rm -rf $(VENV) $(TRACED) $(FUZZED) build dist *.egg-info channels_redis_fast/*.so src/*.c

@@ -52,7 +52,7 @@ MESSAGES = {
 
 
 def group(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.benchmark(group=name, max_time=0.3, disable_gc=True)
+    return pytest.mark.benchmark(group=name, max_time=0.1, disable_gc=True)
 
 
 def by(**functions: Callable) -> pytest.MarkDecorator:

@@ -7,24 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
-from redis.crc import key_slot
 
 from ._connection import Command, PipelinedConnection, open_connection
 from ._hosts import ClusterHost, Host
 from ._link import Link
+from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
-from ._shard import (
-    Heal,
-    Shard,
-    is_ask,
-    is_connection_loss,
-    unblock_client,
-    unlink_keys,
-)
-
-Address = tuple[str, int]
-
-_SLOTS = 16384
+from ._shard import Heal, Shard, unblock_client, unlink_keys
+from ._slots import SLOTS, Address, owners_of_slots, slot_of
 
 
 class ClusterShard(Shard):
@@ -38,7 +28,7 @@ class ClusterShard(Shard):
     def __init__(
         self, index: int, host: ClusterHost, command_timeout: float, heal: Heal
     ) -> None:
-        self._owners: list[Address | None] = [None] * _SLOTS
+        self._owners: list[Address | None] = [None] * SLOTS
         self._nodes: dict[Address, Link] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
@@ -121,7 +111,7 @@ class ClusterShard(Shard):
             raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
     def _owner(self, key: bytes | str) -> Address | None:
-        return self._owners[_slot(key)]
+        return self._owners[slot_of(key)]
 
     def _node(self, address: Address) -> Link:
         link = self._nodes.get(address)
@@ -205,11 +195,7 @@ class ClusterShard(Shard):
             await connection.aclose()
 
     def _learn(self, asked: Address, ranges: list[Any]) -> None:
-        owners: list[Address | None] = [None] * _SLOTS
-        for first, last, primary, *_ in ranges:
-            # A node that doesn't know its own name means the one that was asked.
-            owner = ((primary[0] or b"").decode() or asked[0], int(primary[1]))
-            owners[first : last + 1] = [owner] * (last + 1 - first)
+        owners = owners_of_slots(asked, ranges)
         self._owners, self._problem = owners, None
         gone = self._nodes.keys() - set(owners)
         for address in gone:
@@ -223,7 +209,3 @@ def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Sh
     if isinstance(host, ClusterHost):
         return ClusterShard(index, host, command_timeout, heal)
     return Shard(index, host, command_timeout, heal)
-
-
-def _slot(key: bytes | str) -> int:
-    return int(key_slot(key.encode() if isinstance(key, str) else key))

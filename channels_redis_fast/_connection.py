@@ -44,6 +44,8 @@ _PUSHES = frozenset(
 
 # How Redis before 7 wraps an error that a command of a script got.
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -([A-Z]+) ")
+# What a Redis that is too old says to a reader, and to a script that asks for the time.
+_TOO_OLD = re.compile(r"ERR unknown command .B?ZPOPMIN|.* non deterministic commands")
 
 _NOT_YET = object()
 _CHECKS_PER_DEADLINE = 5
@@ -54,6 +56,8 @@ def reply_error(text: str) -> errors.RedisError:
     code, _, rest = text.partition(" ")
     if in_script := _IN_SCRIPT.match(text):
         code = in_script[1]
+    if _TOO_OLD.match(text):
+        text = f"Redis 5.0 or later is needed: {text}"
     if code in _REDIRECTIONS:
         return _REDIRECTIONS[code](rest)
     return _ERRORS.get(code, errors.ResponseError)(text)

@@ -14,8 +14,8 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._operations import Operations, Request
+from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import with_text
-from ._shard import is_connection_loss, is_demotion, is_passing
 
 logger = logging.getLogger("channels_redis_fast")
 

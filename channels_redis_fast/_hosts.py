@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import redis
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.retry import Retry as BlockingRetry
+from redis.sentinel import Sentinel as BlockingSentinel
 
 from .exceptions import InvalidSetting
 
@@ -40,15 +44,15 @@ class Host:
 
     def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
         """A redis-py pool for it; raises what redis-py raises for bad arguments."""
-        settings = dict(settings)
-        address = settings.pop("address", None)
-        if address is not None:
-            return aioredis.ConnectionPool.from_url(address, **settings)
-        if "path" in settings:
-            settings.setdefault("connection_class", aioredis.UnixDomainSocketConnection)
-        elif settings.pop("ssl", False):
-            settings.setdefault("connection_class", aioredis.SSLConnection)
-        return aioredis.ConnectionPool(**settings)
+        pool: aioredis.ConnectionPool = _pool(aioredis, settings)
+        return pool
+
+    def open_socket(self, deadline: float) -> Any:
+        """A socket that redis-py connected and greeted, for a blocking caller.
+
+        Raises redis-py's errors, at about `deadline` (monotonic) at the latest.
+        """
+        return _open_socket(self.settings, deadline, self.connect_timeout)
 
     def __str__(self) -> str:
         return describe(self.settings)
@@ -97,6 +101,27 @@ class SentinelHost(Host):
             self._first = answered["host"], answered["port"]
 
 
+    def open_socket(self, deadline: float) -> Any:
+        """As a `Host`'s, to the primary that a Sentinel names."""
+        settings = dict(self.settings)
+        name = settings.pop("master_name")
+        addresses = [tuple(address) for address in settings.pop("sentinels")]
+        options = settings.pop("sentinel_kwargs", None) or {}
+        addresses.sort(key=lambda address: address != self._first)
+        problem: Exception | None = None
+        for address in addresses:
+            try:
+                host, port = _ask_sentinel(address, options, name, deadline)
+                break
+            except (redis.RedisError, OSError) as error:
+                problem = error
+        else:
+            raise redis.ConnectionError(f"no Sentinel names {self}: {problem}")
+        self._first = address
+        settings.update(host=host, port=port)
+        return _open_socket(settings, deadline, self.connect_timeout)
+
+
 class ClusterHost(Host):
     """A Redis Cluster, known by some of its nodes."""
 
@@ -120,6 +145,68 @@ class ClusterHost(Host):
 # Ours for the connections that we take over: the old protocol, whose pushes the
 # pipeline knows, and no retries below our own back-off.
 _OURS: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+
+
+def _pool(kinds: Any, settings: Mapping[str, Any]) -> Any:
+    """A pool of redis-py, or of its asyncio half."""
+    settings = dict(settings)
+    address = settings.pop("address", None)
+    if address is not None:
+        return kinds.ConnectionPool.from_url(address, **settings)
+    if "path" in settings:
+        settings.setdefault("connection_class", kinds.UnixDomainSocketConnection)
+    elif settings.pop("ssl", False):
+        settings.setdefault("connection_class", kinds.SSLConnection)
+    return kinds.ConnectionPool(**settings)
+
+
+def _open_socket(settings: Mapping[str, Any], deadline: float, limit: float) -> Any:
+    pool = _pool(redis, settings)
+    left = _left(deadline)
+    # A URL's own options would win over arguments.
+    pool.connection_kwargs.update(
+        protocol=2,
+        retry=BlockingRetry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        socket_timeout=left,
+        socket_connect_timeout=min(left, limit),
+        health_check_interval=0,
+    )
+    connection = pool.make_connection()
+    try:
+        connection.connect()
+    except OSError as error:
+        raise redis.ConnectionError(str(error)) from error
+    found, connection._sock = connection._sock, None
+    connection.disconnect()  # it knows no socket any more
+    return found
+
+
+def _ask_sentinel(
+    address: tuple[str, int], options: Mapping[str, Any], name: str, deadline: float
+) -> tuple[str, int]:
+    timeout = min(_SENTINEL_TIMEOUT, _left(deadline))
+    ours = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "protocol": 2,
+        "retry": BlockingRetry(NoBackoff(), 0),
+    }
+    sentinel = BlockingSentinel([address], sentinel_kwargs={**ours, **options})
+    try:
+        host, port = sentinel.discover_master(name)
+        return host, int(port)
+    finally:
+        for client in sentinel.sentinels:
+            client.connection_pool.disconnect()
+
+
+def _left(deadline: float) -> float:
+    """Seconds until a deadline; raises when it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise redis.TimeoutError("no time left to connect")
+    return left
 
 
 def decode_hosts(hosts: Any, connect_timeout: float) -> list[Host]:
@@ -188,10 +275,19 @@ def _kind(entry: Any, settings: dict[str, Any]) -> type[Host]:
             text = "sentinels and master_name go together"
             raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
         _check_addresses(entry, settings["sentinels"], "sentinels")
+        _check_text(entry, settings, "master_name")
         return SentinelHost
+    for name in "address", "path":
+        _check_text(entry, settings, name)
     if "address" not in settings and "path" not in settings:
         _check_address(entry, (settings.get("host", "localhost"), settings.get("port")))
     return Host
+
+
+def _check_text(entry: Any, settings: dict[str, Any], name: str) -> None:
+    value = settings.get(name, "given")
+    if not isinstance(value, str) or not value:
+        raise InvalidSetting(f"bad host {_mask(entry)}: {name} must be a str")
 
 
 def _check_addresses(entry: Any, addresses: Any, name: str) -> None:
@@ -204,12 +300,12 @@ def _check_addresses(entry: Any, addresses: Any, name: str) -> None:
 
 
 def _check_address(entry: Any, address: Any) -> None:
-    if not isinstance(address, Sequence) or len(address) != 2:
-        text = f"{address!r} is not a (host, port) pair"
+    if not isinstance(address, (tuple, list)) or len(address) != 2:
+        text = f"{_mask(address)} is not a (host, port) pair"
         raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
     host, port = address
-    if not isinstance(host, str) or not host:
-        raise InvalidSetting(f"bad host {_mask(entry)}: no host name: {host!r}")
+    if not isinstance(host, str) or not host or "/" in host or "@" in host:
+        raise InvalidSetting(f"bad host {_mask(entry)}: no host name: {_mask(host)}")
     valid = port is None or (str(port).isdecimal() and 0 < int(port) < 65536)
     if not valid:
         raise InvalidSetting(f"bad host {_mask(entry)}: no port number: {port!r}")
@@ -225,6 +321,10 @@ def _masked(value: Any, name: str = "") -> Any:
         return "***"
     if isinstance(value, Mapping):
         return {k: _masked(v, str(k)) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        # (host, port, password) is no entry, and may be taken for one.
+        shown = 2 if len(value) > 2 and isinstance(value[1], int) else len(value)
+        return (*map(_masked, value[:shown]), *("***" for _ in value[shown:]))
     if isinstance(value, str) and "://" in value:
         query = "?***" if "?" in value else ""
         login = "***@" if "@" in value else ""

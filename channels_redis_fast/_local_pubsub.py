@@ -12,7 +12,7 @@ from ._cluster import ClusterShard
 from ._codec import Codec, copier
 from ._local import LocalLayer
 from ._outage import Outage
-from ._shard import is_passing
+from ._rules import is_passing
 from ._subscriber import CLASSIC, SHARDED, Subscriber, is_too_old
 from ._topics import Topics
 from .exceptions import UnreadableMessage

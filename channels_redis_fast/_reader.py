@@ -10,7 +10,8 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._link import Link
-from ._shard import Shard, is_ask, is_connection_loss, is_demotion, is_passing
+from ._rules import is_ask, is_connection_loss, is_demotion, is_passing
+from ._shard import Shard
 
 # A popped message: the member of the key and its score, as Redis writes it.
 Entry = tuple[bytes, bytes]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from redis import exceptions as errors
 
 from ._connection import Command, PipelinedConnection, Push, open_connection
 from ._hosts import Host
 from ._link import Link
+from ._rules import is_connection_loss, is_demotion, remedy
 from ._scripts import with_text
 
 T = TypeVar("T")
@@ -23,42 +24,6 @@ logger = logging.getLogger("channels_redis_fast")
 Heal = Callable[
     [int, PipelinedConnection, Callable[[bytes | str], bool]], Awaitable[None]
 ]
-
-# The server can't answer now, and may soon.
-_PASSING = (errors.BusyLoadingError, errors.ClusterDownError, errors.TryAgainError)
-# The server is no primary (any more): the primary is to be looked up again.
-_DEMOTED = (errors.ReadOnlyError, errors.MasterDownError)
-_PAUSE = 0.05
-
-
-def is_demotion(error: BaseException) -> bool:
-    """Whether the error says that the server stopped being the primary."""
-    return isinstance(error, _DEMOTED) or str(error).startswith("UNBLOCKED")
-
-
-def is_ask(error: BaseException) -> TypeGuard[errors.AskError]:
-    """Whether the error sends one command elsewhere; a MOVED sends all of them."""
-    # redis-py's MovedError is an AskError, too.
-    is_moved = isinstance(error, errors.MovedError)
-    return isinstance(error, errors.AskError) and not is_moved
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether the error is one that goes away by itself."""
-    return isinstance(error, _PASSING) and not is_demotion(error)
-
-
-def is_connection_loss(error: BaseException) -> bool:
-    """Whether the error says that the server was not reached or not heard."""
-    # redis-py's classes for these are ConnectionErrors, too.
-    answered = (
-        errors.AuthenticationError,
-        errors.AuthorizationError,
-        errors.BusyLoadingError,
-    )
-    return isinstance(
-        error, (errors.ConnectionError, errors.TimeoutError, OSError)
-    ) and not isinstance(error, answered)
 
 
 class Shard:
@@ -244,7 +209,7 @@ class Shard:
         """Retries what can't have had an effect, until the call's deadline."""
         deadline = self._loop.time() + self.command_timeout
         while True:
-            pause = self._remedy(error, repeat)
+            pause = remedy(error, repeat, self._redirected(error))
             if pause is None or self._loop.time() + pause > deadline:
                 raise error
             if isinstance(error, errors.NoScriptError):
@@ -275,16 +240,6 @@ class Shard:
         connection = self._ready(command)
         if connection is not None:
             connection.abort(error)
-
-    def _remedy(self, error: errors.RedisError, repeat: bool) -> float | None:
-        """Seconds to wait before a retry; None when the error is the caller's."""
-        if isinstance(error, errors.NoScriptError) or self._redirected(error):
-            return 0.0
-        if is_passing(error) or is_demotion(error):
-            return _PAUSE
-        if repeat and is_connection_loss(error):
-            return 0.0
-        return None
 
     # Links and tasks
 

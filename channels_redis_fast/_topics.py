@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from redis import exceptions as errors
 
-from ._shard import is_connection_loss
+from ._rules import is_connection_loss
 
 
 class Home(Protocol):

@@ -105,7 +105,9 @@ def seeds(name: str) -> list[bytes]:
         return [b"\n".join([each[:50], each[:50], b"", each[9:]]) for each in plain]
     if name == "aes_gcm":
         made = NOW.to_bytes(5, "big")
-        frames = [gcm_oracle.seal_at(each, CONTEXT, NOW, bytes(16), 1) for each in plain]
+        frames = [
+            gcm_oracle.seal_at(each, CONTEXT, NOW, bytes(16), 1) for each in plain
+        ]
         return [b"\0" + frame for frame in frames] + [
             bytes([how]) + b"ab" + made + b"\x20\x01" + each
             for each in plain[:4]

@@ -1,0 +1,215 @@
+"""Blocking connections: redis-py opens them, hiredis parses, one caller at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hiredis
+from redis import exceptions as errors
+
+from ._connection import Command, reply_error
+from ._hosts import Host
+
+_NOT_YET = object()
+_CHUNK = 1 << 16
+
+# A connection that was idle for so long (seconds) is asked whether it still is one:
+# who forgets connections without a word, a firewall or a host that went, does it to
+# idle ones.
+_ASK_AFTER = 10.0
+# And one that nobody needed for so long is closed.
+_CLOSE_AFTER = 60.0
+
+
+class Pipe:
+    """A socket to one server. Errors of the server are replies, others are raised."""
+
+    def __init__(self, host: Host, socket: Any) -> None:
+        self.idle_since = time.monotonic()
+        self.client_id: int | None = None
+        self._host = host
+        self._socket = socket
+        self._reader = hiredis.Reader(
+            protocolError=errors.InvalidResponse,
+            replyError=reply_error,
+            notEnoughData=_NOT_YET,
+        )
+        _open.add(self)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The descriptor of its socket; -1 when closed."""
+        number: int = self._socket.fileno()
+        return number
+
+    def write(self, commands: Iterable[Command], deadline: float) -> None:
+        """Sends commands; raises redis-py's errors for connections."""
+        packed = b"".join(map(hiredis.pack_command, commands))
+        try:
+            self._socket.settimeout(self._left(deadline))
+            self._socket.sendall(packed)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def read(self, deadline: float) -> Any:
+        """The next reply, an exception if it is an error."""
+        reply = self._reader.gets()
+        while reply is _NOT_YET:
+            try:
+                self._socket.settimeout(self._left(deadline))
+                data = self._socket.recv(_CHUNK)
+            except OSError as error:
+                raise self._failure(error) from error
+            reply = self._fed(data)
+        return reply
+
+    def try_read(self) -> tuple[bool, Any]:
+        """Whether there is a reply already, and which."""
+        reply = self._reader.gets()
+        while reply is _NOT_YET:
+            try:
+                self._socket.settimeout(0)
+                data = self._socket.recv(_CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False, None
+            except OSError as error:
+                raise self._failure(error) from error
+            reply = self._fed(data)
+        return True, reply
+
+    def is_quiet(self) -> bool:
+        """Whether nothing came that nobody asked for, such as the end."""
+        try:
+            return not self.try_read()[0]
+        except errors.RedisError:
+            return False
+
+    def close(self) -> None:
+        """Closes the socket; TLS says no goodbye, so a forked child may, too."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def _fed(self, data: bytes) -> Any:
+        if not data:
+            raise errors.ConnectionError(f"{self._host} closed the connection")
+        self._reader.feed(data)
+        return self._reader.gets()
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _failure(self, error: OSError) -> errors.RedisError:
+        if isinstance(error, TimeoutError):
+            return errors.TimeoutError(f"no answer from {self._host} in time")
+        return errors.ConnectionError(f"lost {self._host}: {error}")
+
+
+class Pool:
+    """The connections to one server that nobody uses now; last in, first out.
+
+    `greet` runs on each new connection. There is no lock, whose holder a signal
+    handler may have interrupted: a list's `append` and `pop` are enough.
+    """
+
+    def __init__(
+        self, host: Host, greet: Callable[[Pool, Pipe, float], None] | None = None
+    ) -> None:
+        self.host = host
+        self._greet = greet
+        self._idle: list[Pipe] = []
+        _pools.add(self)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether there is a connection."""
+        return bool(self._idle)
+
+    def take(self, deadline: float) -> Pipe:
+        """A connection for the caller alone; raises redis-py's errors.
+
+        One that its server closed meanwhile is found out before anything is written.
+        """
+        with contextlib.suppress(IndexError):
+            while True:
+                pipe = self._idle.pop()
+                if pipe.is_quiet() and self._answers(pipe, deadline):
+                    return pipe
+                pipe.close()
+        return self._open(deadline)
+
+    def give(self, pipe: Pipe) -> None:
+        """Takes a connection back, on which no reply is missing."""
+        now = pipe.idle_since = time.monotonic()
+        self._idle.append(pipe)
+        with contextlib.suppress(IndexError):
+            if now - self._idle[0].idle_since > _CLOSE_AFTER:
+                self._idle.pop(0).close()
+
+    def clear(self) -> None:
+        """Closes them."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def _open(self, deadline: float) -> Pipe:
+        pipe = Pipe(self.host, self.host.open_socket(deadline))
+        if self._greet is not None:
+            try:
+                self._greet(self, pipe, deadline)
+            except BaseException:
+                pipe.close()
+                raise
+        return pipe
+
+    def _answers(self, pipe: Pipe, deadline: float) -> bool:
+        """Whether a connection that was idle for long still is one."""
+        now = time.monotonic()
+        if now - pipe.idle_since < _ASK_AFTER:
+            return True
+        until = now + max(0.0, deadline - now) / 2  # the rest is for another one
+        try:
+            pipe.write([(b"PING",)], until)
+            pipe.read(until)
+        except errors.RedisError:
+            self.clear()  # they are no younger
+            return False
+        return True
+
+    def _forked(self) -> None:
+        _graveyard.append(self._idle)
+        self._idle = []
+
+
+_open: weakref.WeakSet[Pipe] = weakref.WeakSet()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_graveyard: list[Any] = []
+
+
+def _after_fork() -> None:
+    """Lets go of the parent's sockets without a word to anybody."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for pipe in list(_open):
+            if (number := pipe.fileno()) >= 0:
+                # Who still has it, in a frame that goes on, reads its end.
+                os.dup2(null, number, inheritable=False)
+            _graveyard.append(pipe)
+    finally:
+        os.close(null)
+    for pool in list(_pools):
+        pool._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+    os.register_at_fork(after_in_child=_after_fork)
