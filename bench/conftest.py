@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import FrameType
 
@@ -19,8 +20,9 @@ def is_traced() -> bool:
     """Whether a compiled function tells the tracer of Python what it does."""
     seen: list[str] = []
 
-    def trace(frame: FrameType, event: str, argument: object) -> None:
+    def trace(frame: FrameType, event: str, argument: object) -> Callable:
         seen.append(frame.f_code.co_name)
+        return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
@@ -34,5 +36,5 @@ def is_traced() -> bool:
 def pytest_configure() -> None:
     if not is_compiled() or is_traced():
         raise pytest.UsageError(
-            "benchmarks need the modules compiled, and without CHANNELS_REDIS_FAST_TRACE"
+            "benchmarks need modules compiled without CHANNELS_REDIS_FAST_TRACE"
         )

@@ -96,7 +96,12 @@ def incumbent_unpack(payload: bytes) -> tuple:
 
 
 @each_shape("pack for one channel")
-@by(compiled=compiled_pack, reference=reference_pack, incumbent=incumbent_pack)
+@by(
+    compiled=compiled_pack,
+    reference=reference_pack,
+    incumbent=incumbent_pack,
+    floor=msgpack.Packer().pack,
+)
 def test_pack(benchmark, function, shape) -> None:
     benchmark(repeat, function, MESSAGES[shape])
 

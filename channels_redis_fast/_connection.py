@@ -342,4 +342,6 @@ def _take_over(
     # redis-py forgets the socket; the StreamWriter, whose end would close it, lives on.
     connection._reader = connection._writer = None
     pipe.adopt(writer.transport, writer, bytes(reader._buffer))
+    if reader._eof:
+        pipe.abort()  # the end was told to the reader, and won't be told again
     return pipe

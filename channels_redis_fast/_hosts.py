@@ -100,7 +100,6 @@ class SentinelHost(Host):
             answered = clients[0].connection_pool.connection_kwargs
             self._first = answered["host"], answered["port"]
 
-
     def open_socket(self, deadline: float) -> Any:
         """As a `Host`'s, to the primary that a Sentinel names."""
         settings = dict(self.settings)
@@ -248,7 +247,8 @@ def _decode(entry: Any, connect_timeout: float) -> Host:
             host.make_connection()
     except Exception as error:
         # What redis-py says of a URL may quote a part of its password.
-        reason = "no Redis URL" if "address" in settings else error
+        is_url = "address" in settings and not isinstance(error, TypeError)
+        reason = "no Redis URL" if is_url else error
         raise InvalidSetting(f"bad host {_mask(entry)}: {reason}") from None
     return host
 

@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 
@@ -13,16 +13,18 @@ cdef struct Entry:
     PyObject* names
 
 cdef enum:
-    ENTRIES = 256  # what a byte can index
+    ENTRIES = 1024
+    BUCKETS = 2048
+    FEW = 256  # members, and then buckets: to clear more takes longer than it saves
 
 
-cdef inline unsigned char _hash(const char* key, Py_ssize_t size) noexcept:
+cdef inline uint32_t _hash(const char* key, Py_ssize_t size) noexcept:
     # The four bytes before the "!" are random in names that layers make. Any hash is right,
     # so what other names and other byte orders come to only matters for speed.
     cdef uint32_t tail = 0
     if size > 4:
         memcpy(&tail, key + size - 5, 4)
-    return (tail * <uint32_t> 2654435761) >> 24
+    return (tail * <uint32_t> 2654435761) >> 21
 
 
 cdef list _names_of(dict bundles, bytes key):
@@ -44,17 +46,17 @@ def bundle(list members not None) -> dict:
     # would be most of the work, so the first keys met are compared where they lie. Entry 0
     # stays empty and fits no key. An entry's pointers stay good: the dict holds its list, and
     # the list the member that the key is part of.
-    cdef unsigned char index[256]
+    cdef uint16_t index[BUCKETS]
     cdef Entry entries[ENTRIES]
     cdef Entry* entry
     cdef int used = 0
-    cdef unsigned char hashed
+    cdef uint32_t hashed, buckets = FEW if len(members) <= FEW else BUCKETS
     cdef dict bundles = {}
     cdef list names
     cdef const char* data
     cdef const char* mark
     cdef Py_ssize_t size
-    memset(index, 0, sizeof(index))
+    memset(index, 0, buckets * sizeof(uint16_t))
     entries[0].size = 0
     for member in members:
         if not PyBytes_Check(member):
@@ -66,12 +68,15 @@ def bundle(list members not None) -> dict:
         mark = <const char*> memchr(data, c"!", size)
         if mark is not NULL:
             size = mark - data + 1
-        hashed = _hash(data, size)
+        hashed = _hash(data, size) & (buckets - 1)
         entry = &entries[index[hashed]]
         if entry.size == size and memcmp(entry.key, data, size) == 0:
             (<list> entry.names).append(member)
             continue
-        names = _names_of(bundles, data[:size])
+        if index[hashed] or used + 1 == ENTRIES:
+            names = _names_of(bundles, data[:size])
+        else:  # nobody has met a key of this hash
+            names = bundles[data[:size]] = []
         names.append(member)
         if used + 1 < ENTRIES:
             used += 1

@@ -1,4 +1,4 @@
-"""Members of a group that wait for its messages, and a sender that never tires."""
+"""Members of a group that wait, a sender that never tires, and what was logged."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from collections import Counter
 from types import TracebackType
 from typing import Any
 
+import pytest
 from layers import end
 from polling import eventually
+from redis import exceptions as errors
 
 from channels_redis_fast.core import RedisChannelLayer
+
+GONE, BACK = "is gone", "is back"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> Counter[str]:
+    """How often the layer said that Redis is gone, and that it is back."""
+    said = " ".join(caplog.messages)
+    return Counter({GONE: said.count(GONE), BACK: said.count(BACK)})
 
 
 class Crowd:
@@ -100,3 +110,17 @@ class Sender:
         """Waits until so many more were accepted."""
         wanted = len(self.accepted) + more
         await eventually(lambda: len(self.accepted) >= wanted, f"{more} group_sends")
+
+
+async def eventually_sent(layer: Any, channel: str, message: dict[str, Any]) -> int:
+    """Sends until there is a connection; how often there was none."""
+    for refused in range(1000):
+        try:
+            await layer.send(channel, message)
+        except errors.BusyLoadingError:
+            raise
+        except errors.ConnectionError:
+            await asyncio.sleep(0.01)
+        else:
+            return refused
+    raise TimeoutError("never accepted")

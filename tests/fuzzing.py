@@ -1,8 +1,8 @@
 """Any bytes from Redis: what the compiled readers make of them, against the reference.
 
 Each check takes bytes and fails unless both give the same message or both refuse them
-with one of our errors. `make fuzz` has libFuzzer look for the bytes that reach more of
-the compiled code (bench/fuzz.py); test_fuzzing.py keeps those that once found something.
+with one of our errors. `make fuzz` has libFuzzer look for bytes that reach more of the
+compiled code (bench/fuzz.py); test_fuzzing.py keeps those that once found something.
 """
 
 from __future__ import annotations

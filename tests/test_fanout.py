@@ -35,9 +35,10 @@ def test_agrees_with_reference(members: list[bytes]) -> None:
     assert_same(members)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 5, 64, 65, 500])
-def test_agrees_with_reference_for_names_of_layers(processes: int) -> None:
-    assert_same(members_of(processes, 1000))
+@pytest.mark.parametrize("processes", [1, 2, 5, 64, 255, 256, 500, 1500])
+@pytest.mark.parametrize("count", [255, 256, 257, 1000, 5000])
+def test_agrees_with_reference_for_names_of_layers(processes: int, count: int) -> None:
+    assert_same(members_of(processes, count))
 
 
 def test_many_keys_with_the_same_last_bytes() -> None:

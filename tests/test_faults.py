@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crowds import Crowd, Sender
+from crowds import BACK, GONE, Crowd, Sender, eventually_sent, lines
 from layers import end, opened, persist, soon
 from peers import CORE
 from polling import eventually
@@ -17,14 +17,6 @@ from redis import exceptions as errors
 from servers import Server
 
 from channels_redis_fast import _link
-
-GONE, BACK = "is gone", "is back"
-
-
-def lines(caplog: pytest.LogCaptureFixture) -> Counter[str]:
-    """How often the layer said that Redis is gone, and that it is back."""
-    said = " ".join(caplog.messages)
-    return Counter({GONE: said.count(GONE), BACK: said.count(BACK)})
 
 
 @pytest.fixture
@@ -108,20 +100,6 @@ async def test_restarted_with_its_data(server: Server) -> None:
         assert await soon(layer, name) == {"n": 3}
 
 
-async def eventually_sent(layer: Any, channel: str, message: dict[str, Any]) -> int:
-    """Sends until there is a connection; how often there was none."""
-    for refused in range(1000):
-        try:
-            await layer.send(channel, message)
-        except errors.BusyLoadingError:
-            raise
-        except errors.ConnectionError:
-            await asyncio.sleep(0.01)
-        else:
-            return refused
-    raise TimeoutError("never accepted")
-
-
 # Cut off
 
 
@@ -185,6 +163,22 @@ async def test_a_reply_cut_in_the_middle(
     assert got == sorted(set(got))
     lost = sent + 1 - len(got)
     assert lost <= cuts * (1 if channel == "normal" else capacity + 1)
+
+
+async def test_cut_off_while_connecting(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """Wherever the connection breaks, the caller is told at once."""
+    loop = asyncio.get_running_loop()
+    proxy = start_proxy(valkey)
+    for count in [*range(31), *[10] * 20]:  # after 10 bytes redis-py is content
+        async with opened(proxy.url, capacity=1000) as layer:
+            proxy.replies.cut_after(count)
+            began = loop.time()
+            with contextlib.suppress(errors.ConnectionError):
+                await layer.send("worker", {"n": 1})
+            assert loop.time() - began < 1
+            await eventually_sent(layer, "worker", {"n": 2})
 
 
 @pytest.mark.parametrize("kind", ["all", "readers", "senders"])
@@ -322,89 +316,3 @@ class Nowhere:
 
     host = "127.0.0.1"
     port = 1
-
-
-# Answering, but not as it should
-
-
-async def test_a_replica_answers(
-    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
-) -> None:
-    primary, other = start_server(), start_server()
-    client = primary.client()
-    async with (
-        opened(primary.url, command_timeout=0.3) as layer,
-        Crowd(layer, 20) as crowd,
-        Sender(layer) as sender,
-    ):
-        await sender.accepts(5)
-        client.replicaof(other.host, other.port)
-        await eventually(lambda: sender.errors["ReadOnlyError"], "a refusal")
-        before = client.info("stats")["total_connections_received"]
-        await asyncio.sleep(1.5)
-        client.replicaof("NO", "ONE")
-        connections = client.info("stats")["total_connections_received"] - before
-        said = lines(caplog)
-        await sender.accepts(5)
-        back = sender.number
-        await sender.accepts(30)
-        await eventually(lambda: crowd.all_got(sender.since(back)), "the messages")
-        crowd.check()
-    # It looks again, with back-off, and doesn't fill the log meanwhile.
-    assert 2 <= connections <= 2 * 10
-    assert said[GONE] <= 10
-
-
-async def test_a_server_that_loads(start_server: Callable[..., Server]) -> None:
-    slow = {"loading-process-events-interval-bytes": 1024, "key-load-delay": 200}
-    server = start_server(options=slow)
-    async with opened(server.url) as layer:
-        name = await layer.new_channel()
-        waiting = asyncio.create_task(soon(layer, name, 30))
-        await layer.send("worker", {"n": 1})
-        server.client().mset({f"key{i}": "x" * 1000 for i in range(5_000)})
-        await asyncio.to_thread(server.restart, empty=False)
-        assert server.client().info("persistence")["loading"]
-        await eventually_sent(layer, name, {"n": 2})  # which waits for the data
-        assert not server.client().info("persistence")["loading"]
-        assert await waiting == {"n": 2}
-        assert await soon(layer, "worker") == {"n": 1}
-
-
-async def test_no_memory_left(server: Server) -> None:
-    client = server.client()
-    async with opened(server.url) as layer:
-        name = await layer.new_channel()
-        waiting = asyncio.create_task(soon(layer, name))
-        await layer.send("worker", {"n": 1})
-        client.config_set("maxmemory-policy", "noeviction")
-        client.config_set("maxmemory", 1)
-        for call in (
-            layer.send(name, {"n": 2}),
-            layer.group_add("room", name),
-        ):
-            with pytest.raises(errors.OutOfMemoryError):
-                await call
-        assert await soon(layer, "worker") == {"n": 1}  # reading frees memory
-        client.config_set("maxmemory", 0)
-        await layer.send(name, {"n": 3})
-        assert await waiting == {"n": 3}
-
-
-async def test_what_a_server_wont_have_is_asked_for_now_and_then(
-    server: Server,
-) -> None:
-    """A wrong type, a missing right: an error to who waits, and no storm."""
-    client = server.client()
-    async with opened(server.url) as layer:
-        name = await layer.new_channel()
-        key = f"asgi{name.partition('!')[0]}!"
-        client.set(key, "not a sorted set")
-        with pytest.raises(errors.ResponseError, match="WRONGTYPE"):
-            await soon(layer, name)
-        before = client.info("stats")["total_commands_processed"]
-        await asyncio.sleep(0.5)
-        assert client.info("stats")["total_commands_processed"] - before < 20
-        client.delete(key)
-        await layer.send(name, {"n": 1})
-        assert await soon(layer, name) == {"n": 1}

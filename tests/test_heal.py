@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crowds import BACK, eventually_sent, lines
 from layers import nothing, opened, soon
 from polling import eventually
 from servers import Server
-from test_faults import BACK, eventually_sent, lines
 
 from channels_redis_fast import _groups
 from channels_redis_fast.core import RedisChannelLayer

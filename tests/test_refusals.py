@@ -322,6 +322,7 @@ SECRET = "s3cret-word"
 BAD_ENTRIES: dict[str, tuple[Any, str]] = {
     "address None": ({"address": None}, "address"),
     "address number": ({"address": 5}, "address"),
+    "address argument": ({"address": "redis://one", "hosst": 1}, "argument 'hosst'"),
     "path number": ({"path": 5}, "path"),
     "path empty": ({"path": ""}, "path"),
     "master_name empty": ({"sentinels": [("h", 1)], "master_name": ""}, "master_name"),
