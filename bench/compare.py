@@ -97,13 +97,13 @@ async def is_taken(layer: Any, channel: str) -> bool:
 
 
 async def senders(layer: Any, count: int, members: int) -> Result:
-    """Many senders to one receiver; each awaits its send, and tries a full one again."""
+    """Many senders to one receiver; each tries a full one again."""
     channel = await layer.new_channel()
     numbers = iter(range(count))
 
     async def send() -> None:
         for _ in numbers:
-            while not await is_taken(layer, channel):
+            while not await is_taken(layer, channel):  # noqa: ASYNC110
                 await asyncio.sleep(RETRY)
 
     receivers = Receivers(layer, [channel], count)

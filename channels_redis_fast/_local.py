@@ -61,9 +61,12 @@ class LocalLayer:
     # Commands
 
     async def run_all(
-        self, requests: list[Request], *, repeat: bool = False
+        self, requests: list[Request], *, repeat: bool = False, in_order: bool = False
     ) -> list[Any]:
-        """The replies, in order, to requests written together; errors as values."""
+        """The replies, in order, to requests written together; errors as values.
+
+        With `in_order`, those for one key that are tried again keep their order.
+        """
         if len(requests) == 1:
             ((index, command),) = requests
             return await self.shards[index].run_all([command], repeat=repeat)
@@ -74,12 +77,20 @@ class LocalLayer:
 
         async def run(index: int, positions: list[int]) -> None:
             commands: list[Command] = [requests[p][1] for p in positions]
-            outcomes = await self.shards[index].run_all(commands, repeat=repeat)
+            shard = self.shards[index]
+            if in_order:
+                outcomes = await shard.run_in_order(commands)
+            else:
+                outcomes = await shard.run_all(commands, repeat=repeat)
             for position, outcome in zip(positions, outcomes, strict=True):
                 replies[position] = outcome
 
         await asyncio.gather(*itertools.starmap(run, by_shard.items()))
         return replies
+
+    async def unlink(self, pattern: bytes) -> None:
+        """Deletes the keys that match a glob pattern."""
+        await asyncio.gather(*(shard.unlink(pattern) for shard in self.shards))
 
     # Receiving
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
 
-from ._cluster import ClusterShard
 from ._codec import Codec, copier
 from ._local import LocalLayer
 from ._outage import Outage
+from ._publisher import Publisher, verbs_of
 from ._rules import is_passing
-from ._subscriber import CLASSIC, SHARDED, Subscriber, is_too_old
+from ._subscriber import Subscriber
 from ._topics import Topics
 from .exceptions import UnreadableMessage
 
@@ -25,7 +25,7 @@ _BATCH = 512
 Place = tuple[int, Any]  # a shard's index and a node of it
 
 
-class LocalPubSub(LocalLayer):
+class LocalPubSub(Publisher, LocalLayer):
     """Publishes, and keeps those names subscribed whose home it is.
 
     `codec` is for payloads. On a Cluster names go to the nodes that own them, with
@@ -55,26 +55,7 @@ class LocalPubSub(LocalLayer):
         self._subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
-        self._verbs = [
-            SHARDED if sharded and isinstance(shard, ClusterShard) else CLASSIC
-            for shard in self.shards
-        ]
-
-    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
-        """Sends a payload to whoever is subscribed to a name."""
-        index = self._operations.shard_of(name)
-        if self._verbs[index] is CLASSIC:
-            return self.shards[index].run((CLASSIC.publish, name, payload))
-        return self._publish_sharded(index, name, payload)
-
-    async def _publish_sharded(self, index: int, name: str, payload: bytes) -> None:
-        try:
-            await self.shards[index].run((SHARDED.publish, name, payload))
-        except errors.ResponseError as error:
-            if not is_too_old(error):
-                raise
-            self._verbs[index] = CLASSIC
-            await self.publish(name, payload)
+        self._verbs = verbs_of(options["hosts"], sharded)
 
     # The names whose home this is
 

@@ -11,6 +11,8 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
+from asgiref.sync import AsyncToSync
+
 
 class Local(Protocol):
     """Something that lives in one event loop."""
@@ -50,6 +52,14 @@ class Loops(Generic[T]):
         local = self._locals.get(loop)
         return local if local is not None else self._begin(loop)
 
+    def for_call(self) -> T | None:
+        """As `here`; None for a caller that may block: `may_block`."""
+        loop = asyncio._get_running_loop()
+        local = self._locals.get(loop) if loop is not None else None
+        if local is None and not may_block():
+            local = self.here()
+        return local
+
     def all(self) -> list[T]:
         """Those of all loops."""
         return list(self._locals.values())
@@ -60,9 +70,9 @@ class Loops(Generic[T]):
 
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""
-        loop = asyncio.get_running_loop()
-        guard = self._guards.get(loop)
-        if guard is not None:
+        loop = asyncio._get_running_loop()
+        guard = self._guards.get(loop) if loop is not None else None
+        if loop is not None and guard is not None:
             self._goes_on.add(loop)
             await guard.aclose()
 
@@ -128,6 +138,25 @@ class Loops(Generic[T]):
         _graveyard.append((self._locals, self._guards))
         self._locals, self._guards = {}, {}
         self._on_fork()
+
+
+def may_block() -> bool:
+    """Whether nobody but the caller waits for this thread: it may block.
+
+    True where no event loop runs, and in the loop that `async_to_sync` makes for one
+    call, while that call is all there is in it.
+    """
+    loop = asyncio._get_running_loop()
+    # Greenlets share the running loop of their thread, which may be another one's.
+    ident = threading.get_ident()
+    if loop is None or getattr(loop, "_thread_id", ident) != ident:
+        return True
+    return (
+        loop in getattr(AsyncToSync, "loop_thread_executors", ())
+        and len(asyncio.all_tasks(loop)) == 1
+        # A timer may be somebody's timeout, which must not come late.
+        and not getattr(loop, "_scheduled", ())
+    )
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:

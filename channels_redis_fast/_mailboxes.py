@@ -12,7 +12,16 @@ from typing import Any
 
 from ._codec import Message
 from ._counters import Counters
-from ._mailbox import ChannelName, Entry, Handle, Inbox, Mailbox, Waiter
+from ._mailbox import (
+    NO_LOOP,
+    ChannelName,
+    Entry,
+    Handle,
+    Inbox,
+    Mailbox,
+    ThreadWaiter,
+    Waiter,
+)
 
 
 class Mailboxes:
@@ -78,6 +87,9 @@ class Mailboxes:
         """Notes that nobody feeds an inbox any more."""
         with self._lock:
             inbox.reader, inbox.stalled = None, True
+            for waiter in self._waiters(inbox):
+                if isinstance(waiter, ThreadWaiter):
+                    waiter.nudge()  # it feeds the inbox, or has it fed
             if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
                 del self._inboxes[inbox.name]
 
@@ -129,7 +141,18 @@ class Mailboxes:
                 raise
         return waiter if message is None else message
 
-    def withdraw(self, name: str, waiter: Waiter) -> None:
+    def begin_in_thread(
+        self, name: str, waiter: ThreadWaiter
+    ) -> tuple[Inbox, Message | None]:
+        """As `begin`, for a thread, which has to see to it that the inbox is fed."""
+        with self._lock:
+            box = self._boxes.get(name) or self._open(str(name))
+            message = self._take(box) if box.messages else None
+            if message is None:
+                self._enter(box, waiter)
+            return box.inbox, message
+
+    def withdraw(self, name: str, waiter: Waiter | ThreadWaiter) -> None:
         """Ends a wait without a message; one that was handed over stays."""
         with self._lock:
             box = self._boxes[name]
@@ -177,16 +200,14 @@ class Mailboxes:
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:
-            boxes = [box for box in self._boxes.values() if box.inbox is inbox]
-            for box in boxes:
-                for waiter in box.waiters or ():
-                    _call(waiter, _fail, waiter, error())
+            for waiter in self._waiters(inbox):
+                _call(waiter, _fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
         """The event loops in which somebody waits on an inbox."""
         with self._lock:
-            boxes = [box for box in self._boxes.values() if box.inbox is inbox]
-            return {w.get_loop() for box in boxes for w in box.waiters or ()}
+            loops = {waiter.get_loop() for waiter in self._waiters(inbox)}
+            return loops - {NO_LOOP}
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forgets who waited in a loop that was closed under them."""
@@ -291,8 +312,8 @@ class Mailboxes:
         for kept in (*earlier, entry, *later):
             self._put(box, kept)
 
-    def _enter(self, box: Mailbox) -> Waiter:
-        waiter: Waiter = asyncio.Future(loop=asyncio._get_running_loop())
+    def _enter(self, box: Mailbox, in_thread: ThreadWaiter | None = None) -> Any:
+        waiter: Any = in_thread or asyncio.Future(loop=asyncio._get_running_loop())
         if box.waiters is None:
             box.waiters = [waiter]
         else:
@@ -302,7 +323,13 @@ class Mailboxes:
             self._ending.pop(box, None)
         return waiter
 
-    def _forget(self, box: Mailbox, waiter: Waiter) -> bool:
+    def _waiters(self, inbox: Inbox) -> list[Any]:
+        if not inbox.waiting:
+            return []
+        boxes = [box for box in self._boxes.values() if box.inbox is inbox]
+        return [waiter for box in boxes for waiter in box.waiters or ()]
+
+    def _forget(self, box: Mailbox, waiter: Any) -> bool:
         """Ends a wait; whether no message was handed over."""
         if not box.waiters or waiter not in box.waiters:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
@@ -14,12 +14,21 @@ from ._codec import Codec, Message
 from ._connection import Command
 from ._fanout import bundle
 from ._names import split_local
-from ._scripts import JOIN, MEMBERS, REFRESH, SEND
+from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY
 
 logger = logging.getLogger("channels_redis_fast")
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
+
+
+class Sealed(NamedTuple):
+    """A message on its way to a channel key, which may hold `capacity` messages."""
+
+    shard: int
+    key: bytes
+    member: bytes
+    capacity: int
 
 
 class Operations:
@@ -68,6 +77,19 @@ class Operations:
             member = codec.seal(body, None, key)
         return index, SEND.on(key, member, self._capacity_of(channel), self._expiry)
 
+    def seal(self, channel: str, non_local: str, message: Message) -> Sealed:
+        """As `send`, for a command that takes several messages."""
+        index, (_, _, _, key, member, capacity, _) = self.send(
+            channel, non_local, message
+        )
+        return Sealed(index, key, member, capacity)
+
+    def store(self, sealed: list[Sealed]) -> Request:
+        """Adds messages to one key, in order; the reply is 1 or 0 for each."""
+        index, key, *_ = sealed[0]
+        pairs = [part for one in sealed for part in (one.capacity, one.member)]
+        return index, SEND_MANY.on(key, self._expiry, *pairs)
+
     def sent(self, channel: str, reply: Any) -> None:
         """Raises `ChannelFull` when the channel was."""
         if not reply:
@@ -85,7 +107,14 @@ class Operations:
 
         A name that nobody could have sent to is left out.
         """
-        requests = []
+        return [
+            (shard, SEND.on(key, member, capacity, self._expiry))
+            for shard, key, member, capacity in self.seal_all(members, message)
+        ]
+
+    def seal_all(self, members: list[bytes], message: Any) -> list[Sealed]:
+        """As `deliveries`, for commands that take several messages."""
+        sealed = []
         for non_local, channels in bundle(members).items():
             try:
                 name, first = non_local.decode(), channels[0].decode()
@@ -93,9 +122,9 @@ class Operations:
                 member = self.codec.seal_list(message, channels, key)
             except UnicodeDecodeError:
                 continue
-            command = SEND.on(key, member, self._capacity_of(first), self._expiry)
-            requests.append((self.shard_of(name), command))
-        return requests
+            capacity = self._capacity_of(first)
+            sealed.append(Sealed(self.shard_of(name), key, member, capacity))
+        return sealed
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:
         """Logs full channels; raises the first error that a delivery got."""

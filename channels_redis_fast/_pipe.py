@@ -40,10 +40,10 @@ class Pipe:
             replyError=reply_error,
             notEnoughData=_NOT_YET,
         )
+        # In garbage that is a cycle the socket's own finaliser might come first, and
+        # warn.
+        weakref.finalize(self, socket.close).atexit = False
         _open.add(self)
-
-    def __del__(self) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """The descriptor of its socket; -1 when closed."""

@@ -20,6 +20,26 @@ from .exceptions import UnreadableMessage
 Outcome = tuple[Message, "Reader", Entry]
 
 
+def deliver(
+    member: bytes,
+    key: bytes,
+    codec: Codec,
+    inbox: Inbox,
+    mailboxes: Mailboxes,
+    counters: Counters,
+) -> None:
+    """Puts what was popped from a process's key into the mailboxes it is for."""
+    try:
+        channels, message, flat = codec.open(member, key)
+    except UnreadableMessage as error:
+        counters.count("unreadable", error)
+        return
+    copy = copier(codec, member, key, message, flat)
+    unknown = mailboxes.put_all(inbox, channels or (), message, copy)
+    if unknown or not channels:
+        counters.count("for no channel of this process", inbox.name, unknown or 1)
+
+
 class InboxReceiver:
     """Keeps one inbox fed: a reader of its process key, in one event loop."""
 
@@ -72,19 +92,14 @@ class InboxReceiver:
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
         for member, _ in entries:
-            try:
-                channels, message, flat = self._codec.open(member, reader.key)
-            except UnreadableMessage as error:
-                self._counters.count("unreadable", error)
-                continue
-            copy = copier(self._codec, member, reader.key, message, flat)
-            unknown = self._mailboxes.put_all(
-                self._inbox, channels or (), message, copy
+            deliver(
+                member,
+                reader.key,
+                self._codec,
+                self._inbox,
+                self._mailboxes,
+                self._counters,
             )
-            if unknown or not channels:
-                self._counters.count(
-                    "for no channel of this process", self._inbox.name, unknown or 1
-                )
 
     def _refuse(self, error: Exception) -> None:
         self._inbox.stalled = True  # who asks next tries again

@@ -70,6 +70,34 @@ return 1
 """
 )
 
+# As SEND, for several messages. ARGV: expiry (seconds), then pairs of capacity and
+# member. For each, 1 or 0.
+SEND_MANY = Script(
+    _CLOCK
+    + """\
+local key, expiry = KEYS[1], tonumber(ARGV[1])
+local oldest = exact(now - expiry)
+local count = redis.call('ZCOUNT', key, '(' .. oldest, '+inf')
+local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+local score, added, any = now, {}, false
+if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
+for i = 2, #ARGV, 2 do
+    local fits = count < tonumber(ARGV[i])
+    added[#added + 1] = fits and 1 or 0
+    if fits then
+        redis.call('ZADD', key, exact(score), ARGV[i + 1])
+        count, any = count + 1, true
+        score = math.min(score + 0.000001, now + expiry)
+    end
+end
+if any then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
+    redis.call('EXPIRE', key, math.max(1, math.floor(expiry)))
+end
+return added
+"""
+)
+
 # KEYS: a channel key. ARGV: expiry (seconds), then pairs of score and member.
 # Puts messages back at their old place: they were accepted, so capacity is not asked.
 PUT_BACK = Script(

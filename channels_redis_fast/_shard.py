@@ -12,8 +12,8 @@ from redis import exceptions as errors
 from ._connection import Command, PipelinedConnection, Push, open_connection
 from ._hosts import Host
 from ._link import Link
-from ._rules import is_connection_loss, is_demotion, remedy
-from ._scripts import with_text
+from ._rules import is_connection_loss, is_demotion, remedy, retriable
+from ._scripts import key_of, with_text
 
 T = TypeVar("T")
 
@@ -74,6 +74,27 @@ class Shard:
             outcomes = await asyncio.gather(*again, return_exceptions=True)
             for i, outcome in zip(failed, outcomes, strict=True):
                 replies[i] = outcome
+        return replies
+
+    async def run_in_order(self, commands: list[Command]) -> list[Any]:
+        """As `run_all`; those for one key stay in their order when tried again."""
+        replies = await self._call_all(commands)
+        chains: dict[bytes | str, list[int]] = {}
+        for position in retriable(commands, replies):
+            if isinstance(replies[position], errors.RedisError):
+                key = key_of(commands[position])
+                chains.setdefault(key, []).append(position)
+
+        async def run_again(chain: list[int]) -> None:
+            for position in chain:
+                command, error = commands[position], replies[position]
+                try:
+                    replies[position] = await self._run_again(command, error, False)
+                except errors.RedisError as later:
+                    replies[position] = later
+                    return  # the others' time is over, too
+
+        await asyncio.gather(*map(run_again, chains.values()))
         return replies
 
     def reader_link(

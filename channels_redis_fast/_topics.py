@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,6 +12,16 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from ._rules import is_connection_loss
+
+# As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
+_as_made = re.compile(
+    r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
+).fullmatch
+
+
+def is_made_elsewhere(channel: str, prefix: str) -> bool:
+    """Whether another layer than the one with this prefix made a channel."""
+    return not channel.startswith(prefix) and _as_made(channel) is not None
 
 
 class Home(Protocol):

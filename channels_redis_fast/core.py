@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import inspect
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from redis.exceptions import RedisError
+
+from ._blocking import Blocking
+from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
+from ._inline import Inline, drive, heal
 from ._layer import Layer
 from ._local import LocalLayer
-from ._loops import Loops
+from ._loops import Loops, may_block
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import refuse_unknown
 from .exceptions import ForeignChannel
+from .sync import SyncChannelLayer
 
 __all__ = ["RedisChannelLayer"]
 
 Message = dict[str, Any]
+
+_TIDY_EVERY = 1.0  # seconds
 
 
 class RedisChannelLayer(Layer):
@@ -80,7 +88,11 @@ class RedisChannelLayer(Layer):
         self._loops = Loops(
             self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
         )
+        self._blocking = Blocking(
+            self._hosts, lambda *about: heal(self._memberships, *about)
+        )
         self._begin()
+        self.sync = SyncChannelLayer(self)
 
     # The channel layer API
 
@@ -92,7 +104,8 @@ class RedisChannelLayer(Layer):
         """
         non_local = self._non_local(channel)
         index, command = self._operations.send(channel, non_local, message)
-        reply = await self._loops.here().shards[index].run(command)
+        runner = self._loops.for_call() or self._inline()
+        reply = await runner.shards[index].run(command)
         self._operations.sent(channel, reply)
 
     async def receive(self, channel: str) -> Message:
@@ -125,7 +138,8 @@ class RedisChannelLayer(Layer):
         """
         name = f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
         self._non_local(name)
-        self._loops.here()  # where what ended is swept away
+        if not self._loops.for_call():  # a loop sweeps away what ended
+            self._tidy()
         return self._mailboxes.new(name)
 
     # The groups extension
@@ -138,7 +152,8 @@ class RedisChannelLayer(Layer):
         ours = channel in self._mailboxes
         joins = ours and self._memberships.add(group, str(channel))
         try:
-            await self._loops.here().shards[index].run(command, repeat=True)
+            runner = self._loops.for_call() or self._inline()
+            await runner.shards[index].run(command, repeat=True)
         except Exception:
             if joins:  # one that was in it before still is
                 self._memberships.discard(group, channel)
@@ -149,35 +164,75 @@ class RedisChannelLayer(Layer):
         self.require_valid_group_name(group)
         self._non_local(channel)
         index, command = self._operations.leave(group, channel)
-        await self._loops.here().shards[index].run(command, repeat=True)
+        runner = self._loops.for_call() or self._inline()
+        await runner.shards[index].run(command, repeat=True)
         self._memberships.discard(group, channel)  # it still is in it on an error
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
         self.require_valid_group_name(group)
-        operations, local = self._operations, self._loops.here()
+        operations = self._operations
+        runner = self._loops.for_call() or self._inline()
         body = operations.codec.body(message)
         index, command = operations.members(group)
-        members = await local.shards[index].run(command, repeat=True)
+        members = await runner.shards[index].run(command, repeat=True)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await local.run_all(requests)
+            replies = await runner.run_all(requests)
             operations.delivered(group, len(members), replies)
+
+    # Many at once
+
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
+        """Sends (channel, message) pairs together, each channel's in their order.
+
+        Returns for each None, or the exception that `send` would have raised.
+        """
+        work = SendMany(self._operations, messages)
+
+        def add(number: int, channel: str, message: Message) -> None:
+            work.store(number, channel, self._non_local(channel), message)
+
+        collect(work, add)
+        runner = self._loops.for_call() or self._inline()
+        return await work.run(runner.run_all)
+
+    async def group_send_many(
+        self, messages: Iterable[tuple[str, Message]]
+    ) -> list[Outcome]:
+        """Sends (group, message) pairs together, each group's in their order.
+
+        Returns for each None, or the exception that `group_send` would have raised.
+        """
+        work = GroupSendMany(self._operations, messages)
+
+        def add(number: int, group: str, message: Message) -> None:
+            self.require_valid_group_name(group)
+            work.add(number, group, message)
+
+        collect(work, add)
+        runner = self._loops.for_call() or self._inline()
+        ask_all = functools.partial(runner.run_all, repeat=True)
+        return await work.run(ask_all, runner.run_all)
 
     # The flush extension
 
     async def flush(self) -> None:
         """Deletes every message and group, in Redis and here; channels go on."""
         pattern = self._operations.flush_pattern()
-        shards = self._loops.here().shards
-        await asyncio.gather(*(shard.unlink(pattern) for shard in shards))
+        await (self._loops.for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
         self._memberships.clear()
 
     # What applications of channels_redis also use
 
     async def close_pools(self) -> None:
-        """Closes the running loop's connections; the next call opens new ones."""
+        """Closes the running loop's connections; the next call opens new ones.
+
+        Where calls block, as in `async_to_sync`, those that they left are closed.
+        """
+        if may_block():
+            self._blocking.close()
         await self._loops.close_here()
         for inbox in self._mailboxes.inboxes():
             self._hand_over(inbox)
@@ -221,6 +276,21 @@ class RedisChannelLayer(Layer):
             on_wait=self._attend,
             on_end=self._end,
         )
+
+    def _inline(self) -> Inline:
+        return Inline(self._blocking, self.command_timeout)
+
+    def _tidy(self) -> None:
+        """What a `LocalLayer` does by its clock, for processes without a loop."""
+        if self._mailboxes.is_swept(_TIDY_EVERY):
+            return
+        self._mailboxes.sweep()
+        runner = self._inline()
+        with contextlib.suppress(RedisError):  # next time
+            if not self._memberships.is_tidy:
+                drive(self._memberships.give_up(runner.run_all))
+            if requests := self._memberships.due():
+                drive(runner.run_all(requests, repeat=True))
 
     def _make_local(self) -> LocalLayer:
         return LocalLayer(

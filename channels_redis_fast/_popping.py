@@ -1,0 +1,344 @@
+"""Receiving in a thread: blocking pops, and who delivers to the threads that wait."""
+
+from __future__ import annotations
+
+import math
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from redis import exceptions as errors
+
+from ._blocking import BlockingShard, Flight, fly
+from ._codec import Codec, Message
+from ._connection import Command
+from ._counters import Counters
+from ._mailbox import NO_LOOP, Inbox, ThreadWaiter
+from ._mailboxes import Mailboxes
+from ._pipe import Pipe, Pool
+from ._receiver import deliver
+from ._rules import is_ask, remedy
+from ._scripts import PUT_BACK, with_text
+from .exceptions import UnreadableMessage
+
+Entry = tuple[bytes, bytes]  # a member and its score
+
+_PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
+
+
+class Wait:
+    """A blocking pop on one shard."""
+
+    def __init__(self, shard: BlockingShard, key: bytes) -> None:
+        self.shard = shard
+        self.not_before = 0.0
+        self.silent_at = 0.0  # when the server should have answered
+        self._key = key
+        self._ask: errors.AskError | None = None
+        self._pool: Pool | None = None
+        self._pipe: Pipe | None = None
+        self._to_come = 0  # replies
+        self._asks_id = False
+
+    @property
+    def pipe(self) -> Pipe | None:
+        """The connection that waits."""
+        return self._pipe
+
+    def begin(self, seconds: int, patience: float) -> None:
+        """Waits at the server for so long; it may be `patience` late."""
+        now = time.monotonic()
+        until = now + patience
+        if self._ask is not None:
+            self._pool = self.shard.pool_at(self._ask)
+        else:
+            self._pool = self.shard.pool_of(self._key, until)
+        self._pipe = self._pool.take(until)
+        self._asks_id = self._pipe.client_id is None
+        commands: list[Command] = [(b"CLIENT", b"ID")] if self._asks_id else []
+        commands += [(b"ASKING",)] if self._ask is not None else []
+        commands.append((b"BZPOPMIN", self._key, seconds))
+        self._ask, self._to_come = None, len(commands)
+        self.silent_at = now + seconds + patience
+        self._pipe.write(commands, until)
+
+    def poll(self) -> tuple[bool, Any]:
+        """Whether the wait is over, and with what; raises redis-py's errors."""
+        if self._pipe is None or self._pool is None:
+            return False, None
+        while True:
+            is_there, reply = self._pipe.try_read()
+            if not is_there:
+                return False, None
+            self._to_come -= 1
+            if self._asks_id:  # -1: not allowed
+                self._pipe.client_id = reply if isinstance(reply, int) else -1
+                self._asks_id = False
+            elif not self._to_come:
+                self._pool.give(self._pipe)
+                self._pipe = None
+                return True, reply
+
+    def failed(self, error: Exception) -> float:
+        """Gives up for the time being; for how long (seconds). Raises what stays."""
+        self.close()
+        self.shard.learn(self._key, error)
+        if is_ask(error):
+            self._ask = error
+        pause = remedy(error, True, self.shard.redirected(error))
+        if pause is None:
+            raise error
+        pause = max(pause, _PAUSE)
+        self.not_before = time.monotonic() + pause
+        return pause
+
+    def end(self) -> Any:
+        """Ends the wait; what it had popped, or None."""
+        over, reply = self.poll()
+        while self._pipe is not None and self._pool is not None:
+            if time.monotonic() > self.silent_at:
+                raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
+            if self._pipe.client_id != -1 and not self._asks_id:
+                unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
+                flight = Flight(self._pool, [unblock])
+                fly([flight], time.monotonic() + _PAUSE * 10)
+                if isinstance(flight.replies[0], errors.ResponseError):
+                    self._pipe.client_id = -1
+            _select([self], _PAUSE)
+            over, reply = self.poll()
+        return reply if over and isinstance(reply, list) else None
+
+    def close(self) -> None:
+        """Gives up the connection."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+class Popper:
+    """Pops from a key on some shards, whichever has a message first.
+
+    An outage is ridden out for `command_timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        shards: list[BlockingShard],
+        key: bytes,
+        command_timeout: float,
+        expiry: float,
+    ) -> None:
+        self._waits = [Wait(shard, key) for shard in shards]
+        self._key = key
+        self._command_timeout = command_timeout
+        self._expiry = expiry
+        # A server that is silent is found out within the timeout, wait and all.
+        self._patience = command_timeout / 2
+        longest = min(shard.longest_wait for shard in shards)
+        self._longest = max(1, int(min(longest, command_timeout / 2)))
+        self._trouble_since: float | None = None
+
+    def pop(self, deadline: float | None) -> Entry | None:
+        """A member and its score; None at the deadline. Raises redis-py's errors."""
+        found: list[tuple[Wait, Entry]] = []
+        try:
+            while not found:
+                self._begin(deadline)
+                now = time.monotonic()
+                nap = min(
+                    [w.silent_at for w in self._waits if w.pipe] or [now + _PAUSE]
+                )
+                nap = min([nap] + [w.not_before for w in self._waits if not w.pipe])
+                _select(self._waits, min(nap, deadline or nap) - now)
+                for wait in self._waits:
+                    entry = self._poll(wait)
+                    if entry is not None:
+                        found.append((wait, entry))
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+        except BaseException:
+            self._end(found, 0)
+            raise
+        self._end(found, 1)
+        return found[0][1] if found else None
+
+    def _begin(self, deadline: float | None) -> None:
+        now = time.monotonic()
+        left = math.inf if deadline is None else deadline - now
+        # Whole seconds: Redis 5 knows no others. What is too long is ended.
+        seconds = max(1, min(self._longest, math.ceil(min(left, self._longest))))
+        for wait in self._waits:
+            if wait.pipe is None and wait.not_before <= now:
+                try:
+                    wait.begin(seconds, self._patience)
+                except errors.RedisError as error:
+                    self._failed(wait, error)
+
+    def _poll(self, wait: Wait) -> Entry | None:
+        try:
+            is_over, reply = wait.poll()
+            if not is_over and wait.pipe and time.monotonic() >= wait.silent_at:
+                reply = errors.TimeoutError(f"no answer from {wait.shard.host} in time")
+                self._trouble_since = -math.inf
+        except errors.RedisError as error:
+            reply = error
+        if isinstance(reply, Exception):
+            self._failed(wait, reply)
+            return None
+        if is_over:
+            self._trouble_since = None
+        return (reply[1], reply[2]) if reply else None
+
+    def _failed(self, wait: Wait, error: Exception) -> None:
+        now = time.monotonic()
+        pause = wait.failed(error)
+        if self._trouble_since is None:
+            self._trouble_since = now
+        if isinstance(error, errors.AskError):
+            return
+        if now + pause - self._trouble_since >= self._command_timeout:
+            raise error
+
+    def _end(self, found: list[tuple[Wait, Entry]], wanted: int) -> None:
+        """Ends all waits. What the caller doesn't want goes back to its place."""
+        for wait in self._waits:
+            try:
+                reply = wait.end()
+            except errors.RedisError:
+                continue  # what it may have popped is lost with its connection
+            finally:
+                wait.close()
+            if reply:
+                found.append((wait, (reply[1], reply[2])))
+        for wait, (member, score) in found[wanted:]:
+            self._put_back(wait.shard, member, score)
+
+    def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
+        until = time.monotonic() + self._command_timeout
+        command = PUT_BACK.on(self._key, self._expiry, score, member)
+        for again in (command, with_text(command)):
+            flight = Flight(shard.pool_of(self._key, until), [again])
+            fly([flight], until)
+            if not isinstance(flight.replies[0], errors.NoScriptError):
+                return
+
+
+def _select(waits: list[Wait], seconds: float) -> None:
+    """Returns when a server may have answered, or the time is over."""
+    with selectors.DefaultSelector() as selector:
+        for wait in waits:
+            if wait.pipe is not None:
+                selector.register(wait.pipe, selectors.EVENT_READ)
+        selector.select(max(0.0, seconds))
+
+
+def pop_message(
+    shards: list[BlockingShard],
+    key: bytes,
+    codec: Codec,
+    counters: Counters,
+    deadline: float | None,
+    command_timeout: float,
+    expiry: float,
+) -> Message:
+    """The next message of a normal channel; raises `TimeoutError` at the deadline."""
+    popper = Popper(shards, key, command_timeout, expiry)
+    while (entry := popper.pop(deadline)) is not None:
+        try:
+            return codec.open(entry[0], key)[1]
+        except UnreadableMessage as error:
+            counters.count("unreadable", error)
+    raise TimeoutError("no message in time")
+
+
+class InboxPump:
+    """Receives on channels of this process: one thread at a time pops for all."""
+
+    loop = NO_LOOP
+
+    def __init__(
+        self,
+        shard: BlockingShard,
+        key: bytes,
+        codec: Codec,
+        counters: Counters,
+        mailboxes: Mailboxes,
+        hand_over: Callable[[Inbox], None],
+        expiry: float,
+    ) -> None:
+        self._expiry = expiry
+        self._shard = shard
+        self._key = key
+        self._codec = codec
+        self._counters = counters
+        self._mailboxes = mailboxes
+        self._hand_over = hand_over
+
+    def poke(self) -> None:
+        """Nothing: it pops as long as it lasts."""
+
+    def retire(self) -> None:
+        """Nothing: it ends by itself."""
+
+    def receive(
+        self, channel: str, deadline: float | None, command_timeout: float
+    ) -> Message:
+        """The channel's next message; raises `TimeoutError` at the deadline."""
+        waiter = ThreadWaiter()
+        inbox, message = self._mailboxes.begin_in_thread(channel, waiter)
+        if message is not None:
+            return message
+        try:
+            while True:
+                reader = self._mailboxes.feed(inbox, lambda inbox: self)
+                if reader is self:
+                    self._feed(inbox, waiter, deadline, command_timeout)
+                else:
+                    self._wait(inbox, reader, waiter, deadline)
+                if waiter.done():
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError("no message in time")
+            message = waiter.result()[1]
+        except BaseException:
+            self._mailboxes.withdraw(channel, waiter)
+            raise
+        return cast(Message, message)
+
+    def _feed(
+        self,
+        inbox: Inbox,
+        waiter: ThreadWaiter,
+        deadline: float | None,
+        command_timeout: float,
+    ) -> None:
+        """Pops and delivers until the own message has come."""
+        popper = Popper([self._shard], self._key, command_timeout, self._expiry)
+        try:
+            while not waiter.done():
+                entry = popper.pop(deadline)
+                if entry is None:
+                    return
+                deliver(
+                    entry[0],
+                    self._key,
+                    self._codec,
+                    inbox,
+                    self._mailboxes,
+                    self._counters,
+                )
+        finally:
+            self._mailboxes.unfeed(inbox)
+            self._hand_over(inbox)
+
+    def _wait(
+        self, inbox: Inbox, reader: Any, waiter: ThreadWaiter, deadline: float | None
+    ) -> None:
+        """Leaves the popping to who does it already."""
+        try:
+            reader.poke()
+        except RuntimeError:  # its loop was closed over its head
+            self._mailboxes.unfeed(inbox)
+        else:
+            waiter.wait(None if deadline is None else deadline - time.monotonic())

@@ -1,0 +1,65 @@
+"""Publishing, for both ways to run commands."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from redis import exceptions as errors
+
+from ._hosts import ClusterHost, Host
+from ._operations import Operations, Request
+from ._subscriber import CLASSIC, SHARDED, Verbs, is_too_old
+
+
+class Publisher:
+    """Sends payloads to whoever is subscribed to a name."""
+
+    shards: Any
+    run_all: Any
+    _operations: Operations
+    _verbs: list[Verbs]  # by shard
+
+    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
+        """Sends a payload."""
+        index = self._operations.shard_of(name)
+        run: Coroutine[Any, Any, Any]
+        if self._verbs[index] is CLASSIC:
+            run = self.shards[index].run((CLASSIC.publish, name, payload))
+            return run
+        return self._publish_sharded(index, name, payload)
+
+    async def run_many(self, requests: list[Request]) -> list[Any]:
+        """The replies to publications and other requests, each key's in order."""
+        replies: list[Any] = await self.run_all(requests, in_order=True)
+        old = [i for i, reply in enumerate(replies) if is_too_old(reply)]
+        if old:
+            for i in old:
+                self._verbs[requests[i][0]] = CLASSIC
+            again = [self.publication(*requests[i][1][1:]) for i in old]
+            later = await self.run_all(again, in_order=True)
+            for i, reply in zip(old, later, strict=True):
+                replies[i] = reply
+        return replies
+
+    def publication(self, name: str, payload: bytes) -> Request:
+        """The command that sends a payload."""
+        index = self._operations.shard_of(name)
+        return index, (self._verbs[index].publish, name, payload)
+
+    async def _publish_sharded(self, index: int, name: str, payload: bytes) -> None:
+        try:
+            await self.shards[index].run((SHARDED.publish, name, payload))
+        except errors.ResponseError as error:
+            if not is_too_old(error):
+                raise
+            self._verbs[index] = CLASSIC
+            await self.publish(name, payload)
+
+
+def verbs_of(hosts: Iterable[Host], sharded: bool) -> list[Verbs]:
+    """The kind of Pub/Sub at each host: sharded at Clusters, if wanted."""
+    return [
+        SHARDED if sharded and isinstance(host, ClusterHost) else CLASSIC
+        for host in hosts
+    ]

@@ -1,0 +1,206 @@
+"""The layers' methods, blocking: for views, tasks, signals, management commands."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from redis import exceptions as errors
+
+from ._bulk import Outcome
+from ._codec import Codec, Message
+from ._inline import drive
+from ._loops import may_block
+from ._popping import InboxPump, pop_message
+from ._topics import is_made_elsewhere
+from .exceptions import ForeignChannel
+
+__all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
+
+T = TypeVar("T")
+
+
+class SyncChannelLayer:
+    """The methods of a core layer for callers without an event loop: `layer.sync`.
+
+    They do and raise what the layer's own do, in the calling thread, and may be called
+    from any number of threads, greenlets and forked processes. Each is bounded by
+    `command_timeout`. In an event loop that others share they raise `RuntimeError`.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def send(self, channel: str, message: Message) -> None:
+        """Sends a message to a channel; raises `ChannelFull` at capacity."""
+        self._run("send", channel, message)
+
+    def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
+        """Sends (channel, message) pairs together, each channel's in their order.
+
+        Returns for each None, or the exception that `send` would have raised.
+        """
+        outcomes: list[Outcome] = self._run("send_many", messages)
+        return outcomes
+
+    def receive(self, channel: str, timeout: float | None = None) -> Message:
+        """The next message of a channel; raises `TimeoutError` after `timeout` seconds.
+
+        Rides out an outage of Redis for `command_timeout`, and raises redis-py's
+        `ConnectionError` then.
+        """
+        self._check("receive")
+        layer = self._layer
+        non_local = layer._non_local(channel)
+        if not non_local.endswith("!"):
+            return self._receive_normal(channel, layer._codec, timeout)
+        if not non_local.endswith(f"{layer.client_prefix}!"):
+            raise ForeignChannel(f"{channel!r} is another process's channel")
+        layer._tidy()
+        pump = InboxPump(
+            layer._blocking.shards[layer.consistent_hash(non_local)],
+            layer._operations.channel_key(non_local),
+            layer._codec,
+            layer._counters,
+            layer._mailboxes,
+            layer._hand_over,
+            layer.expiry,
+        )
+        return pump.receive(channel, _deadline(timeout), layer.command_timeout)
+
+    def new_channel(self, prefix: str = "specific") -> str:
+        """A name for a channel of this process; it lives as long as the name object."""
+        name: str = self._run("new_channel", prefix)
+        return name
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Adds a channel to a group for `group_expiry` seconds, or anew."""
+        self._run("group_add", group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Takes a channel out of a group; no error when it isn't in it."""
+        self._run("group_discard", group, channel)
+
+    def group_send(self, group: str, message: Message) -> None:
+        """Sends a message to every member of a group."""
+        self._run("group_send", group, message)
+
+    def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
+        """Sends (group, message) pairs together, each group's in their order.
+
+        Returns for each None, or the exception that `group_send` would have raised.
+        """
+        outcomes: list[Outcome] = self._run("group_send_many", messages)
+        return outcomes
+
+    def flush(self) -> None:
+        """Deletes every message and group, as the layer's own `flush` does."""
+        self._run("flush")
+
+    def close(self) -> None:
+        """Closes the connections that nobody uses now; the next call opens others."""
+        self._layer._blocking.close()
+
+    # Steps
+
+    def _run(self, method: str, *args: Any) -> Any:
+        self._check(method)
+        return drive(getattr(self._layer, method)(*args))
+
+    def _check(self, method: str) -> None:
+        if not may_block():
+            raise RuntimeError(
+                f"layer.sync.{method} would block this event loop and all that runs in "
+                f"it: await layer.{method}(...) instead"
+            )
+
+    def _receive_normal(
+        self, channel: str, codec: Codec, timeout: float | None
+    ) -> Message:
+        layer = self._layer
+        return pop_message(
+            layer._blocking.shards,
+            layer._operations.channel_key(channel),
+            codec,
+            layer._counters,
+            _deadline(timeout),
+            layer.command_timeout,
+            layer.expiry,
+        )
+
+
+class SyncPubSubChannelLayer(SyncChannelLayer):
+    """The same for a Pub/Sub layer: `layer.sync`.
+
+    Channels that `new_channel` makes are subscribed by an event loop of this process.
+    While the layer is used in one, in another thread, `new_channel`, `group_add` and
+    `receive` have it do that; without one they raise `RuntimeError`. All else,
+    and normal channels, work everywhere.
+    """
+
+    def receive(self, channel: str, timeout: float | None = None) -> Message:
+        """The next message of a channel; raises `TimeoutError` after `timeout` seconds.
+
+        Raises `RuntimeError` for a published channel if no event loop listens.
+        """
+        self._check("receive")
+        layer = self._layer
+        if not layer._is_published(channel):
+            if is_made_elsewhere(channel, layer.prefix):
+                raise ForeignChannel(f"{channel!r} is another layer's channel")
+            return self._receive_normal(channel, layer._normal_codec, timeout)
+        message: Message = self._there("receive", timeout, channel)
+        return message
+
+    def new_channel(self, prefix: str = "specific.") -> str:
+        """A name for a channel of this process; it lives as long as the name object."""
+        name: str = self._there("new_channel", self._layer.command_timeout, prefix)
+        return name
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Adds a channel of this process to a group; returns when it gets messages."""
+        self._layer.require_valid_group_name(group)
+        self._layer._is_published(channel)
+        self._there("group_add", self._layer.command_timeout, group, channel)
+
+    def _there(self, method: str, timeout: float | None, *args: Any) -> Any:
+        """The result of a method in the event loop that subscribes."""
+        self._check(method)
+        loops = [local.loop for local in self._layer._loops.all()]
+        loop = next((loop for loop in loops if loop.is_running()), None)
+        if loop is None:
+            raise RuntimeError(
+                f"layer.sync.{method} needs a subscription, which an event loop keeps, "
+                "and this layer is used in none of this process. Receive in a consumer "
+                "or another coroutine, on a normal channel, or use the core layer"
+            )
+        return _result(getattr(self._layer, method), args, loop, timeout)
+
+
+def _result(
+    function: Callable[..., Coroutine[Any, Any, T]],
+    args: tuple[Any, ...],
+    loop: asyncio.AbstractEventLoop,
+    timeout: float | None,
+) -> T:
+    work = function(*args)
+    try:
+        there = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError as error:  # closed meanwhile
+        work.close()
+        raise errors.ConnectionError(f"the loop that listens ended: {error}") from error
+    try:
+        return there.result(timeout)
+    except concurrent.futures.TimeoutError as error:
+        raise TimeoutError(f"nothing within {timeout} s") from error
+    except concurrent.futures.CancelledError as error:
+        raise errors.ConnectionError("the loop that listens ended") from error
+    finally:
+        there.cancel()  # what it would have returned stays there
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
