@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,12 @@ def capacity_table(capacity: Any, channel_capacity: Any) -> CapacityTable:
         text = f"channel_capacity must be a dict of pattern to capacity: {rules!r}"
         raise InvalidSetting(text)
     return CapacityTable(capacity, rules.items())
+
+
+def options_of(layer: type) -> list[str]:
+    """The names of the options that a layer's class takes."""
+    parameters = inspect.signature(layer).parameters.values()
+    return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
 
 
 def refuse_unknown(unknown: Mapping[str, Any], known: Iterable[str]) -> None:

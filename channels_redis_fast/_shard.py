@@ -198,9 +198,6 @@ class Shard:
     def _host_at(self, node: Any) -> Host:
         return self.host
 
-    def _owns(self, host: Host) -> Callable[[bytes | str], bool]:
-        return lambda key: True
-
     def _redirected(self, error: errors.RedisError) -> bool:
         """Whether the error says where to go instead."""
         return False
@@ -295,7 +292,7 @@ class Shard:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._heal(self.index, connection, self._owns(self.host))
+        await self._heal(self.index, connection, lambda key: True)
 
     def _log_down(self, link: Link, error: Exception) -> None:
         if not self._down:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import uuid
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -22,7 +21,7 @@ from ._loops import Loops, may_block
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
-from ._settings import refuse_unknown
+from ._settings import options_of, refuse_unknown
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -326,8 +325,4 @@ class RedisChannelLayer(Layer):
         self._memberships.end(channel)
 
 
-_OPTIONS = [
-    name
-    for name, parameter in inspect.signature(RedisChannelLayer).parameters.items()
-    if parameter.kind is not parameter.VAR_KEYWORD
-]
+_OPTIONS = options_of(RedisChannelLayer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import re
 import uuid
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
 from ._publisher import verbs_of
-from ._settings import check_choice, check_message_type, refuse_unknown
+from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from ._topics import Topics, is_made_elsewhere
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
@@ -391,8 +390,4 @@ class RedisPubSubChannelLayer(Layer):
             self._topics.adopt()
 
 
-_OPTIONS = [
-    name
-    for name, parameter in inspect.signature(RedisPubSubChannelLayer).parameters.items()
-    if parameter.kind is not parameter.VAR_KEYWORD
-]
+_OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -83,10 +82,7 @@ def _chromedriver() -> str:
     """Chromium's driver; without it selenium would go and fetch one."""
     if program := shutil.which("chromedriver"):
         return program
-    reason = "needs Debian's package chromium-driver, which is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    programs.missing("Debian's package chromium-driver")
 
 
 def _browser(chromium: str, chromedriver: str, profile: Path) -> WebDriver:
