@@ -158,7 +158,7 @@ class LocalPubSub(Publisher, LocalLayer):
             self._counters.count("unreadable", error)
             return
         copy = copier(self._codec, payload, name, message, flat)
-        unknown = self._mailboxes.put_all(None, channels, message, copy)
+        unknown = self._mailboxes.put(None, channels, message, copy)
         if unknown:
             self._counters.count("for no channel of this process", name, unknown)
 

@@ -7,21 +7,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ._codec import Message
 from ._counters import Counters
-from ._mailbox import (
-    NO_LOOP,
-    ChannelName,
-    Entry,
-    Handle,
-    Inbox,
-    Mailbox,
-    ThreadWaiter,
-    Waiter,
-)
+from ._mailbox import ChannelName, Handle, Inbox, Mailbox
+from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, wake
 
 
 class Mailboxes:
@@ -109,104 +101,97 @@ class Mailboxes:
         with self._lock:
             return list(self._inboxes.values())
 
-    async def receive(self, name: str) -> Message:
-        """The channel's next message, waiting for it; cancelling loses nothing."""
-        found = self.begin(name)
-        if isinstance(found, dict):
-            return found
-        try:
-            return (await found)[1]
-        except BaseException:
-            self.withdraw(name, found)
-            raise
-
-    def begin(self, name: str) -> Message | Waiter:
-        """A waiting message, or a future for the next with its time.
-
-        Who gets a future and doesn't take its message has to call `withdraw`.
-        """
+    def open(self, name: str) -> None:
+        """Makes a channel that lives while somebody waits on it, if there is none."""
         with self._lock:
-            box = self._boxes.get(name) or self._open(str(name))
-            inbox = box.inbox
-            message = self._take(box) if box.messages else None
-            if message is None:
-                # A room for it first: what follows may already fill it.
-                waiter = self._enter(box)
-        if inbox.stalled:
-            try:
-                self._on_wait(inbox)
-            except BaseException:
-                if message is None:
-                    self.withdraw(name, waiter)
-                raise
-        return waiter if message is None else message
+            if name not in self._boxes:
+                self._open(str(name))
 
-    def begin_in_thread(
-        self, name: str, waiter: ThreadWaiter
-    ) -> tuple[Inbox, Message | None]:
+    def begin(self, name: str) -> TaskWaiter | None:
+        """The next message of a channel, to be awaited at once; None: no channel."""
+        with self._lock:
+            box = self._boxes.get(name)
+            if box is None:
+                return None
+            waiter = self._waiter(box)
+            if box.messages and (entry := self._take(box)):
+                waiter.deadline, waiter.message = entry
+            else:  # a room for it first: what follows may already fill it
+                self._enter(box, waiter)
+        if box.inbox.stalled:
+            try:
+                self._on_wait(box.inbox)
+            except BaseException:
+                self.withdraw(waiter)
+                raise
+        return waiter
+
+    def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
         with self._lock:
-            box = self._boxes.get(name) or self._open(str(name))
-            message = self._take(box) if box.messages else None
-            if message is None:
+            box = waiter.box = self._boxes.get(name) or self._open(str(name))
+            if box.messages and (entry := self._take(box)):
+                waiter.give(entry)
+            else:
                 self._enter(box, waiter)
-            return box.inbox, message
+            return box.inbox
 
-    def withdraw(self, name: str, waiter: Waiter | ThreadWaiter) -> None:
-        """Ends a wait without a message; one that was handed over stays."""
+    def withdraw(self, waiter: Waiter) -> None:
+        """Ends a wait; a message that was given goes back to where it was."""
         with self._lock:
-            box = self._boxes[name]
-            if self._forget(box, waiter) or not waiter.done() or waiter.cancelled():
-                return
-            if waiter.exception() is None:
-                self._put_back(box, waiter.result())
+            if waiter.box.waiter is waiter:
+                waiter.box.waiter = None
+            if not self._forget(waiter) and waiter.error is None:
+                entry = waiter.give_back()
+                if entry is not None:
+                    self._put_back(waiter.box, entry)
 
-    def put_all(
+    def put(
         self,
         inbox: Inbox | None,
-        names: Iterable[str],
+        names: Collection[str],
         message: Message,
         copy: Callable[[], Message],
     ) -> int:
-        """Gives each channel the message or a copy; how many names were no channels.
+        """Gives a channel the message, or several copies of it.
 
-        Channels of other inboxes count as none, unless `inbox` is None.
+        Channels of other inboxes count as none, unless `inbox` is None. Returns how
+        many names were no channels.
         """
         deadline = time.monotonic() + self._expiry
         here = asyncio._get_running_loop()
         boxes, unknown = self._boxes, 0
-        given: Message | None = message
+        # What several get is kept as it came: each copy is made late.
+        only = message if len(names) == 1 else None
+        woken: list[TaskWaiter] = []
         with self._lock:
             for name in names:
                 box = boxes.get(name)
                 if box is None or (box.inbox is not inbox and inbox is not None):
                     unknown += 1
-                    continue
-                if given is None:
-                    given = copy()
-                waiters = box.waiters
-                if waiters and waiters[0].get_loop() is here:
-                    # The usual case, without the calls.
+                elif box.waiters and box.waiters[0].loop is here:
+                    # The usual case: tasks of this loop go on together.
+                    waiter: Any = box.waiters.pop(0)
+                    waiter.message, waiter.copy = only, copy
+                    waiter.deadline = deadline
+                    woken.append(waiter)
                     box.inbox.waiting -= 1
-                    waiter = waiters.pop(0)
-                    if not waiter.done():
-                        waiter.set_result((deadline, given))
-                        given = None
-                        continue
-                self._put(box, (deadline, given))
-                given = None
+                else:
+                    self._put(box, (deadline, only or copy()))
+        if woken and here is not None:
+            here.call_soon(wake, woken)
         return unknown
 
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:
             for waiter in self._waiters(inbox):
-                _call(waiter, _fail, waiter, error())
+                _call(waiter, self._fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
         """The event loops in which somebody waits on an inbox."""
         with self._lock:
-            loops = {waiter.get_loop() for waiter in self._waiters(inbox)}
+            loops = {waiter.loop for waiter in self._waiters(inbox)}
             return loops - {NO_LOOP}
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -214,8 +199,10 @@ class Mailboxes:
         with self._lock:
             for box in list(self._boxes.values()):
                 for waiter in list(box.waiters or ()):
-                    if waiter.get_loop() is loop:
-                        self._forget(box, waiter)
+                    if waiter.loop is loop:
+                        self._forget(waiter)
+                if box.waiter is not None and box.waiter.loop is loop:
+                    box.waiter = None
 
     def clear(self) -> None:
         """Drops all messages; channels and who waits on them stay."""
@@ -262,13 +249,13 @@ class Mailboxes:
         inbox.capacity = capacity
         return box
 
-    def _take(self, box: Mailbox) -> Message | None:
+    def _take(self, box: Mailbox) -> Entry | None:
         messages = box.messages
         found = None
         while messages and found is None:
-            deadline, message = messages.popleft()
-            if deadline > time.monotonic():
-                found = message
+            entry = messages.popleft()
+            if entry[0] > time.monotonic():
+                found = entry
             else:
                 self._counters.count("expired before being read", box.name)
         if not messages:
@@ -281,7 +268,7 @@ class Mailboxes:
         while box.waiters:
             box.inbox.waiting -= 1
             waiter = box.waiters.pop(0)
-            if not waiter.done() and _call(waiter, self._give, box, waiter, entry):
+            if _call(waiter, self._give, waiter, entry):
                 return
         messages = box.messages
         if messages is None:
@@ -292,13 +279,19 @@ class Mailboxes:
             self._counters.count("dropped, the consumer doesn't read", box.name)
         messages.append(entry)
 
-    def _give(self, box: Mailbox, waiter: Waiter, entry: Entry) -> None:
+    def _give(self, waiter: Waiter, entry: Entry) -> None:
         """In the waiter's loop."""
-        if not waiter.done():
-            waiter.set_result(entry)
+        if waiter.error is None:
+            waiter.give(entry)
         else:  # cancelled before it was told
             with self._lock:
-                self._put_back(box, entry)
+                self._put_back(waiter.box, entry)
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        """In the waiter's loop."""
+        with self._lock:
+            if self._forget(waiter):
+                waiter.fail(error)
 
     def _put_back(self, box: Mailbox, entry: Entry) -> None:
         """Puts a message where it was: before all that came later."""
@@ -312,8 +305,15 @@ class Mailboxes:
         for kept in (*earlier, entry, *later):
             self._put(box, kept)
 
-    def _enter(self, box: Mailbox, in_thread: ThreadWaiter | None = None) -> Any:
-        waiter: Any = in_thread or asyncio.Future(loop=asyncio._get_running_loop())
+    def _waiter(self, box: Mailbox) -> TaskWaiter:
+        """For one more wait of a task of the running loop."""
+        loop, waiter = asyncio.get_running_loop(), box.waiter
+        if waiter is None or waiter.is_used or waiter.loop is not loop:
+            box.waiter = waiter = TaskWaiter(box, loop, self)
+        waiter.is_used = True
+        return waiter
+
+    def _enter(self, box: Mailbox, waiter: Waiter) -> None:
         if box.waiters is None:
             box.waiters = [waiter]
         else:
@@ -321,7 +321,6 @@ class Mailboxes:
         box.inbox.waiting += 1
         if self._ending:
             self._ending.pop(box, None)
-        return waiter
 
     def _waiters(self, inbox: Inbox) -> list[Any]:
         if not inbox.waiting:
@@ -329,8 +328,9 @@ class Mailboxes:
         boxes = [box for box in self._boxes.values() if box.inbox is inbox]
         return [waiter for box in boxes for waiter in box.waiters or ()]
 
-    def _forget(self, box: Mailbox, waiter: Any) -> bool:
-        """Ends a wait; whether no message was handed over."""
+    def _forget(self, waiter: Waiter) -> bool:
+        """Ends a wait; whether it had not ended."""
+        box = waiter.box
         if not box.waiters or waiter not in box.waiters:
             return False
         box.waiters.remove(waiter)
@@ -361,6 +361,7 @@ class Mailboxes:
             if deadline > now:
                 break
             del self._ending[box], self._boxes[box.name]
+            box.waiter = None  # breaks the cycle
             self._unheld.discard(box)
             box.inbox.boxes -= 1
             box.inbox.filled.discard(box)
@@ -379,7 +380,7 @@ class Mailboxes:
 
 def _call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
     """Calls a function in a waiter's loop; False when that loop is closed."""
-    loop = waiter.get_loop()
+    loop = waiter.loop
     try:
         if loop is asyncio._get_running_loop():
             function(*args)
@@ -388,8 +389,3 @@ def _call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _fail(waiter: Waiter, error: Exception) -> None:
-    if not waiter.done():
-        waiter.set_exception(error)

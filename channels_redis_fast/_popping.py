@@ -6,7 +6,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from redis import exceptions as errors
 
@@ -14,12 +14,13 @@ from ._blocking import BlockingShard, Flight, fly
 from ._codec import Codec, Message
 from ._connection import Command
 from ._counters import Counters
-from ._mailbox import NO_LOOP, Inbox, ThreadWaiter
+from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._receiver import deliver
 from ._rules import is_ask, remedy
 from ._scripts import PUT_BACK, with_text
+from ._waiters import NO_LOOP, ThreadWaiter
 from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
@@ -286,25 +287,22 @@ class InboxPump:
     ) -> Message:
         """The channel's next message; raises `TimeoutError` at the deadline."""
         waiter = ThreadWaiter()
-        inbox, message = self._mailboxes.begin_in_thread(channel, waiter)
-        if message is not None:
-            return message
+        inbox = self._mailboxes.begin_in_thread(channel, waiter)
         try:
-            while True:
+            while (message := waiter.message()) is None:
                 reader = self._mailboxes.feed(inbox, lambda inbox: self)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
                 else:
                     self._wait(inbox, reader, waiter, deadline)
-                if waiter.done():
-                    break
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError("no message in time")
-            message = waiter.result()[1]
+                    break
+            if (message := waiter.message()) is None:
+                raise TimeoutError("no message in time")
         except BaseException:
-            self._mailboxes.withdraw(channel, waiter)
+            self._mailboxes.withdraw(waiter)
             raise
-        return cast(Message, message)
+        return message
 
     def _feed(
         self,
@@ -316,7 +314,7 @@ class InboxPump:
         """Pops and delivers until the own message has come."""
         popper = Popper([self._shard], self._key, command_timeout, self._expiry)
         try:
-            while not waiter.done():
+            while waiter.message() is None:
                 entry = popper.pop(deadline)
                 if entry is None:
                     return

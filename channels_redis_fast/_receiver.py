@@ -35,7 +35,7 @@ def deliver(
         counters.count("unreadable", error)
         return
     copy = copier(codec, member, key, message, flat)
-    unknown = mailboxes.put_all(inbox, channels or (), message, copy)
+    unknown = mailboxes.put(inbox, channels or (), message, copy)
     if unknown or not channels:
         counters.count("for no channel of this process", inbox.name, unknown or 1)
 

@@ -113,21 +113,14 @@ class RedisChannelLayer(Layer):
         Raises `TypeError` for a bad name or another process's channel.
         """
         mailboxes = self._mailboxes
-        if not isinstance(channel, str) or channel not in mailboxes:
+        while not isinstance(channel, str) or not (found := mailboxes.begin(channel)):
             non_local = self._non_local(channel)
             if not non_local.endswith("!"):
                 return await self._receive_normal(channel, self._codec)
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
-        # Mailboxes.receive, without a coroutine of its own for each message.
-        found = mailboxes.begin(channel)
-        if isinstance(found, dict):
-            return found
-        try:
-            return (await found)[1]
-        except BaseException:
-            mailboxes.withdraw(channel, found)
-            raise
+            mailboxes.open(channel)
+        return await found
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.

@@ -135,16 +135,9 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        if isinstance(channel, str) and self._topics.is_fed(channel):
-            # As `Mailboxes.receive`, with a coroutine less to wake.
-            found = self._mailboxes.begin(channel)
-            if isinstance(found, dict):
-                return found
-            try:
-                return (await found)[1]
-            except BaseException:
-                self._mailboxes.withdraw(channel, found)
-                raise
+        is_fed = isinstance(channel, str) and self._topics.is_fed(channel)
+        if is_fed and (found := self._mailboxes.begin(channel)):
+            return await found
         is_published = self._is_published(channel)
         if is_made_elsewhere(channel, self.prefix):
             raise ForeignChannel(f"{channel!r} is another layer's channel")
@@ -155,7 +148,9 @@ class RedisPubSubChannelLayer(Layer):
             if channel not in self._mailboxes:
                 held = self._mailboxes.new(channel)
             await self._topics.feed(channel)
-        return await self._mailboxes.receive(held or channel)
+        while not (found := self._mailboxes.begin(held or channel)):
+            self._mailboxes.open(channel)
+        return await found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -369,9 +364,7 @@ class RedisPubSubChannelLayer(Layer):
         """Gives every channel of this process a message that says only its type."""
         if kind is not None:
             message = {"type": kind}
-            self._mailboxes.put_all(
-                None, self._mailboxes.names(), message, message.copy
-            )
+            self._mailboxes.put(None, self._mailboxes.names(), message, message.copy)
 
     def _hand_over(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""

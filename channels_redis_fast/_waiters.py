@@ -1,0 +1,211 @@
+"""Who waits for a message: a task of an event loop, or a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from ._codec import Message
+
+# A message and when it ends (seconds, monotonic).
+Entry = tuple[float, Message]
+
+
+class Leave(Protocol):
+    """Mailboxes, as who waits sees them."""
+
+    def withdraw(self, waiter: Any) -> None:
+        """Ends a wait; a message that was given goes back."""
+
+
+class TaskWaiter:
+    """A message to come, for the task that awaits this; cancelled, it loses none.
+
+    Tasks take it for a future: it has what asyncio asks of future-like objects. A
+    future calls back by a handle of the loop for each; here one handle lets all tasks
+    go on that got the same message (`wake`), and each copy is made when its task needs
+    it. The object may be awaited again: a channel has one for all its waits.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_context",
+        "_mailboxes",
+        "box",
+        "copy",
+        "deadline",
+        "error",
+        "is_used",
+        "loop",
+        "message",
+    )
+
+    def __init__(
+        self, box: Any, loop: asyncio.AbstractEventLoop, mailboxes: Leave
+    ) -> None:
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[TaskWaiter], object] | None = None
+        self._context: contextvars.Context | None = None
+        self._mailboxes = mailboxes
+        self.box = box
+        self.loop = loop
+        self.is_used = True
+        # What was given: a message, or what makes one, and when it ends.
+        self.message: Message | None = None
+        self.copy: Callable[[], Message] | None = None
+        self.deadline = 0.0
+        self.error: BaseException | None = None
+
+    def __await__(self) -> Generator[TaskWaiter, None, Message]:
+        try:
+            if self.message is None and self.copy is None and self.error is None:
+                self._asyncio_future_blocking = True
+                yield self
+            message = self.message or self.result()
+        except BaseException:
+            self._mailboxes.withdraw(self)
+            self._end(asyncio.CancelledError())  # one that holds no frame
+            raise
+        self._callback = self._context = self.message = self.copy = None
+        self.is_used = False
+        return message
+
+    def give(self, entry: Entry) -> None:
+        """Gives a message; a callback of the loop."""
+        self.deadline, self.message = entry
+        wake([self])
+
+    def give_back(self) -> Entry | None:
+        """What was given and not taken."""
+        if self.message is None and self.copy is None:
+            return None
+        return self.deadline, self.result()
+
+    def fail(self, error: BaseException) -> None:
+        """Raises an error in who waits."""
+        self.error = error
+        self.loop.call_soon(wake, [self])
+
+    def _end(self, error: BaseException) -> None:
+        """Who gives a message after this is told that nobody waits."""
+        self.error = error
+        self._callback = self._context = None
+
+    # What a task asks of a future
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The task's."""
+        return self.loop
+
+    def add_done_callback(
+        self,
+        callback: Callable[[TaskWaiter], object],
+        *,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        """Takes what lets the task go on."""
+        self._callback = callback
+        self._context = context or contextvars.copy_context()
+
+    def done(self) -> bool:
+        """Whether there is a message or an error."""
+        return (
+            self.message is not None or self.copy is not None or self.error is not None
+        )
+
+    def result(self) -> Message:
+        """The message; raises the error."""
+        if self.error is not None:
+            raise self.error
+        if self.message is None:
+            if self.copy is None:
+                raise asyncio.InvalidStateError("no message yet")
+            self.message = self.copy()
+        return self.message
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Ends the wait; False when a message was given: the task gives it back."""
+        if self.done():
+            return False
+        self._mailboxes.withdraw(self)
+        self.fail(asyncio.CancelledError(*(() if msg is None else (msg,))))
+        return True
+
+
+def wake(waiters: list[TaskWaiter]) -> None:
+    """Lets tasks go on, in their order; a callback of their loop."""
+    rest = iter(waiters)
+    try:
+        for waiter in rest:
+            if (context := waiter._context) is not None:  # else it doesn't wait yet
+                context.run(waiter._callback, waiter)  # type: ignore[arg-type]
+    except BaseException:  # KeyboardInterrupt ends the loop, which then cancels all
+        if later := list(rest):
+            later[0].loop.call_soon(wake, later)
+        raise
+
+
+class ThreadWaiter:
+    """A thread that waits, among the tasks of event loops.
+
+    No more than a lock to wait on: a signal handler may come at any time.
+    """
+
+    def __init__(self) -> None:
+        self.loop = NO_LOOP
+        self.box: Any = None
+        self.error: BaseException | None = None
+        self._entry: Entry | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float | None) -> None:
+        """Returns when something happened, or the time is over."""
+        self._lock.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
+
+    def nudge(self) -> None:
+        """Ends a wait, for nothing."""
+        with contextlib.suppress(RuntimeError):  # it was ended already
+            self._lock.release()
+
+    def message(self) -> Message | None:
+        """The message, if there is one; raises the error."""
+        if self.error is not None:
+            raise self.error
+        return None if self._entry is None else self._entry[1]
+
+    def give(self, entry: Entry) -> None:
+        """Gives a message."""
+        self._entry = entry
+        self.nudge()
+
+    def give_back(self) -> Entry | None:
+        """What was given and not taken."""
+        return self._entry
+
+    def fail(self, error: BaseException) -> None:
+        """Raises an error in who waits."""
+        self.error = error
+        self.nudge()
+
+
+class NoLoop:
+    """Where threads wait and feed."""
+
+    def call_soon_threadsafe(self, function: Any, *args: Any) -> None:
+        """Calls it now."""
+        function(*args)
+
+    def is_closed(self) -> bool:
+        """Never."""
+        return False
+
+
+NO_LOOP = NoLoop()
+
+Waiter = TaskWaiter | ThreadWaiter
