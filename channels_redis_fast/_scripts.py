@@ -7,14 +7,14 @@ from typing import Any
 
 from ._connection import Command
 
-# Redis's clock in seconds, and a number to a string that keeps its microseconds
-# (Lua's own conversion keeps 100 us). Scripts replicate their effects, so a script
-# that writes after TIME is safe: the default since Redis 5, where it must be asked for
-# only by older servers.
+# Redis's clock in seconds. Numbers go to commands as numbers, which keeps their
+# microseconds (Lua's own conversion to a string keeps 100 us). Scripts replicate their
+# effects, so a script that writes after TIME is safe: the default since Redis 5, where
+# it must be asked for only by older servers.
 _CLOCK = """\
-local time = redis.call('TIME')
+local call = redis.call
+local time = call('TIME')
 local now = time[1] + time[2] / 1000000
-local function exact(number) return string.format('%.17g', number) end
 """
 
 
@@ -55,17 +55,19 @@ def key_of(command: Command) -> bytes | str:
 SEND = Script(
     _CLOCK
     + """\
-local key, expiry = KEYS[1], tonumber(ARGV[3])
-local oldest = exact(now - expiry)
-if redis.call('ZCOUNT', key, '(' .. oldest, '+inf') >= tonumber(ARGV[2]) then
-    return 0
+local key, capacity, expiry = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local last, held, score = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2], 0, now
+if last then
+    held = call('ZCARD', key)
+    score = math.min(math.max(now, last + 0.000001), now + expiry)
 end
-local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
-local score = now
-if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
-redis.call('ZADD', key, exact(score), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
-redis.call('EXPIRE', key, math.max(1, math.floor(expiry)))
+if held >= capacity and held > 0 then
+    held = call('ZCOUNT', key, now - expiry, '+inf')
+end
+if held >= capacity then return 0 end
+call('ZADD', key, score, ARGV[1])
+if last then call('ZREMRANGEBYSCORE', key, '-inf', now - expiry) end
+call('EXPIRE', key, math.max(1, math.floor(expiry)))
 return 1
 """
 )
@@ -76,23 +78,23 @@ SEND_MANY = Script(
     _CLOCK
     + """\
 local key, expiry = KEYS[1], tonumber(ARGV[1])
-local oldest = exact(now - expiry)
-local count = redis.call('ZCOUNT', key, '(' .. oldest, '+inf')
-local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+local oldest = now - expiry
+local count = call('ZCOUNT', key, oldest, '+inf')
+local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
 local score, added, any = now, {}, false
 if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
 for i = 2, #ARGV, 2 do
     local fits = count < tonumber(ARGV[i])
     added[#added + 1] = fits and 1 or 0
     if fits then
-        redis.call('ZADD', key, exact(score), ARGV[i + 1])
+        call('ZADD', key, score, ARGV[i + 1])
         count, any = count + 1, true
         score = math.min(score + 0.000001, now + expiry)
     end
 end
 if any then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
-    redis.call('EXPIRE', key, math.max(1, math.floor(expiry)))
+    call('ZREMRANGEBYSCORE', key, '-inf', oldest)
+    call('EXPIRE', key, math.max(1, math.floor(expiry)))
 end
 return added
 """
@@ -112,8 +114,8 @@ return #ARGV
 JOIN = Script(
     _CLOCK
     + """\
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], exact(now), ARGV[i]) end
-redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+for i = 2, #ARGV do call('ZADD', KEYS[1], now, ARGV[i]) end
+call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
 return #ARGV - 1
 """
 )
@@ -124,11 +126,11 @@ REFRESH = Script(
     + """\
 local there = 0
 for i = 2, #ARGV do
-    redis.call('ZADD', KEYS[1], 'XX', exact(now), ARGV[i])
-    if redis.call('ZSCORE', KEYS[1], ARGV[i]) then there = there + 1 end
+    call('ZADD', KEYS[1], 'XX', now, ARGV[i])
+    if call('ZSCORE', KEYS[1], ARGV[i]) then there = there + 1 end
 end
 if there > 0 then
-    redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+    call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
 end
 return there
 """
@@ -138,7 +140,7 @@ return there
 MEMBERS = Script(
     _CLOCK
     + """\
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', exact(now - tonumber(ARGV[1])))
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]))
+return call('ZRANGE', KEYS[1], 0, -1)
 """
 )

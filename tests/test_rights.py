@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from behaviours import BEHAVIOURS, Behaviour, until_it_works
+from channels.exceptions import ChannelFull
 from clusters import Cluster, slot_of
 from layers import end, opened, soon
 from polling import eventually
@@ -115,6 +116,10 @@ async def test_none_is_listed_in_vain(valkey: Server) -> None:
         await until_it_works(layer)
         await layer.group_send("room", {"n": 2})
         assert await soon(layer, name) == {"n": 2}
+    async with opened(host, capacity=1) as layer:
+        await layer.send("full", {"n": 1})
+        with pytest.raises(ChannelFull):
+            await layer.send("full", {"n": 2})
     assert not refused(valkey)
     # INFO is ours, too; what follows shows that it is theirs.
     assert used.commands() | {"info"} == {rule[1:] for rule in listed()}
