@@ -102,10 +102,20 @@ return added
 
 # KEYS: a channel key. ARGV: expiry (seconds), then pairs of score and member.
 # Puts messages back at their old place: they were accepted, so capacity is not asked.
+# It makes them no younger.
 PUT_BACK = Script(
-    """\
-for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+    _CLOCK
+    + """\
+local key, expiry = KEYS[1], tonumber(ARGV[1])
+for i = 2, #ARGV, 2 do
+    if tonumber(ARGV[i]) > now - expiry then
+        redis.call('ZADD', key, ARGV[i], ARGV[i + 1])
+    end
+end
+local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+if last then
+    redis.call('EXPIRE', key, math.max(1, math.ceil(last + expiry - now)))
+end
 return #ARGV
 """
 )
