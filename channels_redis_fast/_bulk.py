@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from redis import exceptions as errors
@@ -42,7 +42,7 @@ class Parcels:
         found: list[tuple[int, Any]] = []
         replies: list[Any] = []
         while self._waiting or others:
-            parts = [self._part(place) for place in list(self._waiting)]
+            parts = self._round()
             stores = [
                 self._operations.store([one for _, one in part]) for part in parts
             ]
@@ -55,6 +55,14 @@ class Parcels:
                 numbers = (number for number, _ in part)
                 found += zip(numbers, results, strict=True)
         return found, replies
+
+    def parts(self) -> Iterator[list[tuple[int, Sealed]]]:
+        """What goes into each command, by number, for who doesn't wait for replies."""
+        while self._waiting:
+            yield from self._round()
+
+    def _round(self) -> list[list[tuple[int, Sealed]]]:
+        return [self._part(place) for place in list(self._waiting)]
 
     def _part(self, place: tuple[int, bytes]) -> list[tuple[int, Sealed]]:
         """What goes into one command; the rest waits for the next round."""
@@ -96,6 +104,16 @@ class SendMany:
         """Has a message published."""
         self._published.append((number, request))
 
+    async def post(self, runner: Any) -> list[Outcome]:
+        """Sends all through the runner's outbox; the outcomes until there."""
+        for part in self._parcels.parts():
+            request = self._operations.store([sealed for _, sealed in part])
+            numbers = [number for number, _ in part]
+            await _post(self.outcomes, numbers, runner.outbox.store(request, len(part)))
+        for number, (_, command) in self._published:
+            await _post(self.outcomes, [number], runner.publish(*command[1:]))
+        return self.outcomes
+
     async def run(self, run_all: RunAll) -> list[Outcome]:
         """Sends all; the outcomes."""
         others = [request for _, request in self._published]
@@ -122,9 +140,23 @@ class GroupSendMany:
         self._operations = operations
         self._bodies: list[tuple[int, str, Any]] = []
 
-    def add(self, number: int, group: str, message: Message) -> None:
-        """Adds a message."""
-        self._bodies.append((number, group, self._operations.codec.body(message)))
+    def add(self, number: int, group: str, message: Message, check: bool) -> None:
+        """Adds a message; `check`: raise now what would be raised later."""
+        codec = self._operations.codec
+        body = codec.body(message)
+        if check:
+            codec.check(body)
+        self._bodies.append((number, group, body))
+
+    async def post(self, outbox: Any) -> list[Outcome]:
+        """Sends all through an outbox; the outcomes until there."""
+        groups: dict[str, dict[int, Any]] = {}
+        for number, group, body in self._bodies:
+            groups.setdefault(group, {})[number] = body
+        for group, bodies in groups.items():
+            posting = outbox.store_for_group(group, list(bodies.values()))
+            await _post(self.outcomes, list(bodies), posting)
+        return self.outcomes
 
     async def run(self, ask_all: RunAll, run_all: RunAll) -> list[Outcome]:
         """Asks for the members of all groups, then sends to all; the outcomes."""
@@ -154,6 +186,16 @@ class GroupSendMany:
         except errors.RedisError as error:
             return error
         return None
+
+
+async def _post(
+    outcomes: list[Outcome], numbers: list[int], posting: Awaitable[None]
+) -> None:
+    try:
+        await posting
+    except errors.RedisError as error:
+        for number in numbers:
+            outcomes[number] = error
 
 
 def collect(

@@ -30,6 +30,9 @@ class Codec(Protocol):
     def seal_list(self, body: Any, channels: list[bytes], key: bytes) -> bytes:
         """A member for some channels (UTF-8) of one process."""
 
+    def check(self, body: Any) -> None:
+        """Raises at once what `seal_list` might raise for the message."""
+
     def open(self, member: bytes, key: bytes) -> Opened:
         """Channels (None: not said), the message, and whether it holds no container.
 
@@ -69,6 +72,9 @@ class MsgpackCodec:
         if self._is_encrypted:
             return self._encrypt(_envelope.splice_list(b"", body, channels), key)
         return _envelope.splice_list(self._next_unique(), body, channels)
+
+    def check(self, body: bytes) -> None:
+        """Nothing: what is a body can be sealed."""
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """The reverse of both."""
@@ -114,6 +120,10 @@ class SerializerCodec:
         """As `seal`, for some channels."""
         names = [channel.decode() for channel in channels]
         return self._serialized({**body, CHANNEL: names}, key)
+
+    def check(self, body: Message) -> None:
+        """Serialises it for nobody."""
+        self.seal_list(body, [], b"")
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """The reverse of both."""

@@ -50,6 +50,11 @@ _TOO_OLD = re.compile(r"ERR unknown command .B?ZPOPMIN|.* non deterministic comm
 _NOT_YET = object()
 _CHECKS_PER_DEADLINE = 5
 
+# Who doesn't wait for answers lets the event loop write after so many commands, and
+# after one of so many bytes.
+_MANY = 128
+_LARGE = 16 * 1024
+
 
 def reply_error(text: str) -> errors.RedisError:
     """The redis-py exception for an error reply, by the first word of its text."""
@@ -95,6 +100,7 @@ class PipelinedConnection(asyncio.Protocol):
         self.error: errors.RedisError | None = None  # why it is gone
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.scripts: set[bytes] = set()  # that were sent here as a text
         self._loop = loop
         self._deadline = deadline
         self._on_push = on_push
@@ -134,6 +140,18 @@ class PipelinedConnection(asyncio.Protocol):
         if not self._buffer:
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
+
+    def post(self, command: Command, receipt: Any) -> bool:
+        """As `call`, with a receipt that takes the outcome in place of a future.
+
+        True when so much is queued that the caller should let the loop write it.
+        """
+        if self.error is not None:
+            raise self._failure()
+        self.write(command)
+        self._waiting.append(receipt)
+        buffer = self._buffer
+        return len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE
 
     def ask(self) -> None:
         """Queues ASKING, which lets the next command into a slot on its way here."""

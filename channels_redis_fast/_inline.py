@@ -50,8 +50,11 @@ class InlineShard:
 class Inline:
     """What a `LocalLayer` is to the calls of an event loop, for the time of one call.
 
-    `command_timeout` (seconds) bounds all of it.
+    `command_timeout` (seconds) bounds all of it. Sends are confirmed: there is nobody
+    who would read the answers later.
     """
+
+    outbox = None
 
     def __init__(self, blocking: Blocking, command_timeout: float) -> None:
         self._blocking = blocking

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import weakref
@@ -12,11 +11,12 @@ from typing import Any
 from channels.layers import BaseChannelLayer
 
 from . import _names
+from ._blocking import Blocking
 from ._codec import Codec, SerializerCodec, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
-from ._loops import Loops
+from ._loops import Loops, may_block
 from ._receiver import ReceiverClosed
 from ._settings import (
     capacity_table,
@@ -25,6 +25,7 @@ from ._settings import (
     check_keys,
     check_prefix,
     check_seconds,
+    check_switch,
 )
 from .exceptions import InvalidName
 from .serializers import ENCRYPTIONS, registry
@@ -42,6 +43,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     extensions = ["groups", "flush"]
 
     _loops: Loops[Any]  # of LocalLayer or a subclass
+    _blocking: Blocking
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         serializer_format: str,
         command_timeout: float,
         max_message_size: int,
+        confirm_sends: bool,
     ) -> None:
         self.prefix = check_prefix(prefix)
         check_seconds("expiry", expiry)
@@ -65,6 +68,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.expiry, self.group_expiry = expiry, group_expiry
         self.command_timeout = check_seconds("command_timeout", command_timeout)
         self.max_message_size = check_count("max_message_size", max_message_size, 1)
+        self.confirm_sends = check_switch("confirm_sends", confirm_sends)
         check_count("random_prefix_length", random_prefix_length)
         check_keys(symmetric_encryption_keys)
         check_choice("encryption", encryption, ENCRYPTIONS)
@@ -101,6 +105,25 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def counters(self) -> dict[str, int]:
         """How many messages were dropped, by reason, since the layer was made."""
         return self._counters.snapshot()
+
+    async def flush_sends(self) -> None:
+        """Returns when all that this event loop sent is answered.
+
+        Only `confirm_sends=False` leaves something to wait for. Raises nothing: what
+        failed is in `counters`. It takes no longer than the commands may.
+        """
+        local = self._loops.existing()
+        if local is not None and local.outbox is not None:
+            await local.outbox.settled()
+
+    async def close_pools(self) -> None:
+        """Closes the running loop's connections; the next call opens new ones.
+
+        Where calls block, as in `async_to_sync`, those that they left are closed.
+        """
+        if may_block():
+            self._blocking.close()
+        await self._loops.close_here()
 
     # Hooks for subclasses
 
@@ -177,10 +200,12 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
-            with contextlib.suppress(ReceiverClosed):
-                local = self._loops.here()
-                message: dict[str, Any] = await local.receive(channel, codec)
-                return message
+            try:
+                receiving = self._loops.here().receive(channel, codec)
+                message: dict[str, Any] = await receiving
+            except ReceiverClosed:
+                continue
+            return message
 
     def _make_serializer(self, format: str, **options: Any) -> Any:
         return registry.get_serializer(format, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ._cluster import make_shard
@@ -16,6 +16,7 @@ from ._hosts import Host
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations, Request
+from ._outbox import Outbox
 from ._receiver import ChannelReceiver, InboxReceiver
 
 _LONGEST_TICK = 1.0  # seconds
@@ -36,6 +37,8 @@ class LocalLayer:
         group_expiry: float,
         command_timeout: float,
         hand_over: Callable[[Inbox], None],
+        confirm_sends: bool,
+        prefetch: int = 1,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
@@ -50,6 +53,10 @@ class LocalLayer:
             make_shard(index, host, command_timeout, memberships.heal)
             for index, host in enumerate(hosts)
         ]
+        self.outbox = (
+            None if confirm_sends else Outbox(self.shards, operations, counters)
+        )
+        self._prefetch = prefetch
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
         self._refresh_every = group_expiry / 8
         self._refresh_at = self.loop.time() + self._refresh_every
@@ -94,7 +101,7 @@ class LocalLayer:
 
     # Receiving
 
-    async def receive(self, channel: str, codec: Codec) -> Message:
+    def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
         receiver = self._channels.get(channel)
         if receiver is None:
@@ -105,8 +112,14 @@ class LocalLayer:
                 codec,
                 self._counters,
                 self._expiry,
+                self._prefetch,
             )
-        return await receiver.receive()
+        return receiver.receive()
+
+    def forget_claimed(self) -> None:
+        """Drops what readers of normal channels claimed ahead."""
+        for receiver in list(self._channels.values()):
+            receiver.forget()
 
     def feed(self, inbox: Inbox) -> InboxReceiver:
         """Begins to read for an inbox here."""
@@ -125,9 +138,11 @@ class LocalLayer:
     # The end
 
     async def aclose(self) -> None:
-        """Settles all readers, then closes all connections."""
+        """Awaits all sends, settles all readers, then closes all connections."""
         self._closed = True
         self._timer.cancel()
+        if self.outbox is not None:
+            await self.outbox.settled()
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.aclose() for channel in channels.values()))
         await asyncio.gather(*map(self._release, list(self._inboxes)))
@@ -151,6 +166,8 @@ class LocalLayer:
     def _tick(self) -> None:
         self._timer = self.loop.call_later(self._tick_every, self._tick)
         self._sweep()
+        for receiver in self._channels.values():
+            receiver.recall()
         self._close_idle_channels()
         if self.loop.time() >= self._refresh_at:
             self._refresh_at = self.loop.time() + self._refresh_every

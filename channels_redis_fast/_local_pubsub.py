@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from redis import exceptions as errors
@@ -13,7 +13,7 @@ from ._local import LocalLayer
 from ._outage import Outage
 from ._publisher import Publisher, verbs_of
 from ._rules import is_passing
-from ._subscriber import Subscriber
+from ._subscriber import CLASSIC, Subscriber
 from ._topics import Topics
 from .exceptions import UnreadableMessage
 
@@ -56,6 +56,21 @@ class LocalPubSub(Publisher, LocalLayer):
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
         self._verbs = verbs_of(options["hosts"], sharded)
+        self._proven: set[int] = set()  # hosts that took a publication of their verb
+
+    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
+        """Sends a payload; what `confirm_sends` says decides who hears of a failure."""
+        if self.outbox is None:
+            return super().publish(name, payload)
+        request = self.publication(name, payload)
+        if self._verbs[request[0]] is CLASSIC or request[0] in self._proven:
+            return self.outbox.publish(request)
+        return self._publish_first(request[0], name, payload)
+
+    async def _publish_first(self, index: int, name: str, payload: bytes) -> None:
+        """Awaits the answer: the Cluster may be too old for the verb."""
+        await super().publish(name, payload)
+        self._proven.add(index)
 
     # The names whose home this is
 

@@ -60,6 +60,11 @@ class Loops(Generic[T]):
             local = self.here()
         return local
 
+    def existing(self) -> T | None:
+        """The running loop's, if there is one."""
+        loop = asyncio._get_running_loop()
+        return self._locals.get(loop) if loop is not None else None
+
     def all(self) -> list[T]:
         """Those of all loops."""
         return list(self._locals.values())

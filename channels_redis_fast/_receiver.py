@@ -19,6 +19,11 @@ from .exceptions import UnreadableMessage
 
 Outcome = tuple[Message, "Reader", Entry]
 
+# What was claimed goes back after so long (seconds), or a quarter of `expiry`, so many
+# messages at a time.
+_LONGEST_HOLD = 5.0
+_MOST_RETURNED = 500
+
 
 def deliver(
     member: bytes,
@@ -111,7 +116,11 @@ class ReceiverClosed(Exception):
 
 
 class ChannelReceiver:
-    """Receives on a normal channel in one event loop: on all shards, never ahead."""
+    """Receives on a normal channel in one event loop, on all shards.
+
+    Never ahead, unless `prefetch` is more than 1: so many messages are claimed at a
+    time from each shard. Those that nobody comes for go back after a while.
+    """
 
     def __init__(
         self,
@@ -121,14 +130,20 @@ class ChannelReceiver:
         codec: Codec,
         counters: Counters,
         expiry: float,
+        prefetch: int,
     ) -> None:
         self._name = name
         self._key = key
         self._codec = codec
         self._counters = counters
         self._expiry = expiry
+        self._prefetch = prefetch
+        self._hold = min(_LONGEST_HOLD, expiry / 4)
+        # Claimed ahead, with the time when they go back.
+        self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()
         self._returning: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self.idle_since = self._loop.time()
         self._readers = [
@@ -144,11 +159,19 @@ class ChannelReceiver:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits and nothing is on its way."""
-        return not self._waiters and not self._returning
+        """Whether nobody waits and nothing is here or on its way."""
+        return not (self._waiters or self._returning or self._claimed)
 
     async def receive(self) -> Message:
         """The next message; cancelled, it hands on or back what was on its way."""
+        if self._prefetch > 1:
+            self.recall()
+            if self._claimed:
+                self.idle_since = self._loop.time()
+                return self._claimed.popleft()[1][0]
+            await self._returned()  # else later ones would come before
+            if self._closed:
+                raise ReceiverClosed
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiters.append(waiter)
         for reader in self._readers:
@@ -156,7 +179,8 @@ class ChannelReceiver:
         try:
             message, _, _ = await waiter
             # The other shards' messages must not wait for a caller who is busy now.
-            await self._stop_unwanted()
+            if self._prefetch == 1:
+                await self._stop_unwanted()
         except BaseException as error:
             self._withdraw(waiter)
             if isinstance(error, asyncio.CancelledError):
@@ -166,18 +190,38 @@ class ChannelReceiver:
             self.idle_since = self._loop.time()
         return message
 
+    def recall(self) -> None:
+        """Puts back what was claimed for too long; its expiry is for Redis to judge.
+
+        While Redis is away it stays here, until it must have expired.
+        """
+        now = self._loop.time()
+        if not self._claimed or self._claimed[0][0] > now:
+            return
+        if not any(reader.shard.is_down for reader in self._readers):
+            self._give_back()
+        expired = now - self._expiry + self._hold
+        while self._claimed and self._claimed[0][0] <= expired:
+            self._claimed.popleft()
+            self._counters.count("expired before being read", self._name)
+
+    def forget(self) -> None:
+        """Drops what was claimed."""
+        self._claimed.clear()
+
     async def aclose(self) -> None:
-        """Stops reading; a message that was on its way is back in Redis on return.
+        """Stops reading; what was claimed or on its way is back in Redis on return.
 
         Who waits gets `ReceiverClosed`, and may ask another receiver.
         """
+        self._closed = True
         self._raise(ReceiverClosed)
-        await asyncio.gather(*(reader.settle() for reader in self._readers))
-        await self._returned()
+        await self._settle()
         await asyncio.gather(*(reader.aclose() for reader in self._readers))
 
     def _demand(self) -> int:
-        return sum(not waiter.done() for waiter in self._waiters)
+        wanted = sum(not waiter.done() for waiter in self._waiters)
+        return max(wanted, self._prefetch) if wanted else 0
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
         for entry in entries:
@@ -189,33 +233,56 @@ class ChannelReceiver:
                 self._hand((message, reader, entry))
 
     def _hand(self, outcome: Outcome) -> None:
-        """Gives a message to the first who waits, or puts it back at its place."""
+        """Gives a message to the first who waits, or keeps it, or puts it back."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(outcome)
                 return
-        _, reader, (member, score) = outcome
-        command = PUT_BACK.on(self._key, self._expiry, score, member)
+        if self._prefetch > 1:
+            self._claimed.append((self._loop.time() + self._hold, outcome))
+        else:
+            self._return(outcome[1], [outcome[2]])
+
+    def _hand_on(self, outcome: Outcome) -> None:
+        """As `_hand`, for one that was given to a caller who was cancelled."""
+        self._hand(outcome)
+        if len(self._claimed) > 1:  # it may have come before others
+            in_order = sorted(self._claimed, key=lambda one: float(one[1][2][1]))
+            self._claimed = deque(in_order)
+
+    def _give_back(self) -> None:
+        """Puts all that was claimed back at its place."""
+        entries: dict[Reader, list[Entry]] = {}
+        while self._claimed:
+            _, (_, reader, entry) = self._claimed.popleft()
+            entries.setdefault(reader, []).append(entry)
+        for reader, some in entries.items():
+            for start in range(0, len(some), _MOST_RETURNED):
+                self._return(reader, some[start : start + _MOST_RETURNED])
+
+    def _return(self, reader: Reader, entries: list[Entry]) -> None:
+        pairs = [part for member, score in entries for part in (score, member)]
+        command = PUT_BACK.on(self._key, self._expiry, *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         task = reader.shard.spawn(reader.shard.run(command))
         self._returning.add(task)
-        task.add_done_callback(self._put_back)
+        task.add_done_callback(functools.partial(self._put_back, len(entries)))
 
-    def _put_back(self, task: asyncio.Task[Any]) -> None:
+    def _put_back(self, count: int, task: asyncio.Task[Any]) -> None:
         self._returning.discard(task)
         if task.cancelled() or task.exception() is not None:
-            self._counters.count("lost while being put back", self._name)
+            self._counters.count("lost while being put back", self._name, count)
 
     def _withdraw(self, waiter: asyncio.Future[Outcome]) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self._hand(waiter.result())
+            self._hand_on(waiter.result())
 
     async def _stop_unwanted(self) -> None:
         """Unless somebody waits: on return nothing is on its way here."""
-        busy = self._returning or any(reader.is_popping for reader in self._readers)
+        busy = not self.is_idle or any(reader.is_popping for reader in self._readers)
         if busy and not self._waiters:
             # A cancellation ends the caller; this goes on by itself.
             shard = self._readers[0].shard
@@ -223,6 +290,8 @@ class ChannelReceiver:
 
     async def _settle(self) -> None:
         await asyncio.gather(*(reader.settle() for reader in self._readers))
+        if self._closed or not self._waiters:
+            self._give_back()
         await self._returned()
 
     async def _returned(self) -> None:

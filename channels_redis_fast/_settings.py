@@ -34,6 +34,13 @@ def check_count(name: str, value: Any, least: int = 0) -> int:
     return value
 
 
+def check_switch(name: str, value: Any) -> bool:
+    """True or False; raises `InvalidSetting`."""
+    if not isinstance(value, bool):
+        raise InvalidSetting(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """One of some words; raises `InvalidSetting`."""
     if value not in choices:

@@ -49,6 +49,11 @@ class Shard:
         self._client: Any = None
         self._main = self._new_link(lambda: self._open(self.host), self._greet)
 
+    @property
+    def is_down(self) -> bool:
+        """Whether a connection was lost, and is not back yet."""
+        return bool(self._down)
+
     # What readers, groups and the layers use
 
     async def run(self, command: Command, *, repeat: bool = False) -> Any:
@@ -96,6 +101,40 @@ class Shard:
 
         await asyncio.gather(*map(run_again, chains.values()))
         return replies
+
+    # For those who don't wait for replies
+
+    def post(self, command: Command, receipt: Any) -> bool | None:
+        """Queues a command whose outcome a receipt takes; None when nothing takes it.
+
+        As `PipelinedConnection.post`.
+        """
+        connection = self._ready(command)
+        if connection is None:
+            return None
+        if command[0] == b"EVALSHA" and command[1] not in connection.scripts:
+            # Found missing later, the script would let others overtake this one.
+            connection.scripts.add(command[1])
+            command = with_text(command)
+        return connection.post(command, receipt)
+
+    async def prepare(self, command: Command) -> None:
+        """Returns when a connection takes a command; raises `ConnectionError`."""
+        await self._connection(command)
+
+    def is_retried(self, error: errors.RedisError, repeat: bool) -> bool:
+        """Whether `run` would try again."""
+        return remedy(error, repeat, self._redirected(error)) is not None
+
+    async def rerun(
+        self, command: Command, error: errors.RedisError | None, repeat: bool
+    ) -> Any:
+        """As `run`, for a command that got an error, or was not written."""
+        if error is None:
+            return await self.run(command, repeat=repeat)
+        return await self._run_again(command, error, repeat)
+
+    # Links, and what else there is of a host
 
     def reader_link(
         self,

@@ -17,11 +17,11 @@ from ._groups import Memberships
 from ._inline import Inline, drive, heal
 from ._layer import Layer
 from ._local import LocalLayer
-from ._loops import Loops, may_block
+from ._loops import Loops
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
-from ._settings import options_of, refuse_unknown
+from ._settings import check_count, options_of, refuse_unknown
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -36,8 +36,10 @@ class RedisChannelLayer(Layer):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
-    `group_expiry`), `command_timeout` (seconds) and `max_message_size` (bytes). A wrong
-    value raises `ValueError`, an unknown option `TypeError`.
+    `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
+    `confirm_sends` (False: a send waits for no answer) and `prefetch` (how many
+    messages a reader of a normal channel claims at a time). A wrong value raises
+    `ValueError`, an unknown option `TypeError`.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class RedisChannelLayer(Layer):
         refresh_groups: bool = True,
         command_timeout: float = 5.0,
         max_message_size: int = 64 * 1024 * 1024,
+        confirm_sends: bool = True,
+        prefetch: int = 1,
         **unknown: Any,
     ) -> None:
         refuse_unknown(unknown, _OPTIONS)
@@ -72,7 +76,9 @@ class RedisChannelLayer(Layer):
             serializer_format=serializer_format,
             command_timeout=command_timeout,
             max_message_size=max_message_size,
+            confirm_sends=confirm_sends,
         )
+        self.prefetch = check_count("prefetch", prefetch, 1)
         self.refresh_groups = bool(refresh_groups)
         self._operations = Operations(
             prefix=self.prefix,
@@ -99,11 +105,15 @@ class RedisChannelLayer(Layer):
         """Sends a message to a channel; raises `ChannelFull` at capacity.
 
         Raises `TypeError` for a bad name or message, and redis-py's
-        `ConnectionError` when it is not known whether the message was taken.
+        `ConnectionError` when it is not known whether the message was taken. Without
+        `confirm_sends` it returns when the message is in a connection's buffer.
         """
         non_local = self._non_local(channel)
         index, command = self._operations.send(channel, non_local, message)
         runner = self._loops.for_call() or self._inline()
+        if runner.outbox is not None:
+            await runner.outbox.store((index, command))
+            return
         reply = await runner.shards[index].run(command)
         self._operations.sent(channel, reply)
 
@@ -166,6 +176,10 @@ class RedisChannelLayer(Layer):
         operations = self._operations
         runner = self._loops.for_call() or self._inline()
         body = operations.codec.body(message)
+        if runner.outbox is not None:
+            operations.codec.check(body)
+            await runner.outbox.store_for_group(group, [body])
+            return
         index, command = operations.members(group)
         members = await runner.shards[index].run(command, repeat=True)
         if members:
@@ -187,6 +201,8 @@ class RedisChannelLayer(Layer):
 
         collect(work, add)
         runner = self._loops.for_call() or self._inline()
+        if runner.outbox is not None:
+            return await work.post(runner)
         return await work.run(runner.run_all)
 
     async def group_send_many(
@@ -200,10 +216,12 @@ class RedisChannelLayer(Layer):
 
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
-            work.add(number, group, message)
+            work.add(number, group, message, check=not self.confirm_sends)
 
         collect(work, add)
         runner = self._loops.for_call() or self._inline()
+        if runner.outbox is not None:
+            return await work.post(runner.outbox)
         ask_all = functools.partial(runner.run_all, repeat=True)
         return await work.run(ask_all, runner.run_all)
 
@@ -211,6 +229,9 @@ class RedisChannelLayer(Layer):
 
     async def flush(self) -> None:
         """Deletes every message and group, in Redis and here; channels go on."""
+        await self.flush_sends()
+        for local in self._loops.all():
+            local.forget_claimed()
         pattern = self._operations.flush_pattern()
         await (self._loops.for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
@@ -223,9 +244,7 @@ class RedisChannelLayer(Layer):
 
         Where calls block, as in `async_to_sync`, those that they left are closed.
         """
-        if may_block():
-            self._blocking.close()
-        await self._loops.close_here()
+        await super().close_pools()
         for inbox in self._mailboxes.inboxes():
             self._hand_over(inbox)
 
@@ -295,6 +314,8 @@ class RedisChannelLayer(Layer):
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
             hand_over=self._hand_over,
+            confirm_sends=self.confirm_sends,
+            prefetch=self.prefetch,
         )
 
     def _attend(self, inbox: Inbox) -> None:

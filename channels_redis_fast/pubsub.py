@@ -17,7 +17,7 @@ from ._groups import Memberships
 from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
-from ._loops import Loops, may_block
+from ._loops import Loops
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
@@ -48,9 +48,9 @@ class RedisPubSubChannelLayer(Layer):
     last as long as their channels; `normal_channels` ("single": each message of a
     channel that `new_channel` didn't make goes to one reader, through core's sorted
     sets; "broadcast": to all that read at the time, as the incumbent's);
-    `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (seconds)
-    and `max_message_size` (bytes). A wrong value raises `ValueError`, an unknown
-    option `TypeError`.
+    `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (seconds),
+    `max_message_size` (bytes) and `confirm_sends` (False: a send waits for no answer).
+    A wrong value raises `ValueError`, an unknown option `TypeError`.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class RedisPubSubChannelLayer(Layer):
         sharded_pubsub: bool = True,
         command_timeout: float = 5.0,
         max_message_size: int = 64 * 1024 * 1024,
+        confirm_sends: bool = True,
         **unknown: Any,
     ) -> None:
         refuse_unknown(unknown, _OPTIONS)
@@ -93,6 +94,7 @@ class RedisPubSubChannelLayer(Layer):
             serializer_format=serializer_format,
             command_timeout=command_timeout,
             max_message_size=max_message_size,
+            confirm_sends=confirm_sends,
         )
         self._groups_begin = f"{self.prefix}{_GROUP}"
         self._published: dict[str, bool] = {}  # names that were checked
@@ -120,13 +122,17 @@ class RedisPubSubChannelLayer(Layer):
 
         A normal channel at capacity raises `ChannelFull`. Raises `TypeError` for a
         bad name or message, and redis-py's `ConnectionError` when it is not known
-        whether the message was sent.
+        whether the message was sent. Without `confirm_sends` it returns when the
+        message is in a connection's buffer.
         """
         runner = self._loops.for_call() or self._inline()
         if self._is_published(channel):
             await runner.publish(channel, self._payload(channel, message))
         else:
             index, command = self._operations.send(channel, channel, message)
+            if runner.outbox is not None:
+                await runner.outbox.store((index, command))
+                return
             reply = await runner.shards[index].run(command)
             self._operations.sent(channel, reply)
 
@@ -211,7 +217,7 @@ class RedisPubSubChannelLayer(Layer):
                 work.store(number, channel, channel, message)
 
         collect(work, add)
-        return await work.run(runner.run_many)
+        return await self._run(work, runner)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -227,6 +233,11 @@ class RedisPubSubChannelLayer(Layer):
             work.publish(number, runner.publication(name, payload))
 
         collect(work, add)
+        return await self._run(work, runner)
+
+    async def _run(self, work: SendMany, runner: Any) -> list[Outcome]:
+        if runner.outbox is not None:
+            return await work.post(runner)
         return await work.run(runner.run_many)
 
     # The flush extension
@@ -237,6 +248,7 @@ class RedisPubSubChannelLayer(Layer):
         What waits on normal channels is deleted in Redis. Closes the running loop's
         connections; the next call opens new ones.
         """
+        await self.flush_sends()
         begin = self._groups_begin.encode()
         for name in self._topics.names():
             if name.startswith(begin):
@@ -246,17 +258,6 @@ class RedisPubSubChannelLayer(Layer):
             runner = self._loops.for_call() or self._inline()
             await runner.unlink(self._operations.flush_pattern())
         await self.close_pools()
-
-    # What both layers have beyond the specification
-
-    async def close_pools(self) -> None:
-        """Closes the running loop's connections; the next call opens new ones.
-
-        Where calls block, as in `async_to_sync`, those that they left are closed.
-        """
-        if may_block():
-            self._blocking.close()
-        await self._loops.close_here()
 
     # Names and payloads
 
@@ -358,6 +359,7 @@ class RedisPubSubChannelLayer(Layer):
             expiry=self.expiry,
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
+            confirm_sends=self.confirm_sends,
         )
 
     def _tell_all(self, kind: str | None) -> None:

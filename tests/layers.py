@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from channels.exceptions import ChannelFull
+from syncing import KINDS
 
 from channels_redis_fast.core import RedisChannelLayer
 
@@ -16,6 +17,16 @@ from channels_redis_fast.core import RedisChannelLayer
 async def opened(*hosts: Any, **options: Any) -> AsyncIterator[RedisChannelLayer]:
     """A core layer on these hosts."""
     layer = RedisChannelLayer(hosts=list(hosts), **options)
+    try:
+        yield layer
+    finally:
+        await layer.close_pools()
+
+
+@asynccontextmanager
+async def unconfirmed(kind: str, *hosts: Any, **options: Any) -> AsyncIterator[Any]:
+    """A layer of either kind on these hosts, whose sends wait for no answer."""
+    layer = KINDS[kind](hosts=list(hosts), confirm_sends=False, **options)
     try:
         yield layer
     finally:

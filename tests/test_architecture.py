@@ -30,8 +30,9 @@ LAYERS = (
     },
     {
         *("_bulk", "_groups", "_inline", "_layer", "_local", "_local_pubsub"),
-        *("_loops", "_mailbox", "_mailboxes", "_operations", "_outage", "_popping"),
-        *("_publisher", "_reader", "_receiver", "_subscriber", "_topics", "_waiters"),
+        *("_loops", "_mailbox", "_mailboxes", "_operations", "_outage", "_outbox"),
+        *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
+        "_waiters",
     },
     {"core", "pubsub", "sync"},
     {"__main__", "demo"},

@@ -45,6 +45,7 @@ async def layer(valkey: Server) -> AsyncIterator[Layer]:
         ({"prefix": b"asgi"}, "prefix"),
         ({"command_timeout": 0}, "command_timeout"),
         ({"max_message_size": 0}, "max_message_size"),
+        ({"confirm_sends": None}, "confirm_sends"),
         ({"hosts": "redis://localhost"}, "hosts"),
         ({"symmetric_encryption_keys": []}, "symmetric_encryption_keys"),
     ],
