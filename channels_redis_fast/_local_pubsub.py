@@ -58,20 +58,6 @@ class LocalPubSub(Publisher, LocalLayer):
         self._verbs = verbs_of(options["hosts"], sharded)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
-    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
-        """Sends a payload; what `confirm_sends` says decides who hears of a failure."""
-        if self.outbox is None:
-            return super().publish(name, payload)
-        request = self.publication(name, payload)
-        if self._verbs[request[0]] is CLASSIC or request[0] in self._proven:
-            return self.outbox.publish(request)
-        return self._publish_first(request[0], name, payload)
-
-    async def _publish_first(self, index: int, name: str, payload: bytes) -> None:
-        """Awaits the answer: the Cluster may be too old for the verb."""
-        await super().publish(name, payload)
-        self._proven.add(index)
-
     # The names whose home this is
 
     async def subscribe(self, name: bytes, anew: bool = False) -> None:
@@ -115,6 +101,20 @@ class LocalPubSub(Publisher, LocalLayer):
         await super().aclose()
         for subscriber in self._subscribers.values():
             self._outage.back(subscriber)
+
+    # Publishing without an answer
+
+    def _post(self, name: str, payload: bytes) -> Coroutine[Any, Any, None]:
+        index, command = self.publication(name, payload)
+        if self._verbs[index] is CLASSIC or index in self._proven:
+            posting: Coroutine[Any, Any, None] = self.outbox.publish((index, command))
+            return posting
+        return self._publish_first(index, name, payload)
+
+    async def _publish_first(self, index: int, name: str, payload: bytes) -> None:
+        """Awaits the answer: the Cluster may be too old for the verb."""
+        await self._publish_sharded(index, name, payload)
+        self._proven.add(index)
 
     # Where names are subscribed
 

@@ -17,11 +17,16 @@ class Publisher:
 
     shards: Any
     run_all: Any
+    outbox: Any  # for those who wait for no answer, if there is one
+    _post: Any
     _operations: Operations
     _verbs: list[Verbs]  # by shard
 
     def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
         """Sends a payload."""
+        if self.outbox is not None:
+            posting: Coroutine[Any, Any, None] = self._post(name, payload)
+            return posting
         index = self._operations.shard_of(name)
         run: Coroutine[Any, Any, Any]
         if self._verbs[index] is CLASSIC:
