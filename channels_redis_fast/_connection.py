@@ -105,6 +105,9 @@ class PipelinedConnection(asyncio.Protocol):
         self._deadline = deadline
         self._on_push = on_push
         self._buffer: list[bytes] = []
+        # The last command had its write for itself: the next one, if no answer is
+        # missing then, doesn't wait for company.
+        self._alone = False
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._drained: asyncio.Future[None] | None = None
         self._oldest: asyncio.Future[Any] | None = None
@@ -138,6 +141,9 @@ class PipelinedConnection(asyncio.Protocol):
         """Queues a command that has no reply of its own (SUBSCRIBE and its kin)."""
         packed = hiredis.pack_command(command)
         if not self._buffer:
+            if self._alone and not self._waiting and self._transport is not None:
+                self._transport.write(packed)
+                return
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
 
@@ -151,7 +157,7 @@ class PipelinedConnection(asyncio.Protocol):
         self.write(command)
         self._waiting.append(receipt)
         buffer = self._buffer
-        return len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE
+        return bool(buffer) and (len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE)
 
     def ask(self) -> None:
         """Queues ASKING, which lets the next command into a slot on its way here."""
@@ -244,8 +250,9 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         buffer = self._buffer
+        self._alone = len(buffer) == 1
         if buffer and self._transport is not None and self.error is None:
-            self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
+            self._transport.write(buffer[0] if self._alone else b"".join(buffer))
         buffer.clear()
 
     def _resolve(self) -> None:
