@@ -40,20 +40,40 @@ class Codec(Protocol):
         """
 
 
+class SizeLimit:
+    """How long a member may be (bytes), and what is raised when one to send isn't."""
+
+    __slots__ = ("_error", "size")
+
+    def __init__(self, size: int, error: type[InvalidMessage]) -> None:
+        self.size = size
+        self._error = error
+
+    def check(self, member: bytes) -> bytes:
+        """The member itself."""
+        if len(member) > self.size:
+            raise self._error(
+                f"message of {len(member)} bytes is over max_message_size "
+                f"({self.size} bytes)"
+            )
+        return member
+
+
 class MsgpackCodec:
     """The compiled way, for the msgpack serialiser as it is."""
 
-    def __init__(self, serializer: MsgPackSerializer, limit: int) -> None:
+    def __init__(self, serializer: MsgPackSerializer, limit: SizeLimit) -> None:
         self._next_unique = serializer.unique.next
         self._unique_length = serializer.random_prefix_length
         self._is_encrypted = serializer.crypter is not None
         self._encrypt = serializer.seal
         self._decrypt = serializer.open
-        self._limit = limit
+        self._limit = limit.size
+        self._checked = limit.check
 
     def body(self, message: Message) -> bytes:
         """The message as msgpack."""
-        return _checked(_envelope.pack(message), self._limit)
+        return self._checked(_envelope.pack(message))
 
     def seal(self, body: bytes, channel: str | None, key: bytes) -> bytes:
         """Unique bytes, then the envelope or the token that holds it."""
@@ -95,11 +115,12 @@ class SerializerCodec:
         self,
         serialize: Callable[[Message, bytes], bytes],
         deserialize: Callable[[bytes, bytes], Message],
-        limit: int,
+        limit: SizeLimit,
     ) -> None:
         self._serialize = serialize
         self._deserialize = deserialize
-        self._limit = limit
+        self._limit = limit.size
+        self._checked = limit.check
 
     def body(self, message: Message) -> Message:
         """The message itself, checked."""
@@ -145,10 +166,10 @@ class SerializerCodec:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"message can't be serialised: {error}: {reprlib.repr(message)}"
             raise InvalidMessage(text) from error
-        return _checked(member, self._limit)
+        return self._checked(member)
 
 
-def codec_of(serializer: Any, limit: int) -> Codec:
+def codec_of(serializer: Any, limit: SizeLimit) -> Codec:
     """The fastest codec that does what a serialiser does."""
     if type(serializer) is MsgPackSerializer:
         return MsgpackCodec(serializer, limit)
@@ -190,11 +211,3 @@ def _channels(names: Any) -> list[str] | None:
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return names
     raise UnreadableMessage(f"no channel names: {reprlib.repr(names)}")
-
-
-def _checked(member: bytes, limit: int) -> bytes:
-    if len(member) > limit:
-        raise InvalidMessage(
-            f"message of {len(member)} bytes is over max_message_size ({limit} bytes)"
-        )
-    return member

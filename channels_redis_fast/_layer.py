@@ -8,11 +8,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from channels import exceptions
 from channels.layers import BaseChannelLayer
 
 from . import _names
 from ._blocking import Blocking
-from ._codec import Codec, SerializerCodec, codec_of
+from ._codec import Codec, SerializerCodec, SizeLimit, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
@@ -27,7 +28,7 @@ from ._settings import (
     check_seconds,
     check_switch,
 )
-from .exceptions import InvalidName
+from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
 
 logger = logging.getLogger("channels_redis_fast")
@@ -37,10 +38,16 @@ _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
 
 
+class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
+    """A message that is longer than `max_message_size`."""
+
+
 class Layer(BaseChannelLayer):  # type: ignore[misc]
     """Names, capacities and serialisation, with the hooks that subclasses override."""
 
     extensions = ["groups", "flush"]
+    ChannelFull = exceptions.ChannelFull
+    MessageTooLarge = MessageTooLarge
 
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
@@ -78,6 +85,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._hosts = decode_hosts(hosts, self.command_timeout)
         self.hosts = [dict(host.settings) for host in self._hosts]
         self.ring_size = len(self._hosts)
+        self._size_limit = SizeLimit(self.max_message_size, MessageTooLarge)
         self._counters = Counters()
         self._serializer = self._make_serializer(
             serializer_format,
@@ -211,7 +219,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         return registry.get_serializer(format, **options)
 
     def _make_codec(self) -> Codec:
-        serializer, limit = self._serializer, self.max_message_size
+        serializer, limit = self._serializer, self._size_limit
         if not self._is_overridden("serialize", "deserialize"):
             return codec_of(serializer, limit)
         return SerializerCodec(

@@ -246,7 +246,7 @@ class RedisPubSubChannelLayer(Layer):
         """Drops every message and group of this process; channels go on.
 
         What waits on normal channels is deleted in Redis. Closes the running loop's
-        connections; the next call opens new ones.
+        connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
         begin = self._groups_begin.encode()
@@ -258,6 +258,9 @@ class RedisPubSubChannelLayer(Layer):
             runner = self._loops.for_call() or self._inline()
             await runner.unlink(self._operations.flush_pattern())
         await self.close_pools()
+        if not may_block():
+            own = [name.decode() for name in self._topics.names()]
+            await asyncio.gather(*map(self._topics.feed, own))
 
     # Names and payloads
 
@@ -310,7 +313,7 @@ class RedisPubSubChannelLayer(Layer):
 
     def _make_normal_codec(self) -> Codec:
         """As core's codec: unique bytes first, and tokens have a limit of age."""
-        serializer, limit = self._normal_serializer, self.max_message_size
+        serializer, limit = self._normal_serializer, self._size_limit
         if serializer is None or self._is_overridden("serialize", "deserialize"):
             unique = UniqueBytes(_UNIQUE)
             return SerializerCodec(

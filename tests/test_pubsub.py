@@ -340,6 +340,14 @@ async def test_flush(layer: Layer, valkey: Server) -> None:
     await end(waiting)
 
 
+async def test_flush_keeps_channels(layer: Layer, valkey: Server) -> None:
+    name = await layer.new_channel()
+    await layer.flush()
+    async with published(valkey.url) as other:
+        await other.send(name, {"n": 1})
+    assert await soon(layer, name) == {"n": 1}
+
+
 async def test_close_pools_ends_no_receive(layer: Layer, valkey: Server) -> None:
     name = await layer.new_channel()
     await layer.group_add("room", name)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from channels.exceptions import MessageTooLarge
 from layers import nothing, soon
 from polling import eventually
 from pubsubs import published, subscribed
@@ -125,7 +126,7 @@ async def test_bad_messages(layer: Layer, message: Any) -> None:
 async def test_a_message_that_is_too_big(valkey: Server, layer: Layer) -> None:
     async with published(valkey.url, max_message_size=1_000) as small:
         name = await small.new_channel()
-        with pytest.raises(InvalidMessage, match="max_message_size"):
+        with pytest.raises(MessageTooLarge, match="max_message_size"):
             await small.send(name, {"text": "x" * 1_000})
         await layer.send(name, {"text": "x" * 1_000})
         assert await nothing(small, name)
