@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from itertools import takewhile
 from typing import Any
 
 from redis import exceptions as errors
@@ -208,3 +209,38 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool:
             raise  # not the server to ask
         logger.warning("a membership can't be healed: %s", error)
         return True
+
+
+class Terms:
+    """When the memberships of (name, channel) end that nobody refreshes.
+
+    `leave` is called with those that began `seconds` ago, be they over by then or not;
+    None: never.
+    """
+
+    def __init__(
+        self, seconds: float | None, leave: Callable[[bytes, str], None]
+    ) -> None:
+        self._seconds = seconds
+        self._leave = leave
+        self._lock = threading.Lock()
+        self._began: dict[tuple[bytes, str], float] = {}  # the oldest first
+
+    def begin(self, name: bytes, channel: str) -> None:
+        """A term begins, anew if one is running."""
+        if self._seconds is not None:
+            with self._lock:
+                self._began.pop((name, channel), None)
+                self._began[name, channel] = time.monotonic()
+
+    def end_due(self) -> None:
+        """Ends the memberships whose terms are over."""
+        if self._seconds is None:
+            return
+        oldest = time.monotonic() - self._seconds
+        with self._lock:
+            due = list(takewhile(lambda term: term[1] <= oldest, self._began.items()))
+            for key, _ in due:
+                del self._began[key]
+        for key, _ in due:
+            self._leave(*key)

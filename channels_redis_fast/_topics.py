@@ -110,6 +110,10 @@ class Topics:
                 raise
             self.adopt([name])
 
+    async def feed_all(self) -> None:
+        """As `feed`, for each channel that has messages of its own name."""
+        await asyncio.gather(*map(self.feed, list(self._own)))
+
     async def join(self, name: bytes, channel: str, beside: bytes) -> None:
         """Gives a channel the messages of a name; returns when Redis has confirmed.
 

@@ -13,7 +13,7 @@ from ._blocking import Blocking
 from ._bulk import Outcome, SendMany, collect
 from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
-from ._groups import Memberships
+from ._groups import Memberships, Terms
 from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
@@ -44,13 +44,13 @@ class RedisPubSubChannelLayer(Layer):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
-    bound what waits unread in this process; `group_expiry` is accepted, memberships
-    last as long as their channels; `normal_channels` ("single": each message of a
-    channel that `new_channel` didn't make goes to one reader, through core's sorted
-    sets; "broadcast": to all that read at the time, as the incumbent's);
-    `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (seconds),
-    `max_message_size` (bytes) and `confirm_sends` (False: a send waits for no answer).
-    A wrong value raises `ValueError`, an unknown option `TypeError`.
+    bound what waits unread in this process; memberships last as long as their channels,
+    or with `refresh_groups=False` for `group_expiry`; `normal_channels` ("single": each
+    message of a channel that `new_channel` didn't make goes to one reader, by core's
+    sorted sets; "broadcast": to all that read then, as the incumbent's);
+    `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
+    `max_message_size` and `confirm_sends` (False: a send waits for no answer). Wrong
+    values raise `ValueError`, unknown options `TypeError`.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class RedisPubSubChannelLayer(Layer):
         channel_capacity: Any = None,
         expiry: float = 60,
         group_expiry: float = 86400,
+        refresh_groups: bool = True,
         encryption: str = "fernet",
         normal_channels: str = "single",
         sharded_pubsub: bool = True,
@@ -81,6 +82,7 @@ class RedisPubSubChannelLayer(Layer):
             "normal_channels", normal_channels, ("single", "broadcast")
         )
         self.sharded_pubsub = bool(sharded_pubsub)
+        self.refresh_groups = bool(refresh_groups)
         super().__init__(
             hosts=hosts,
             prefix=prefix,
@@ -188,6 +190,7 @@ class RedisPubSubChannelLayer(Layer):
             )
         name = self._group_name(group).encode()
         await self._topics.join(name, str(channel), channel.encode())
+        self._terms.begin(name, str(channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
@@ -259,8 +262,7 @@ class RedisPubSubChannelLayer(Layer):
             await runner.unlink(self._operations.flush_pattern())
         await self.close_pools()
         if not may_block():
-            own = [name.decode() for name in self._topics.names()]
-            await asyncio.gather(*map(self._topics.feed, own))
+            await self._topics.feed_all()
 
     # Names and payloads
 
@@ -332,6 +334,8 @@ class RedisPubSubChannelLayer(Layer):
             lambda: self._tell_all(self.on_reconnect),
         )
         self._topics = Topics(self._loops.here, self.command_timeout)
+        term = None if self.refresh_groups else self.group_expiry
+        self._terms = Terms(term, self._topics.leave)
         self._mailboxes = Mailboxes(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
@@ -352,7 +356,7 @@ class RedisPubSubChannelLayer(Layer):
             codec=self._codec,
             outage=self._outage,
             sharded=self.sharded_pubsub,
-            on_tick=self._rescue,
+            on_tick=self._tick,
             on_end=self._hand_over,
             hosts=self._hosts,
             operations=self._operations,
@@ -378,8 +382,9 @@ class RedisPubSubChannelLayer(Layer):
                 with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                     loop.call_soon_threadsafe(self._topics.adopt)
 
-    def _rescue(self) -> None:
-        """Listens here to what a loop that was stopped should listen to."""
+    def _tick(self) -> None:
+        """Ends memberships; listens here to what a stopped loop should listen to."""
+        self._terms.end_due()
         if all(local.loop.is_running() for local in self._loops.all()):
             return
         here = asyncio.get_running_loop()
