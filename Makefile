@@ -17,13 +17,17 @@ SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function
 CHECKS ?= unpack fernet aes_gcm bundle
 SECONDS ?= 60
 
-.PHONY: demo test bench micro coverage fuzz lint clean
+.PHONY: demo test conformance bench micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/pytest $(ARGS)
+
+# Which channel layer keeps which point of Channels' specification, as one table.
+conformance: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/pytest bench $(ARGS)

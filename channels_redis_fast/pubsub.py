@@ -17,7 +17,7 @@ from ._groups import Memberships, Terms
 from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
-from ._loops import Loops
+from ._loops import Loops, may_block
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -27,6 +28,15 @@ from channels_redis_fast._pipe import _pools
 # The servers of the session by the name of their fixture: flushed before each test that
 # uses one, and no leak.
 SHARED: dict[str, Any] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    conformance = parser.getgroup("tests/test_conformance.py")
+    conformance.addoption("--layer", help="the import path of the layer to test")
+    conformance.addoption("--config", default={}, type=json.loads, help="its CONFIG")
+    conformance.addoption(
+        "--local", action="store_true", help="it lives in one process"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,1 @@
+"""The Channels channel-layer specification, point by point, for any channel layer."""

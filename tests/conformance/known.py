@@ -1,0 +1,72 @@
+"""The layers that the report compares, and what they are known to break."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from clusters import Cluster
+from servers import Server
+
+from .subjects import Subject
+
+OURS = {
+    "core": "channels_redis_fast.core.RedisChannelLayer",
+    "Pub/Sub": "channels_redis_fast.pubsub.RedisPubSubChannelLayer",
+}
+THEIRS = {
+    "channels_redis core": "channels_redis.core.RedisChannelLayer",
+    "channels_redis Pub/Sub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+IN_MEMORY = Subject(
+    "Channels in-memory",
+    "channels.layers.InMemoryChannelLayer",
+    is_local=True,
+    is_rival=True,
+)
+
+_AS_CHANNELS = "Channels' own check of names ends at 99"
+
+# The points that our layers break, and why; nobody may add one without a word.
+DEVIATIONS: dict[str, dict[str, str]] = {
+    "core": {"names of 100": _AS_CHANNELS},
+    "Pub/Sub": {
+        "names of 100": _AS_CHANNELS,
+        "a mark in new channels": "the wire format of channels_redis has no such names",
+        "any channel joins": "a membership is a subscription of the channel's process",
+        "flush for all clients": "what waits in other processes is out of reach",
+    },
+}
+
+
+def start(servers: ExitStack) -> dict[str, list[Any]]:
+    """Start servers; the settings of `hosts` for each topology."""
+    urls = [servers.enter_context(Server()).url for _ in range(3)]
+    cluster = servers.enter_context(Cluster(replicas=False))
+    return {"one server": urls[:1], "shards": urls, "Cluster": [cluster.host]}
+
+
+def ours(layer: str, topology: str, hosts: dict[str, list[Any]]) -> Subject:
+    """One of our layers; members stay no longer than the specification says."""
+    config = {"hosts": hosts[topology], "refresh_groups": False}
+    return Subject(f"{layer}, {topology}", OURS[layer], config)
+
+
+def everybody(hosts: dict[str, list[Any]]) -> list[Subject]:
+    """All layers on all topologies that they know, ours first."""
+    return [
+        *(ours(layer, topology, hosts) for layer in OURS for topology in hosts),
+        *(
+            Subject(
+                f"{name}, {topology}", path, {"hosts": hosts[topology]}, is_rival=True
+            )
+            for name, path in THEIRS.items()
+            for topology in ("one server", "shards")
+        ),
+        IN_MEMORY,
+    ]
+
+
+def deviations(subject: Subject) -> dict[str, str]:
+    """The points that a layer is known to break."""
+    return DEVIATIONS.get(subject.name.split(",")[0], {})
