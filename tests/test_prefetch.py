@@ -70,9 +70,8 @@ async def test_from_each_shard(valkey: Server, redis62: Server) -> None:
     async with opened(valkey.url, redis62.url, prefetch=4) as layer:
         await send(layer, 20)
         got = await numbers(layer, 1)
-        await eventually(
-            lambda: len(stored(valkey)) + len(stored(redis62)) == 20 - 8, "the claims"
-        )
+        assert len(stored(valkey)) >= 10 - 4
+        assert len(stored(redis62)) >= 10 - 4
         got += await numbers(layer, 19)
         assert sorted(got) == list(range(20))
         for shard in 0, 1:
