@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -55,6 +55,21 @@ class ClusterShard(Shard):
             self._reading.pop(key, None)
         else:
             self._watching[key] = moved
+
+    def reader_link(
+        self,
+        key: bytes,
+        greet: Callable[[PipelinedConnection], Awaitable[None]],
+        on_ready: Callable[[], None],
+        on_down: Callable[[Exception], None],
+    ) -> Link:
+        """As `Shard`; who only reads finds the new owner when a node is gone."""
+
+        def down(error: Exception) -> None:
+            self._refresh_soon()
+            on_down(error)
+
+        return super().reader_link(key, greet, on_ready, down)
 
     async def redirect(self, key: bytes, error: errors.AskError) -> None:
         """Learns where the next wait for `key` goes."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from behaviours import BEHAVIOURS, Behaviour, until_it_works
 from clusters import Cluster
-from crowds import Crowd, Sender
+from crowds import Crowd, Sender, eventually_sent
 from failovers import goes_on, is_back
 from layers import nothing, opened, soon
 from polling import eventually, until
@@ -128,6 +128,16 @@ async def test_failover_under_load(
             await sender.accepts(50)
             await asyncio.to_thread(own_cluster.kill_primary_of, key)
             await goes_on(crowd, sender, caplog)
+
+
+async def test_who_only_receives_follows_a_failover(own_cluster: Cluster) -> None:
+    """Nothing that it sends tells it where the keys are now."""
+    async with opened(own_cluster.host) as layer, opened(own_cluster.host) as other:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        await asyncio.to_thread(own_cluster.kill_primary_of, key_of(name))
+        await eventually_sent(other, name, {"n": 1})
+        assert await asyncio.wait_for(waiting, 5) == {"n": 1}
 
 
 async def test_a_primary_and_its_replica_swap_under_load(
