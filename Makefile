@@ -17,7 +17,7 @@ SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function
 CHECKS ?= unpack fernet aes_gcm bundle
 SECONDS ?= 60
 
-.PHONY: demo test conformance bench micro coverage fuzz lint clean
+.PHONY: demo test conformance faults bench micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -28,6 +28,10 @@ test: $(VENV)/.test
 # Which channel layer keeps which point of Channels' specification, as one table.
 conformance: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
+
+# Each fault many times, on both layers; a table of what became of the messages.
+faults: $(VENV)/.test
+	$(BIN)/pytest tests/test_fault_table.py --often $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/pytest bench $(ARGS)
@@ -48,7 +52,7 @@ fuzz: $(FUZZED)/.done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/*.pyx
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src/*.pyx
 	$(BIN)/mypy
 
 # One stamp per extra: the package is installed (and compiled) again when a

@@ -16,6 +16,7 @@ import pytest
 from certificates import Certificates
 from clusters import Cluster
 from leaks import LoopWatch, Snapshot
+from ledger import table
 from peers import Peer
 from programs import needs
 from proxy import Proxy
@@ -37,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     conformance.addoption(
         "--local", action="store_true", help="it lives in one process"
     )
+    text = "inflict each fault of the table many times"
+    parser.addoption("--often", action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,6 +62,19 @@ def pytest_report_header() -> list[str]:
         "packages: " + ", ".join(f"{name} {_version(name)}" for name in packages),
         "programs: " + ", ".join(found),
     ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fault" and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(table(rows)))
 
 
 def _version(package: str) -> str:

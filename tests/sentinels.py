@@ -114,8 +114,12 @@ class SentinelSet:
     def switch(self, *, timeout: float = 20.0) -> Server:
         """Let the Sentinels demote the primary, which goes on as a replica."""
         old = self._settled_primary(timeout)
-        until(self._told_to_switch, "a replica that is good enough")
-        new = self._await_other(old, timeout)
+        # Asked again if need be: a failover may be given up half-way.
+        new = until(
+            lambda: self._other(old) or self._ask_to_switch(old),
+            "another primary",
+            timeout=timeout,
+        )
         until(lambda: _synced(old), "the old primary to follow", timeout=timeout)
         return new
 
@@ -142,23 +146,24 @@ class SentinelSet:
         return self._agreed() is not None
 
     def _await_other(self, old: Server, timeout: float) -> Server:
-        def promoted() -> Server | None:
-            port = self._agreed()
-            if port in (None, old.port):
-                return None
-            server = self._by_port(port)
-            return server if _role(server) == "master" else None
+        return until(lambda: self._other(old), "another primary", timeout=timeout)
 
-        return until(promoted, "another primary", timeout=timeout)
+    def _other(self, old: Server) -> Server | None:
+        """The primary, when it is another one and all know."""
+        port = self._agreed()
+        if port in (None, old.port):
+            return None
+        server = self._by_port(port)
+        return server if _role(server) == "master" else None
 
-    def _told_to_switch(self) -> bool:
+    def _ask_to_switch(self, old: Server) -> None:
+        first = self.sentinels[0]
         try:
-            self._ask(self.sentinels[0], "FAILOVER", self.name)
+            if self._named(first) == old.port:  # it has nothing under way
+                self._ask(first, "FAILOVER", self.name)
         except redis.ResponseError as error:
-            if "NOGOODSLAVE" in str(error) or "INPROG" in str(error):
-                return False
-            raise
-        return True
+            if "NOGOODSLAVE" not in str(error) and "INPROG" not in str(error):
+                raise
 
     @property
     def _all(self) -> list[Server]:
@@ -168,12 +173,12 @@ class SentinelSet:
         return next(server for server in self.servers if server.port == port)
 
     def _agreed(self) -> int | None:
-        ports = {
-            int(self._ask(sentinel, "GET-MASTER-ADDR-BY-NAME", self.name)[1])
-            for sentinel in self.sentinels
-            if sentinel.running
-        }
+        ports = {self._named(one) for one in self.sentinels if one.running}
         return ports.pop() if len(ports) == 1 else None
+
+    def _named(self, sentinel: Server) -> int:
+        """The port of the primary, as a Sentinel says."""
+        return int(self._ask(sentinel, "GET-MASTER-ADDR-BY-NAME", self.name)[1])
 
     def _complete(self) -> bool:
         replicas, sentinels = self._sizes
