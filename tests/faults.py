@@ -109,9 +109,9 @@ FAULTS = [
         **breaks(),
     ),
     single("SIGSTOP, SIGCONT soon", inflicting.stopped_short, SLOW),
-    single("SIGSTOP, SIGCONT late", inflicting.stopped_long, GONE, **breaks()),
+    single("SIGSTOP, SIGCONT late", inflicting.stopped_long, GONE, times=1, **breaks()),
     single("DEBUG SLEEP, short", inflicting.asleep(SHORT), SLOW),
-    single("DEBUG SLEEP, long", inflicting.asleep(LONG), GONE, **breaks()),
+    single("DEBUG SLEEP, long", inflicting.asleep(LONG), GONE, times=1, **breaks()),
     single(
         "CLIENT KILL of all",
         inflicting.clients_killed("all"),

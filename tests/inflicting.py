@@ -22,7 +22,8 @@ Inflict = Callable[[Any, Room, int], Awaitable[None]]
 # Of the layers: command_timeout, and how many messages may wait for a process, or on
 # the normal channel.
 TIMEOUT, CAPACITY = 0.5, 20
-SHORT, LONG = 0.2, 1.2  # seconds: less than the timeout, and more than it
+WAIT = 1.0  # seconds that a reader blocks at a time
+SHORT, LONG = 0.2, 2.4  # seconds: less than the timeout, and more than all of these
 PARCEL = 200_000  # bytes: more than the server's buffer for a client may hold
 
 # The server

@@ -11,7 +11,7 @@ import pytest
 import scenes
 from accounting import NORMAL, Room
 from faults import FAULTS, Fault
-from inflicting import CAPACITY, TIMEOUT
+from inflicting import CAPACITY, TIMEOUT, WAIT
 from layers import opened
 from pubsubs import published
 
@@ -51,7 +51,7 @@ async def room_in(
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter waits, and none between faults that follow each other fast."""
     monkeypatch.setattr(_link, "_PROVEN", 0.0)
-    monkeypatch.setattr(Shard, "wait", 1.0)
+    monkeypatch.setattr(Shard, "wait", WAIT)
 
 
 @pytest.mark.timeout(600)
