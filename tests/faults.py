@@ -90,7 +90,7 @@ def breaks(cost: tuple[int, int] = BATCH) -> dict[str, Any]:
 
 READERS = {"core": BATCH, "pubsub": BATCH}
 SENDERS = {"refusals": UNREACHED}
-BYTES = {"times": 20, "often": 300}
+BYTES = {"times": 10, "often": 300}
 SEALED = {"symmetric_encryption_keys": ["a key"], "encryption": "aes-gcm"}
 
 FAULTS = [
@@ -133,8 +133,14 @@ FAULTS = [
         times=5,
         **SENDERS,
     ),
-    single("SCRIPT FLUSH", inflicting.scripts_flushed, SLOW, times=10, often=100),
-    single("output buffer over its limit", inflicting.buffers_full, GONE, **READERS),
+    single("SCRIPT FLUSH", inflicting.scripts_flushed, SLOW, times=5, often=100),
+    single(
+        "output buffer over its limit",
+        inflicting.buffers_full,
+        GONE,
+        times=1,
+        **READERS,
+    ),
     single(
         "full memory, noeviction",
         inflicting.memory_full,
@@ -177,8 +183,8 @@ FAULTS = [
         **SENDERS,
         **BYTES,
     ),
-    proxied("everything delayed", inflicting.delayed, SLOW),
-    proxied("split into single bytes", inflicting.split, SLOW, times=5),
+    proxied("everything delayed", inflicting.delayed, SLOW, times=1),
+    proxied("split into single bytes", inflicting.split, SLOW),
     proxied(
         "half-closed, to the clients",
         inflicting.half_closed("client"),
