@@ -1,6 +1,6 @@
 """Validity of channel and group names, and the part of a name that picks its Redis key.
 
-The rule is the Channels channel-layer specification's: fewer than 100 ASCII alphanumerics,
+The rule is the Channels channel-layer specification's: at most 100 ASCII alphanumerics,
 hyphens, underscores or periods; in channel names, one "!" may divide the part that all
 processes share (the non-local part, "!" included) from the part that one process knows.
 """
@@ -21,12 +21,12 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object)
 
 
-# channels.layers.BaseChannelLayer.MAX_NAME_LENGTH and invalid_name_error, word for word.
+# What Channels says, but one more: names of 100 bytes must do, the specification demands.
 cdef enum:
-    LENGTH_LIMIT = 100
+    LENGTH_LIMIT = 101
 
 cdef str INVALID_NAME = (
-    "{} name must be a valid unicode string with length < 100 containing only ASCII"
+    "{} name must be a valid unicode string with length < 101 containing only ASCII"
     " alphanumerics, hyphens, underscores, or periods."
 )
 

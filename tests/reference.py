@@ -14,19 +14,19 @@ from collections.abc import Iterable
 CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(![a-zA-Z0-9\-_.]*)?")
 GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
 REFUSAL = (
-    "{} name must be a valid unicode string with length < 100 containing only ASCII "
+    "{} name must be a valid unicode string with length < 101 containing only ASCII "
     "alphanumerics, hyphens, underscores, or periods."
 )
 
 
 def non_local_name(name: object) -> str:
-    if not (isinstance(name, str) and len(name) < 100 and CHANNEL.fullmatch(name)):
+    if not (isinstance(name, str) and len(name) < 101 and CHANNEL.fullmatch(name)):
         raise TypeError(f"{REFUSAL.format('Channel')}, not {name!r}")
     return split_local(name)
 
 
 def check_group(name: object) -> None:
-    if not (isinstance(name, str) and len(name) < 100 and GROUP.fullmatch(name)):
+    if not (isinstance(name, str) and len(name) < 101 and GROUP.fullmatch(name)):
         raise TypeError(f"{REFUSAL.format('Group')}, not {name!r}")
 
 
