@@ -17,7 +17,10 @@ SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function
 CHECKS ?= unpack fernet aes_gcm bundle
 SECONDS ?= 60
 
-.PHONY: demo test conformance faults bench micro coverage fuzz lint clean
+# What `make bench` found.
+FOUND ?= build/bench.json
+
+.PHONY: demo test conformance faults bench report micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -33,8 +36,16 @@ conformance: $(VENV)/.test
 faults: $(VENV)/.test
 	$(BIN)/pytest tests/test_fault_table.py --often $(ARGS)
 
+# All layers in all workloads, in turns (ARGS="-k ..." for some; QUICK=1: one short
+# round), and the compiled functions. What was found is what `make report` draws.
 bench: $(VENV)/.bench
-	$(BIN)/pytest bench $(ARGS)
+	@mkdir -p $(dir $(FOUND))
+	$(BIN)/pytest bench $(if $(QUICK),--rounds 1 --seconds 0.2) \
+	  --benchmark-columns=median,min,max,ops --benchmark-json=$(FOUND) $(ARGS)
+
+# Tables and plots in bench/results.
+report: $(VENV)/.bench
+	$(BIN)/python bench/report.py $(FOUND) $(ARGS)
 
 # The micro-benchmarks of bench, as one table.
 micro: $(VENV)/.bench

