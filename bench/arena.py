@@ -25,6 +25,7 @@ from workloads import Outcome, Rest, tell_all
 SCRIPT = Path(__file__).with_name("worker.py")
 PATIENCE = 60.0  # seconds for one answer
 WARMED = 3  # attempts to see every message of a small run arrive
+ROOMY = 1_000_000  # messages: room for all
 ENOUGH = 0.1  # seconds of a run from which a rate can be told
 
 
@@ -92,6 +93,9 @@ class Worker:
         self._log.close()
 
 
+Crew = tuple[Worker, list[Worker]]  # the sender, and the receivers
+
+
 class Nats:
     """A nats-server of its own."""
 
@@ -141,10 +145,10 @@ class Figures:
 
 @dataclass
 class Arena:
-    """To be used in `with`: starts servers at once and workers when needed."""
+    """To be used in `with`: starts Redis at once, all else when it is needed."""
 
     loop: str = "asyncio"  # or "uvloop"
-    seconds: float = 0.6  # of a measurement
+    seconds: float = 0.4  # of a measurement; 0: as short as can be
     _workers: list[Worker] = field(default_factory=list)
     _counts: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -153,8 +157,6 @@ class Arena:
         with contextlib.ExitStack() as stack:
             self.redis = stack.enter_context(Server())
             self.nats: Nats | None = None
-            if CONTENDERS["channels_nats"].missing() is None:
-                self.nats = stack.enter_context(Nats())
             stack.callback(self.dismiss)
             self._stack = stack.pop_all()
         return self
@@ -192,16 +194,17 @@ class Arena:
     # Steps
 
     @contextlib.contextmanager
-    def _staffed(
-        self, case: Case, contender: str, capacity: int
-    ) -> Iterator[tuple[Worker, list[Worker]]]:
+    def _staffed(self, case: Case, contender: str) -> Iterator[Crew]:
         """A sender and receivers with new layers on empty servers."""
         self.redis.flush()
+        if CONTENDERS[contender].program and self.nats is None:
+            self.nats = self._stack.enter_context(Nats())
         needed = case.receivers + (not case.is_one_process)
         while len(self._workers) < needed:
             self._workers.append(Worker(self.loop))
         workers = self._workers[:needed]
         address = self.nats.address if self.nats else None
+        capacity = case.capacity or ROOMY
         setting = Setting(
             self.redis.address, address, capacity, case.size, case.encrypted
         )
@@ -212,36 +215,34 @@ class Arena:
             worker.end()
 
     def _measure(self, case: Case, contender: str) -> Figures:
-        key = case.name, contender
-        if key not in self._counts:
-            self._counts[key] = self._enough(case, contender)
-        count = self._counts[key]
         workload = case.workload
-        with self._staffed(case, contender, case.capacity or count + 1) as crew:
+        with self._staffed(case, contender) as crew:
             workload.prepare(*crew)
             begin = self._warm(case, crew)
+            if (case.name, contender) not in self._counts:
+                begin = self._weigh(case, contender, crew, begin)
+            count = self._counts[case.name, contender]
             workers = list(dict.fromkeys((crew[0], *crew[1])))
             before = self._cpu(contender, workers)
             outcome = workload.run(*crew, range(begin, begin + count))
             after = self._cpu(contender, workers)
         return _figures(outcome, before, after)
 
-    def _enough(self, case: Case, contender: str) -> int:
-        """How many messages take about as long as a measurement should."""
+    def _weigh(self, case: Case, contender: str, crew: Crew, begin: int) -> int:
+        """Finds how many messages take as long as wanted; the next number."""
         workload, count = case.workload, case.workload.least
-        roomy = case.capacity or 1_000_000
-        with self._staffed(case, contender, roomy) as crew:
-            workload.prepare(*crew)
-            begin = self._warm(case, crew)
-            while True:
-                outcome = workload.run(*crew, range(begin, begin + count))
-                if outcome.seconds >= ENOUGH or not outcome.tally.is_clean:
-                    break
-                begin, count = begin + count, count * 4
-        rate = outcome.rate / workload.copies
-        return max(workload.least, int(rate * self.seconds))
+        while self.seconds:
+            outcome = workload.run(*crew, range(begin, begin + count))
+            begin += count
+            if outcome.seconds >= ENOUGH or not outcome.tally.is_clean:
+                rate = outcome.rate / workload.copies
+                count = max(workload.least, int(rate * self.seconds))
+                break
+            count *= 4
+        self._counts[case.name, contender] = count
+        return begin
 
-    def _warm(self, case: Case, crew: tuple[Worker, list[Worker]]) -> int:
+    def _warm(self, case: Case, crew: Crew) -> int:
         """Opens connections and sees that everything arrives; the next number."""
         least = case.workload.least
         for attempt in range(1, WARMED + 1):
@@ -258,7 +259,7 @@ class Arena:
         return sum(tell_all(workers, "cpu")), times.user + times.system
 
     def _rest(self, case: Case, contender: str) -> Figures:
-        with self._staffed(case, contender, 100) as (worker, _):
+        with self._staffed(case, contender) as (worker, _):
             workload = case.workload
             size, share = worker.ask("rest", workload.members, workload.seconds)
         return Figures(bytes=size, share=share)

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="?", default="")
     parser.add_argument("contenders", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.6)
+    parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     options = parser.parse_args()
     if not options.cases:

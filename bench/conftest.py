@@ -51,7 +51,7 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("layers")
     group.addoption("--rounds", type=int, default=3, help="of each contender")
-    group.addoption("--seconds", type=float, default=0.6, help="of a measurement")
+    group.addoption("--seconds", type=float, default=0.4, help="of a measurement")
     group.addoption("--loop", choices=["asyncio", "uvloop"], default="asyncio")
 
 

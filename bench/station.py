@@ -10,11 +10,12 @@ import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from contenders import CONTENDERS, Setting, Texts
+from limits import Limit
 from tally import Tally, tally
 
 RETRY = 0.001  # seconds after which a sender tries a full channel again
@@ -36,17 +37,22 @@ class Arrivals(NamedTuple):
 class Station:
     """What a worker does with its layer; all methods are called over the pipe."""
 
-    def __init__(self, contender: str, setting: Setting) -> None:
-        self.layer = CONTENDERS[contender].make(setting)
-        self._blocking = CONTENDERS[contender].blocking
-        limit = hasattr(self.layer, "message")
-        self._messages = self.layer if limit else Texts(setting.size)
+    def __init__(self, layer: Any, size: int, *, blocking: bool = False) -> None:
+        self.layer = layer
+        self._blocking = blocking
+        self._messages = layer if isinstance(layer, Limit) else Texts(size)
         self._tasks: list[asyncio.Task[None]] = []
         self._logs: list[list[int]] = []
         self._times: list[float] | None = None
         self._left = 0
         self._arrived = asyncio.Event()
         self._last = 0.0
+
+    @classmethod
+    def of(cls, contender: str, setting: Setting) -> Station:
+        """With a layer of a contender."""
+        chosen = CONTENDERS[contender]
+        return cls(chosen.make(setting), setting.size, blocking=chosen.blocking)
 
     async def close(self) -> None:
         """Ends the receivers, then the layer's connections."""

@@ -31,10 +31,17 @@ def middle(rounds: Rounds, key: str) -> Middle | None:
     return Middle.of([one[key] for one in rounds if key in one])
 
 
+def quotients(above: Rounds, key: str, below: Rounds, other: str) -> Middle | None:
+    """One figure to another of the same round; None where neither has both."""
+    pairs = zip(above, below, strict=False)
+    return Middle.of(
+        [a[key] / b[other] for a, b in pairs if a.get(key) and b.get(other)]
+    )
+
+
 def ratio(ours: Rounds, others: Rounds, key: str = "rate") -> Middle | None:
-    """How many times as much, of the same round; None if either has none."""
-    pairs = zip(ours, others, strict=False)
-    return Middle.of([a[key] / b[key] for a, b in pairs if a.get(key) and b.get(key)])
+    """How many times as much of the same figure."""
+    return quotients(ours, key, others, key)
 
 
 @dataclass(frozen=True)

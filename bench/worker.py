@@ -2,7 +2,7 @@
 
     worker.py DESCRIPTOR [uvloop]
 
-Each measurement begins with the arguments of a `Station`, which gets an event loop of
+Each measurement begins with the arguments of `Station.of`, which gets an event loop of
 its own. Then come requests, (method, arguments), each answered with (True, result) or
 (False, traceback), until None ends the measurement. `arena.Worker` is the other end.
 """
@@ -37,7 +37,7 @@ async def measurement(pipe: Connection, *args: Any) -> None:
 
     loop.add_reader(pipe.fileno(), read)
     try:
-        station = Station(*args)
+        station = Station.of(*args)
         try:
             while (request := await requests.get()) is not None:
                 name, arguments = request

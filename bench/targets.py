@@ -1,0 +1,144 @@
+"""What the figures should be, and whether they are: for the report, never a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from contenders import CONTENDERS
+from summary import Middle, Rounds, quotients, ratio
+
+Found = Mapping[str, Mapping[str, Rounds]]  # by case and contender
+
+
+class Verdict(NamedTuple):
+    """One row of the report."""
+
+    what: str
+    bound: str
+    found: str
+    reached: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """`ours` to `other` in a case: at least so many times as much, or at most."""
+
+    case: str
+    ours: str
+    other: str
+    bound: float
+    key: str = "rate"
+    is_most: bool = False
+    once: bool = False  # and every message exactly once
+
+    def verdict(self, found: Found) -> Verdict:
+        """Whether the median of the rounds is within the bound."""
+        rounds = found.get(self.case, {})
+        ours, others = rounds.get(self.ours, ()), rounds.get(self.other, ())
+        what = "" if self.key == "rate" else f" ({self.key})"
+        what = f"{self.case}{what}: {self.ours} to {self.other}"
+        wrong = sum(one.get(k, 0) for one in ours for k in ("lost", "doubled"))
+        if self.once:
+            what += ", each message once"
+        fine = not (self.once and wrong)
+        return _judged(
+            what, self.bound, self.is_most, ratio(ours, others, self.key), fine
+        )
+
+
+@dataclass(frozen=True)
+class Tail:
+    """p99 at most so many times p50."""
+
+    case: str
+    ours: str
+    bound: float
+
+    def verdict(self, found: Found) -> Verdict:
+        """The same."""
+        rounds = found.get(self.case, {}).get(self.ours, ())
+        times = quotients(rounds, "p99", rounds, "p50")
+        what = f"{self.case}: p99 of {self.ours} to its p50"
+        return _judged(what, self.bound, True, times, True)
+
+
+def _judged(
+    what: str, bound: float, is_most: bool, times: Middle | None, fine: bool
+) -> Verdict:
+    limit = f"{'at most' if is_most else 'at least'} {bound:g}"
+    if times is None:
+        return Verdict(what, limit, "", "not measured")
+    value = times.value
+    reached = fine and (value <= bound if is_most else value >= bound)
+    shown = f"{value:.2f} ({times.low:.2f} to {times.high:.2f})"
+    return Verdict(what, limit, shown, "reached" if reached else "**NOT reached**")
+
+
+def _against_channels_redis() -> Iterator[Target]:
+    wanted = {
+        "core": {
+            "ping-pong-in-one": 8,
+            "senders-20-default-in-one": 45,
+            "senders-20-in-one": 45,
+            "encrypted-20-in-one": 40,
+            "group-100-in-one": 15,
+            "group-1000-in-one": 25,
+        },
+        "pubsub": {
+            "ping-pong-in-one": 1.6,
+            "senders-20-in-one": 20,
+            "group-100-in-one": 3.5,
+            "group-1000-in-one": 6,
+        },
+    }
+    for kind, bounds in wanted.items():
+        for case, bound in bounds.items():
+            yield Target(case, kind, f"channels_redis-{kind}", bound)
+
+
+def _against_nats() -> Iterator[Target]:
+    for senders in (1, 20, 200):
+        for kind, bound in (("pubsub", 1), ("core", 0.8)):
+            case = f"senders-{senders}-in-two"
+            yield Target(case, f"{kind}-unconfirmed", "channels_nats", bound)
+    for place in ("two", "four"):
+        for kind in ("pubsub", "core"):
+            yield Target(f"group-1000-in-{place}", kind, "channels_nats", 2)
+    yield Target("readers-4", "core-prefetch", "channels_nats", 0.7, once=True)
+
+
+def _against_limits() -> Iterator[Target | Tail]:
+    for kind in ("core", "pubsub"):
+        limit = f"limit-{kind}"
+        for senders in (20, 200):
+            yield Target(f"senders-{senders}-in-two", kind, limit, 0.7)
+        for place in ("two", "four"):
+            bound = 0.85 if kind == "pubsub" else 0.6
+            yield Target(f"group-1000-in-{place}", kind, limit, bound)
+        yield Target("idle", kind, limit, 1.15, "bytes", is_most=True)
+        yield Tail("half-load", kind, 3)
+    rival = "channels_redis-core"
+    for case in ("senders-20-in-two", "group-1000-in-two"):
+        yield Target(case, "core", rival, 0.5, "server", is_most=True)
+
+
+TARGETS: tuple[Target | Tail, ...] = (
+    *_against_channels_redis(),
+    *_against_nats(),
+    *_against_limits(),
+)
+
+
+def losses(found: Found) -> Iterator[tuple[str, str, str, Middle]]:
+    """Case, our layer, another of its kind or none, and the ratio, where we lose."""
+    for case, rounds in found.items():
+        for ours in ("core", "pubsub"):
+            for name in rounds:
+                other = CONTENDERS[name]
+                if other.is_ours or other.is_limit or other.kind not in ("", ours):
+                    continue
+                times = ratio(rounds.get(ours, ()), rounds[name])
+                if times is not None and times.value < 1:
+                    yield case, ours, name, times
