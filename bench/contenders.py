@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,9 +45,7 @@ class Contender:
     kind: str
     package: str
     make: Callable[[Setting], Any]
-    options: dict[str, Any] = field(default_factory=dict)
     one_process: bool = False
-    is_confirmed: bool = True
     blocking: bool = False  # calls `layer.sync`, where called without a loop
     program: str = ""  # its server, if that isn't Redis
 
@@ -144,26 +142,19 @@ def _limit(cls: Any) -> Callable[[Setting], Any]:
 
 
 def _ours_of(name: str, kind: str, **options: Any) -> Contender:
-    return Contender(name, kind, OURS, _ours(kind, **options), options)
+    return Contender(name, kind, OURS, _ours(kind, **options))
 
 
 CONTENDERS = {
     one.name: one
     for one in (
         _ours_of("core", "core"),
-        Contender(
-            *("core-unconfirmed", "core", OURS, _ours("core", confirm_sends=False)),
-            is_confirmed=False,
-        ),
+        _ours_of("core-unconfirmed", "core", confirm_sends=False),
         _ours_of("core-prefetch", "core", prefetch=100),
         _ours_of("core-aes-gcm", "core", encryption="aes-gcm"),
         Contender("core-sync", "core", OURS, _ours("core"), blocking=True),
         _ours_of("pubsub", "pubsub"),
-        Contender(
-            *("pubsub-unconfirmed", "pubsub", OURS),
-            _ours("pubsub", confirm_sends=False),
-            is_confirmed=False,
-        ),
+        _ours_of("pubsub-unconfirmed", "pubsub", confirm_sends=False),
         _ours_of("pubsub-aes-gcm", "pubsub", encryption="aes-gcm"),
         Contender("pubsub-sync", "pubsub", OURS, _ours("pubsub"), blocking=True),
         Contender(
@@ -184,7 +175,6 @@ CONTENDERS = {
         ),
         Contender(
             *("channels_nats", "", "channels_nats", _nats),
-            is_confirmed=False,
             program="nats-server",
         ),
         Contender("in-memory", "", "channels", _memory, one_process=True),

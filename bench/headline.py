@@ -1,0 +1,81 @@
+"""The part of the report that stands in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cases import CASES
+from summary import middle
+from targets import Found, losses
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
+COLUMNS = {
+    "core": "core",
+    "pubsub": "Pub/Sub",
+    "channels_redis-core": "channels_redis core",
+    "channels_redis-pubsub": "channels_redis Pub/Sub",
+    "channels_nats": "channels_nats",
+}
+ROWS = (
+    *("ping-pong-in-one", "senders-1-in-two", "senders-20-in-two"),
+    *("senders-200-in-two", "encrypted-20-in-two", "size-64-in-two"),
+    *("size-900-in-two", "group-100-in-one", "group-1000-in-two"),
+    *("group-1000-in-four", "group-10000-in-two", "readers-4", "sync", "idle"),
+)
+
+
+def headline(data: dict[str, Any]) -> Iterator[str]:
+    """The lines between the marks."""
+    found: Found = data["cases"]
+    versions = {"Python": data["python"], **data["servers"], **data["packages"]}
+    shown = ("Python", "valkey-server", "nats-server", "redis", "hiredis")
+    shown += ("channels_redis", "channels_nats")
+    said = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
+    yield f"Measured on {data['date']}: {data['cpu']}, {data['cpus']} cores (load"
+    yield f"before it: {data['load'][0]:.1f}), loopback, {said}. Medians of"
+    yield f"{data['rounds']} rounds in which the layers took turns: read the ratios,"
+    yield "not the rates."
+    yield ""
+    yield "| what | " + " | ".join(COLUMNS.values()) + " |"
+    yield "|---|" + "---|" * len(COLUMNS)
+    for name in ROWS:
+        if name in found:
+            yield _row(found, name)
+    yield ""
+    yield from _behind(found)
+
+
+def _row(found: Found, name: str) -> str:
+    case = CASES[name]
+    key, unit = ("rate", case.unit) if case.unit else ("bytes", "bytes each")
+    cells = []
+    for contender in COLUMNS:
+        rounds = found[name].get(contender, ())
+        value = middle(rounds, key)
+        wrong = sum(one.get("lost", 0) + one.get("doubled", 0) for one in rounds)
+        text = f"{value.value:,.0f}" if value else ""
+        cells.append(text + " †" * bool(wrong))
+    return f"| {case.title} ({unit}) | " + " | ".join(cells) + " |"
+
+
+def _behind(found: Found) -> Iterator[str]:
+    others = [
+        f"{ours} reached {times.value:.2f} of {other} in `{case}`"
+        for case, ours, other, times in losses(found)
+        if other != "in-memory"
+    ]
+    yield "† Messages were lost, or came more than once."
+    yield ""
+    yield "Behind another layer: " + ("; ".join(others) or "nowhere") + "."
+
+
+def update(data: dict[str, Any]) -> None:
+    """Puts it into the README."""
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = "\n".join(headline(data))
+    README.write_text(f"{before}{BEGIN}\n{lines}\n\n{END}{after}")
