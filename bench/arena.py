@@ -108,7 +108,11 @@ class Nats:
         command = [programs.needs("nats-server"), "-a", host, "-p", str(port)]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
         self.pid = self._process.pid
-        until(self._answers, "nats-server to answer")
+        try:
+            until(self._answers, "nats-server to answer")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,7 +191,7 @@ class Arena:
                 self.dismiss()  # memory is that of fresh processes
                 return self._rest(case, contender)
             return self._measure(case, contender)
-        except Failed as failure:
+        except (Failed, OSError) as failure:
             self.dismiss()
             return Figures(failure=str(failure).strip().splitlines()[-1])
 
@@ -270,8 +274,8 @@ def _figures(
 ) -> Figures:
     found = outcome.tally
     figures = Figures(outcome.rate, found.lost, found.doubled, found.disordered)
-    if found.received:
-        unit = 10_000 / found.received
+    if deliveries := outcome.deliveries or found.received:
+        unit = 10_000 / deliveries
         figures.python = (after[0] - before[0]) * unit
         figures.server = (after[1] - before[1]) * unit
     if outcome.latencies:
