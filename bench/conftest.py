@@ -19,6 +19,8 @@ from contenders import CONTENDERS
 
 from channels_redis_fast import _names
 
+LOAD = os.getloadavg()  # before anything is measured
+
 
 def is_compiled() -> bool:
     return str(_names.__file__).endswith(tuple(EXTENSION_SUFFIXES))
@@ -69,7 +71,7 @@ def pytest_benchmark_update_machine_info(
         "servers": {k: programs.version(v) for k, v in servers.items()},
         "cpus": os.cpu_count(),
         "system": platform.platform(),
-        "load": os.getloadavg(),
+        "load": LOAD,
         "loop": config.getoption("loop"),
         "rounds": config.getoption("rounds"),
         "seconds": config.getoption("seconds"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from cases import CASES
@@ -27,6 +29,12 @@ ROWS = (
 )
 
 
+def filled(text: str) -> list[str]:
+    """Lines of a paragraph, or of a point of a list."""
+    indent = "  " * text.startswith("* ")
+    return wrap(text, 88, break_on_hyphens=False, subsequent_indent=indent)
+
+
 def headline(data: dict[str, Any]) -> Iterator[str]:
     """The lines between the marks."""
     found: Found = data["cases"]
@@ -34,10 +42,12 @@ def headline(data: dict[str, Any]) -> Iterator[str]:
     shown = ("Python", "valkey-server", "nats-server", "redis", "hiredis")
     shown += ("channels_redis", "channels_nats")
     said = ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
-    yield f"Measured on {data['date']}: {data['cpu']}, {data['cpus']} cores (load"
-    yield f"before it: {data['load'][0]:.1f}), loopback, {said}. Medians of"
-    yield f"{data['rounds']} rounds in which the layers took turns: read the ratios,"
-    yield "not the rates."
+    text = (
+        f"Measured on {data['date']}: {data['cpu']}, {data['cpus']} cores (load before "
+        f"it: {data['load'][0]:.1f}), loopback, {said}. Medians of {data['rounds']} "
+        "rounds in which the layers took turns: read the ratios, not the rates."
+    )
+    yield from filled(text)
     yield ""
     yield "| what | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---|" + "---|" * len(COLUMNS)
@@ -62,14 +72,19 @@ def _row(found: Found, name: str) -> str:
 
 
 def _behind(found: Found) -> Iterator[str]:
-    others = [
-        f"{ours} reached {times.value:.2f} of {other} in `{case}`"
-        for case, ours, other, times in losses(found)
-        if other != "in-memory"
-    ]
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for case, ours, other, times in losses(found):
+        if other != "in-memory":
+            text = f"`{case}` {times.value:.2f}"
+            pairs[f"{COLUMNS[ours]} to {other}"].append(text)
     yield "† Messages were lost, or came more than once."
     yield ""
-    yield "Behind another layer: " + ("; ".join(others) or "nowhere") + "."
+    yield "Where it is behind another layer, and how much of its rate it reaches:"
+    yield ""
+    for pair, cases in pairs.items():
+        yield from filled(f"* {pair}: {', '.join(cases)}")
+    if not pairs:
+        yield "* nowhere"
 
 
 def update(data: dict[str, Any]) -> None:

@@ -81,7 +81,8 @@ def _bars(
             error_kw={"linewidth": 0.8, "ecolor": "#444444"},
         )
     axes.set_xticks(range(len(cases)), list(cases.values()))
-    axes.set_ylabel(unit)
+    axes.set_yscale("log")  # a step of the same height is the same ratio
+    axes.set_ylabel(f"{unit}, logarithmic")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(f"{title} (medians; lines: range)", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

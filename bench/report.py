@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cases import CASES
 from contenders import CONTENDERS
-from headline import update
+from headline import filled, update
 from summary import Middle, Rounds, middle, ratio
 from targets import TARGETS, Found, losses
 
@@ -108,12 +108,14 @@ def report(data: dict[str, Any]) -> Iterator[str]:
 def _machine(data: dict[str, Any]) -> Iterator[str]:
     versions = {"Python": data["python"], **data["packages"], **data["servers"]}
     load = ", ".join(f"{value:.1f}" for value in data["load"])
-    yield f"On {data['date']}, commit {data['commit'][:7]}: {data['cpu']},"
-    yield f"{data['cpus']} CPUs, {data['system']}, load before it {load}; event loop"
-    yield f"{data['loop']}; {data['rounds']} rounds in turns, about"
-    yield f"{data['seconds']:g} s each. " + ", ".join(
-        f"{name} {version}" for name, version in versions.items()
+    text = (
+        f"On {data['date']}, commit {data['commit'][:7]}: {data['cpu']}, "
+        f"{data['cpus']} CPUs, {data['system']}, load before it {load}; event loop "
+        f"{data['loop']}; {data['rounds']} rounds in turns, about "
+        f"{data['seconds']:g} s each. "
     )
+    text += ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield from filled(text)
     yield ""
     yield "CPU is in seconds per 10,000 deliveries. *core ÷* and *pubsub ÷*: how many"
     yield "times its rate this package's layers reach, each with its defaults."

@@ -134,6 +134,8 @@ TARGETS: tuple[Target | Tail, ...] = (
 def losses(found: Found) -> Iterator[tuple[str, str, str, Middle]]:
     """Case, our layer, another of its kind or none, and the ratio, where we lose."""
     for case, rounds in found.items():
+        if case == "half-load":
+            continue  # each has a load of its own
         for ours in ("core", "pubsub"):
             for name in rounds:
                 other = CONTENDERS[name]

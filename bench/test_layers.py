@@ -3,7 +3,7 @@
 A case is measured when the first of its tests runs: all contenders that were chosen
 (-k), in turns. Each test then hands what was found to pytest-benchmark, by a clock that
 goes on as the measurement did. No figure makes a test fail: only a message of this
-package that was lost, doubled or out of order.
+package that was lost (where none may), doubled or out of order.
 """
 
 from __future__ import annotations
@@ -88,4 +88,5 @@ def test_layers(benchmark: Any, results: Results, case: str, contender: str) -> 
     if CONTENDERS[contender].is_ours:
         for one in found:
             assert one.failure is None
-            assert (one.lost, one.doubled, one.disordered) == (0, 0, 0)
+            assert (one.doubled, one.disordered) == (0, 0)
+            assert not one.lost or contender in CASES[case].may_lose
