@@ -70,7 +70,7 @@ def pytest_benchmark_update_machine_info(
         "packages": {name: programs.package_version(name) for name in sorted(packages)},
         "servers": {k: programs.version(v) for k, v in servers.items()},
         "cpus": os.cpu_count(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "load": LOAD,
         "loop": config.getoption("loop"),
         "rounds": config.getoption("rounds"),
