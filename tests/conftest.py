@@ -77,13 +77,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(table(rows)))
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
-
-
 def pytest_collection_finish() -> None:
     # What is loaded by now stays; the collections after each test need not look at it.
     gc.collect()
