@@ -1,4 +1,4 @@
-"""What can't be beaten: the same commands without a layer, and no Redis at all.
+"""What to come near to: the same commands without a layer, and no Redis at all.
 
 These look like channel layers to the workloads, but their messages are bytes: a number
 and as much as a layer would have packed. Nothing is named, checked, bounded or
