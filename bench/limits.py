@@ -2,7 +2,7 @@
 
 These look like channel layers to the workloads, but their messages are bytes: a number
 and as much as a layer would have packed. Nothing is named, checked, bounded or
-unpacked; a list of messages and a future for each receiver are all there is.
+unpacked; an `asyncio.Queue` for each receiver is all there is.
 """
 
 from __future__ import annotations
@@ -76,30 +76,7 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
 
-class Box:
-    """Messages for one receiver; cheaper than an `asyncio.Queue`."""
-
-    __slots__ = ("_messages", "_waiter")
-
-    def __init__(self) -> None:
-        self._messages: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, message: bytes) -> None:
-        """Adds a message."""
-        self._messages.append(message)
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def get(self) -> bytes:
-        """The next message."""
-        while not self._messages:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._messages.popleft()
+Box = asyncio.Queue[bytes]
 
 
 class Limit:
@@ -239,9 +216,9 @@ class LimitCore(Limit):
         route = member[:ROUTE]
         if route == ALL:
             for box in boxes.values():
-                box.put(member)
+                box.put_nowait(member)
         else:
-            boxes[route].put(member)
+            boxes[route].put_nowait(member)
 
 
 def _by_key(members: list[bytes]) -> dict[bytes, bytes]:
@@ -297,7 +274,7 @@ class LimitPubSub(Limit):
 
     def _pushed(self, name: bytes, payload: bytes) -> None:
         for box in self._names[name]:
-            box.put(payload)
+            box.put_nowait(payload)
 
 
 class Queues:
