@@ -159,8 +159,9 @@ def may_block() -> bool:
     return (
         loop in getattr(AsyncToSync, "loop_thread_executors", ())
         and len(asyncio.all_tasks(loop)) == 1
-        # A timer may be somebody's timeout, which must not come late.
-        and not getattr(loop, "_scheduled", ())
+        # A timer may be somebody's timeout, which must not come late. uvloop doesn't
+        # tell whether it has any.
+        and not getattr(loop, "_scheduled", True)
     )
 
 

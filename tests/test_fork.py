@@ -12,22 +12,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 from asgiref.sync import async_to_sync
 from certificates import Certificates
 from forking import needs_fork
 from layers import end, persist, soon
+from loops import LOOPS, Runner
 from polling import eventually
 from servers import Server
 
 from channels_redis_fast.core import RedisChannelLayer
 
 pytestmark = needs_fork
-
-# libuv keeps a pipe for signals, which is no leak.
-uvloop.new_event_loop().close()
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(params=LOOPS.values(), ids=LOOPS)
@@ -158,7 +153,7 @@ def scenario(
                 await soon(layer, "worker")
         assert layer.counters == {}
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with Runner(loop_factory=new_loop) as runner:
         runner.run(main())
 
 

@@ -11,18 +11,13 @@ from typing import Any
 
 import psutil
 import pytest
-import uvloop
 from asgiref.sync import async_to_sync
 from layers import end, opened, persist, soon
+from loops import LOOPS, Runner
 from polling import eventually, until
 from servers import Server
 
 from channels_redis_fast.core import RedisChannelLayer
-
-# libuv keeps a pipe for signals, which is no leak.
-uvloop.new_event_loop().close()
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(params=LOOPS.values(), ids=LOOPS)
@@ -218,10 +213,10 @@ def test_many_loops_leave_nothing(
         assert await waiting == {"n": n}
         await end(worker)
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with Runner(loop_factory=new_loop) as runner:
         runner.run(main(-1))
     for n in range(100):
-        with asyncio.Runner(loop_factory=new_loop) as runner:
+        with Runner(loop_factory=new_loop) as runner:
             runner.run(main(n))
     assert sockets() == before
     assert not layer._loops.all()
