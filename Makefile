@@ -9,6 +9,7 @@ PACKAGE := $(wildcard channels_redis_fast/*.py)
 # line traced, and with libFuzzer's counters and sanitizers (which are clang's).
 TRACED := .venv-trace
 FUZZED := .venv-fuzz
+MATRIX := .venv-matrix
 TRACED_TESTS := $(patsubst src/_%.pyx,tests/test_%.py,$(wildcard src/*.pyx)) \
   tests/test_fuzzing.py tests/test_limits.py
 CLANG ?= clang
@@ -20,7 +21,7 @@ SECONDS ?= 60
 # What `make bench` found.
 FOUND ?= build/bench.json
 
-.PHONY: demo test conformance faults bench report micro coverage fuzz lint clean
+.PHONY: demo test test-wheel matrix conformance faults bench report micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -35,6 +36,14 @@ conformance: $(VENV)/.test
 # Each fault many times, on both layers; a table of what became of the messages.
 faults: $(VENV)/.test
 	$(BIN)/pytest tests/test_fault_table.py --often $(ARGS)
+
+# The wheel in an environment of its own: nothing of the checkout is imported.
+test-wheel: $(VENV)/.matrix
+	$(BIN)/nox -f .ci/noxfile.py -s 'matrix(newest)' -- $(ARGS)
+
+# The same, and what it has to get along with. What can't run is named at the end.
+matrix: $(VENV)/.matrix
+	$(BIN)/nox -f .ci/noxfile.py -- $(ARGS)
 
 # All layers in all workloads, in turns (ARGS="-k ..." for some; QUICK=1: one short
 # round), and the compiled functions. What was found is what `make report` draws.
@@ -63,7 +72,7 @@ fuzz: $(FUZZED)/.done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src/*.pyx
+	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint src/*.pyx
 	$(BIN)/mypy
 
 # One stamp per extra: the package is installed (and compiled) again when a
@@ -92,4 +101,4 @@ $(VENV)/bin/python $(TRACED)/bin/python $(FUZZED)/bin/python: %/bin/python:
 	$@ -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) $(TRACED) $(FUZZED) build dist *.egg-info channels_redis_fast/*.so src/*.c
+	rm -rf $(VENV) $(TRACED) $(FUZZED) $(MATRIX) build dist *.egg-info channels_redis_fast/*.so src/*.c
