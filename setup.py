@@ -38,6 +38,11 @@ setup(
         force=True,  # directives are not part of Cython's staleness test
         compiler_directives={
             "language_level": 3,
+            # True by examination, and tests/test_threads.py. Tables are filled when a
+            # module is imported and then only read. Counters, the memo of capacities
+            # and the AES-GCM readers change inside critical sections. Idle packers
+            # and ciphers are taken out of a list to be used, which is one step; that
+            # a list may become longer than its limit by a few does no harm.
             "freethreading_compatible": True,
             "autotestdict": False,
             "linetrace": TRACE,

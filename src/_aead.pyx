@@ -88,7 +88,10 @@ cdef class AesGcmFrames:
         cdef bytes head, nonce = new_bytes(NONCE)
         cdef tuple sender
         cdef uint64_t counter
-        if self.forks != forks or self.counter >= MAX_COUNTER:
+        cdef bint worn
+        with cython.critical_section(self):
+            worn = self.forks != forks or self.counter >= MAX_COUNTER
+        if worn:
             self.reseed()
         with cython.critical_section(self):
             sender, counter, self.counter = self.sender, self.counter, self.counter + 1
