@@ -48,7 +48,10 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     extensions = ["groups", "flush"]
     # A name is shorter: those of 100 bytes must do, the specification demands.
     MAX_NAME_LENGTH = 101
-    invalid_name_error = BaseChannelLayer.invalid_name_error.replace("100", "101")
+    invalid_name_error = (
+        "{} name must be a valid unicode string with length < 101 containing only "
+        "ASCII alphanumerics, hyphens, underscores, or periods."
+    )
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = MessageTooLarge
 

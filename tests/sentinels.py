@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import programs
 import redis
 from polling import until
 from servers import Server
@@ -90,7 +91,9 @@ class SentinelSet:
                 replica = Server(password=self._password, options=options)
                 self.servers.append(replica.start())
             for _ in range(sentinels):
-                sentinel = Server(sentinel=True, options=self._watching(of))
+                # Redis 6.2 has no SENTINEL DEBUG, whatever the others are.
+                options = self._watching(of)
+                sentinel = Server(programs.valkey(), sentinel=True, options=options)
                 self.sentinels.append(sentinel.start())
                 haste = [word for pair in HASTE.items() for word in pair]
                 sentinel.client().execute_command("SENTINEL", "DEBUG", *haste)

@@ -69,7 +69,7 @@ class Server:
         port: int | None = None,
         options: Mapping[str, Option] | None = None,
     ) -> None:
-        self.binary = binary or programs.valkey()
+        self.binary = binary or programs.default()
         self.password = password
         self.tls = tls
         self.client_certificates = client_certificates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import email
+import re
 import shutil
 import subprocess
 import sys
@@ -120,12 +121,30 @@ def test_the_sdist_holds_the_sources(in_sdist: set[str]) -> None:
     assert [name for name in in_sdist if name.endswith(".so")] == []
 
 
+def test_a_wheel_for_each_python() -> None:
+    """Of those that pyproject.toml names, and tests that are there."""
+    if sys.version_info < (3, 11):
+        pytest.skip("tomllib came with Python 3.11")
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    versions = re.findall(
+        r"Python :: (\d\.\d+)", str(project["project"]["classifiers"])
+    )
+    wheels = project["tool"]["cibuildwheel"]
+    built = {each.removesuffix("-*") for each in wheels["build"]}
+    assert built == {f"cp{v.replace('.', '')}" for v in versions} | {"cp314t"}
+    commands = [each["test-command"] for each in (wheels, *wheels["overrides"])]
+    for path in re.findall(r"{project}/(\S+)", " ".join(commands)):
+        assert (ROOT / path).is_file()
+
+
 def test_metadata(metadata: Message) -> None:
     version = (ROOT / NAME / "_version.py").read_text()
     assert f'"{metadata["Version"]}"' in version
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "BSD-3-Clause"
-    extras = {"bench", "coverage", "cryptography", "demo", "fuzz", "test"}
+    extras = {"bench", "coverage", "cryptography", "demo", "fuzz", "matrix", "test"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needed = [n for n in metadata.get_all("Requires-Dist", []) if "extra" not in n]
     assert not any(n.startswith(("cryptography", "Django")) for n in needed)

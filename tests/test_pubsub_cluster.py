@@ -13,12 +13,15 @@ import pytest
 from clusters import SLOTS, Cluster, slot_of
 from layers import end, soon
 from polling import eventually
+from programs import UNSHARDED
 from pubsubs import published
 from redis import exceptions as errors
 from servers import Server
 from test_pubsub_faults import BACK, GONE, TOLD, Consumers
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+
+pytestmark = pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
 
 GROUP = "asgi__group__room"
 
