@@ -17,11 +17,14 @@ SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function
   -fno-sanitize-recover=undefined
 CHECKS ?= unpack fernet aes_gcm bundle
 SECONDS ?= 60
+PROGRAMS ?= 1000
+SEED ?= 1
 
 # What `make bench` found.
 FOUND ?= build/bench.json
 
-.PHONY: demo test test-wheel matrix conformance faults bench report micro coverage fuzz lint clean
+.PHONY: demo test test-wheel matrix conformance faults model bench report micro \
+  coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -69,6 +72,10 @@ coverage: $(TRACED)/.done
 fuzz: $(FUZZED)/.done
 	for check in $(CHECKS); do $(FUZZED)/bin/python bench/fuzz.py $$check build/fuzz \
 	  -max_total_time=$(SECONDS) $(ARGS) || exit 1; done
+
+# Random programs, over both layers and all topologies, held against the promises.
+model: $(VENV)/.test
+	PROGRAMS=$(PROGRAMS) SEED=$(SEED) $(BIN)/pytest tests/test_model.py -s $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
