@@ -250,9 +250,10 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         buffer = self._buffer
-        self._alone = len(buffer) == 1
+        # Subscriptions come in bursts, whose first should not go out alone.
+        self._alone = len(buffer) == 1 and self._on_push is None
         if buffer and self._transport is not None and self.error is None:
-            self._transport.write(buffer[0] if self._alone else b"".join(buffer))
+            self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
         buffer.clear()
 
     def _resolve(self) -> None:

@@ -107,24 +107,25 @@ class Mailboxes:
             if name not in self._boxes:
                 self._open(str(name))
 
-    def begin(self, name: str) -> TaskWaiter | None:
-        """The next message of a channel, to be awaited at once; None: no channel."""
+    def begin(self, name: str) -> Message | TaskWaiter | None:
+        """A message of a channel, or what to await at once for it; None: no channel."""
         with self._lock:
             box = self._boxes.get(name)
             if box is None:
                 return None
-            waiter = self._waiter(box)
-            if box.messages and (entry := self._take(box)):
-                waiter.deadline, waiter.message = entry
-            else:  # a room for it first: what follows may already fill it
+            entry = self._take(box) if box.messages else None
+            if entry is None:
+                # A room for it first: what follows may already fill it.
+                waiter = self._waiter(box)
                 self._enter(box, waiter)
         if box.inbox.stalled:
             try:
                 self._on_wait(box.inbox)
             except BaseException:
-                self.withdraw(waiter)
+                if entry is None:
+                    self.withdraw(waiter)
                 raise
-        return waiter
+        return waiter if entry is None else entry[1]
 
     def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""

@@ -123,14 +123,16 @@ class RedisChannelLayer(Layer):
         Raises `TypeError` for a bad name or another process's channel.
         """
         mailboxes = self._mailboxes
-        while not isinstance(channel, str) or not (found := mailboxes.begin(channel)):
+        while (
+            not isinstance(channel, str) or (found := mailboxes.begin(channel)) is None
+        ):
             non_local = self._non_local(channel)
             if not non_local.endswith("!"):
                 return await self._receive_normal(channel, self._codec)
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)
-        return await found
+        return found if isinstance(found, dict) else await found
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.

@@ -143,22 +143,21 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        is_fed = isinstance(channel, str) and self._topics.is_fed(channel)
-        if is_fed and (found := self._mailboxes.begin(channel)):
-            return await found
-        is_published = self._is_published(channel)
-        if is_made_elsewhere(channel, self.prefix):
-            raise ForeignChannel(f"{channel!r} is another layer's channel")
-        if not is_published:
-            return await self._receive_normal(channel, self._normal_codec)
-        held = None
-        while not self._topics.is_fed(channel):
-            if channel not in self._mailboxes:
-                held = self._mailboxes.new(channel)
-            await self._topics.feed(channel)
-        while not (found := self._mailboxes.begin(held or channel)):
-            self._mailboxes.open(channel)
-        return await found
+        topics, mailboxes, held = self._topics, self._mailboxes, channel
+        while (
+            not isinstance(channel, str)
+            or not topics.is_fed(channel)
+            or (found := mailboxes.begin(held)) is None
+        ):
+            is_published = self._is_published(channel)
+            if is_made_elsewhere(channel, self.prefix):
+                raise ForeignChannel(f"{channel!r} is another layer's channel")
+            if not is_published:
+                return await self._receive_normal(channel, self._normal_codec)
+            if channel not in mailboxes:
+                held = mailboxes.new(channel)  # lives as long as this call
+            await topics.feed(channel)
+        return found if isinstance(found, dict) else await found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.

@@ -285,8 +285,10 @@ class Model:
             for sent in at_risk:
                 sent.risks.append(risk)
 
-    def passes(self, seconds: float, waited_on: set[str]) -> list[Channel]:
-        """Time passes; the channels that must have ended."""
+    def passes(
+        self, seconds: float, waited_on: set[str]
+    ) -> list[tuple[Channel, list[str]]]:
+        """Time passes; the channels that must have ended, and their sure groups."""
         ended = []
         channels = self.channels.values()
         for sent in {copy.sent for channel in channels for copy in channel.pending}:
@@ -300,14 +302,17 @@ class Model:
             least, most = (since + seconds for since in channel.forgotten)
             channel.forgotten = least, most
             if most > self._expiry:
-                self._end(channel)
-                ended += [channel] if least > self._expiry else []
+                groups = self._end(channel)
+                ended += [(channel, groups)] if least > self._expiry else []
         return ended
 
-    def _end(self, channel: Channel) -> None:
+    def _end(self, channel: Channel) -> list[str]:
         channel.is_live = False
         for copy in channel.pending:
             copy.doubt = ENDED
-        for members in self.groups.values():
-            if channel.name in members:
+        sure = []
+        for group, members in self.groups.items():
+            if members.get(channel.name):
+                sure.append(group)
                 members[channel.name] = False
+        return sure

@@ -285,21 +285,20 @@ class Modelled:
         await self.quiet()
         self.fleet.passes(seconds, self.model.channels.values())
         waited_on = {waiter.name for waiter in self.waiters}
-        for channel in self.model.passes(seconds, waited_on):
-            await self._ended(channel)
+        for channel, groups in self.model.passes(seconds, waited_on):
+            await self._ended(channel, groups)
 
-    async def _ended(self, channel: Channel) -> None:
+    async def _ended(self, channel: Channel, groups: list[str]) -> None:
         layer = self.fleet.layers[channel.owner or 0]
         if channel.name in layer._mailboxes:
             raise Broken(f"{channel.name} did not end")
-        for group, members in self.model.groups.items():
-            if channel.name in members:
-                if self.fleet.is_core:
-                    await eventually(
-                        lambda g=group: channel.name not in self.fleet.members(g),
-                        f"{channel.name} to leave {group}",
-                    )
-                self.model.set_member(group, channel.name, None)
+        for group in groups:
+            if self.fleet.is_core:
+                await eventually(
+                    lambda g=group: channel.name not in self.fleet.members(g),
+                    f"{channel.name} to leave {group}",
+                )
+            self.model.set_member(group, channel.name, None)
 
     # The end
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from modelled import Modelled, Outcome, error_of, refused_first
 
 CHANGES = ("join", "leave")
-ROUNDS = 30  # of an impatient reader
+ROUNDS = 300  # of an impatient reader
 
 
 class Action(NamedTuple):
