@@ -1,0 +1,170 @@
+"""How tasks wait for messages, and what becomes of those they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.tasks
+import contextvars
+import sys
+from typing import Any
+
+import pytest
+from layers import end, opened, soon
+from servers import Server
+
+from channels_redis_fast.core import RedisChannelLayer
+
+MEMBERS = 5
+HELLO = {"type": "hello", "list": [1]}
+
+number = contextvars.ContextVar[int]("number")
+
+
+@pytest.fixture(params=["core", "pubsub"])
+async def layer(request: pytest.FixtureRequest, valkey: Server) -> Any:
+    if request.param == "core":
+        async with opened(valkey.url) as found:
+            yield found
+        return
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    found = RedisPubSubChannelLayer(hosts=[valkey.url])
+    yield found
+    await found.close_pools()
+
+
+async def members(layer: Any) -> list[str]:
+    """New channels in one group."""
+    names = [await layer.new_channel() for _ in range(MEMBERS)]
+    for name in names:
+        await layer.group_add("room", name)
+    return names
+
+
+async def test_all_members_go_on_together(layer: Any) -> None:
+    names = await members(layer)
+    tasks = [asyncio.create_task(soon(layer, name)) for name in names]
+    await asyncio.sleep(0)
+    await layer.group_send("room", HELLO)
+    received = await asyncio.gather(*tasks)
+    assert received == [HELLO] * MEMBERS
+    assert len({id(message["list"]) for message in received}) == MEMBERS
+
+
+async def test_each_goes_on_in_its_context(layer: Any) -> None:
+    async def read(name: str, n: int) -> int:
+        number.set(n)
+        await layer.receive(name)
+        return number.get()
+
+    names = await members(layer)
+    tasks = [asyncio.create_task(read(name, n)) for n, name in enumerate(names)]
+    await asyncio.sleep(0)
+    await layer.group_send("room", HELLO)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == list(range(MEMBERS))
+
+
+async def test_what_a_neighbour_cancels_is_kept(layer: Any) -> None:
+    """The first to go on cancels the others, who were given the same message."""
+    names = await members(layer)
+    others: list[asyncio.Task[Any]] = []
+
+    async def first() -> None:
+        await layer.receive(names[0])
+        for task in others:
+            assert task.cancel()
+
+    leading = asyncio.create_task(first())
+    others += [asyncio.create_task(layer.receive(name)) for name in names[1:]]
+    await asyncio.sleep(0)
+    await layer.group_send("room", HELLO)
+    await asyncio.wait_for(leading, 10)
+    outcomes = await asyncio.gather(*others, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in outcomes)
+    for name in names[1:]:
+        assert await soon(layer, name) == HELLO
+
+
+async def test_cancelled_before_anything_came(layer: Any) -> None:
+    name = await layer.new_channel()
+    for _ in range(3):
+        task = asyncio.create_task(layer.receive(name))
+        await asyncio.sleep(0)
+        await end(task)
+        assert task.cancelled()
+    await layer.send(name, HELLO)
+    assert await soon(layer, name) == HELLO
+
+
+async def test_several_wait_on_one_channel(layer: Any) -> None:
+    name = await layer.new_channel()
+    tasks = [asyncio.create_task(soon(layer, name)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for n in range(3):
+        await layer.send(name, {"type": "n", "n": n})
+    received = [message["n"] for message in await asyncio.gather(*tasks)]
+    assert received == [0, 1, 2]
+
+
+async def test_tasks_in_pure_python(layer: Any) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work, **options: _python_task(work, loop))
+    try:
+        name = await layer.new_channel()
+        task = asyncio.create_task(layer.receive(name))
+        await asyncio.sleep(0)
+        await end(task)
+        waiting = asyncio.create_task(layer.receive(name))
+        await asyncio.sleep(0)
+        await layer.send(name, HELLO)
+        assert await waiting == HELLO
+    finally:
+        loop.set_task_factory(None)
+
+
+def _python_task(work: Any, loop: asyncio.AbstractEventLoop) -> Any:
+    return asyncio.tasks._PyTask(work, loop=loop)  # type: ignore[attr-defined]
+
+
+if sys.version_info >= (3, 12):
+
+    async def test_eager_tasks(layer: Any) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        try:
+            name = await layer.new_channel()
+            waiting = asyncio.create_task(layer.receive(name))
+            await layer.send(name, HELLO)
+            assert await waiting == HELLO
+        finally:
+            loop.set_task_factory(None)
+
+
+def test_the_end_of_one_leaves_the_others_going(valkey: Server) -> None:
+    """A receiver that exits ends the loop, which runs on: all others got theirs."""
+    layer = RedisChannelLayer(hosts=[valkey.url])
+    loop = asyncio.new_event_loop()
+
+    async def exiting(name: str) -> None:
+        await layer.receive(name)
+        raise SystemExit
+
+    async def start() -> list[asyncio.Task[Any]]:
+        names = await members(layer)
+        tasks = [loop.create_task(exiting(names[0]))]
+        tasks += [loop.create_task(layer.receive(name)) for name in names[1:]]
+        await asyncio.sleep(0)
+        await layer.group_send("room", HELLO)
+        return tasks
+
+    tasks = loop.run_until_complete(start())
+    try:
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(asyncio.wait(tasks[1:], timeout=10))
+        finished = asyncio.wait_for(asyncio.gather(*tasks[1:]), 10)
+        assert loop.run_until_complete(finished) == [HELLO] * (MEMBERS - 1)
+        with pytest.raises(SystemExit):
+            tasks[0].result()
+    finally:
+        loop.run_until_complete(layer.close_pools())
+        loop.close()
