@@ -116,7 +116,8 @@ async def test_a_restart_with_many_channels(layer: Layer, server: Server) -> Non
     members = [consumers.got[name] for name in names[7::500]]
     await eventually(lambda: all({"n": 1} in got for got in members), "the group")
     await consumers.aclose()
-    assert seconds < 2
+    # asyncio's debug mode takes several times as long.
+    assert seconds < 2 or asyncio.get_running_loop().get_debug()
 
 
 async def test_calls_while_there_is_no_server(layer: Layer, server: Server) -> None:
