@@ -137,9 +137,11 @@ class PipelinedConnection(asyncio.Protocol):
         self._waiting.append(future)
         return future
 
-    def write(self, command: Command) -> None:
-        """Queues a command that has no reply of its own (SUBSCRIBE and its kin)."""
-        packed = hiredis.pack_command(command)
+    def write(self, *commands: Command) -> None:
+        """Queues commands that have no reply of their own (SUBSCRIBE and its kin)."""
+        packed = hiredis.pack_command(commands[0])
+        if len(commands) > 1:
+            packed = b"".join(map(hiredis.pack_command, commands))
         if not self._buffer:
             if self._alone and not self._waiting and self._transport is not None:
                 self._transport.write(packed)
@@ -147,15 +149,16 @@ class PipelinedConnection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
 
-    def post(self, command: Command, receipt: Any) -> bool:
-        """As `call`, with a receipt that takes the outcome in place of a future.
+    def post(self, receipt: Any, *commands: Command) -> bool:
+        """As `call`, with a receipt that takes the outcomes in place of futures.
 
-        True when so much is queued that the caller should let the loop write it.
+        Several commands are written together. True when so much is queued that the
+        caller should let the loop write it.
         """
         if self.error is not None:
             raise self._failure()
-        self.write(command)
-        self._waiting.append(receipt)
+        self.write(*commands)
+        self._waiting.extend(receipt for _ in commands)
         buffer = self._buffer
         return bool(buffer) and (len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE)
 

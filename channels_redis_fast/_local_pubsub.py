@@ -173,7 +173,7 @@ class LocalPubSub(Publisher, LocalLayer):
             self._counters.count("unreadable", error)
             return
         copy = copier(self._codec, payload, name, message, flat)
-        unknown = self._mailboxes.put(None, channels, message, copy)
+        unknown = self._mailboxes.put(None, channels, message, copy, self.loop)
         if unknown:
             self._counters.count("for no channel of this process", name, unknown)
 

@@ -153,14 +153,15 @@ class Mailboxes:
         names: Collection[str],
         message: Message,
         copy: Callable[[], Message],
+        here: asyncio.AbstractEventLoop | None = None,
     ) -> int:
         """Gives a channel the message, or several copies of it.
 
-        Channels of other inboxes count as none, unless `inbox` is None. Returns how
-        many names were no channels.
+        Channels of other inboxes count as none, unless `inbox` is None. `here` is the
+        running loop, whose tasks go on together. Returns how many names were no
+        channels.
         """
         deadline = time.monotonic() + self._expiry
-        here = asyncio._get_running_loop()
         boxes, unknown = self._boxes, 0
         # What several get is kept as it came: each copy is made late.
         only = message if len(names) == 1 else None
@@ -171,7 +172,6 @@ class Mailboxes:
                 if box is None or (box.inbox is not inbox and inbox is not None):
                     unknown += 1
                 elif box.waiters and box.waiters[0].loop is here:
-                    # The usual case: tasks of this loop go on together.
                     waiter: Any = box.waiters.pop(0)
                     waiter.message, waiter.copy = only, copy
                     waiter.deadline = deadline

@@ -113,10 +113,12 @@ class Reader:
         if wanted > 1:
             commands.append((b"ZPOPMIN", self.key, wanted - 1))
         pop = _Pop(len(commands), self._popped, self._loop)
+        if not self._asking:
+            connection.post(pop, *commands)
+            return
         for command in commands:
-            if self._asking:
-                connection.ask()
-            connection.post(command, pop)
+            connection.ask()
+            connection.post(pop, command)
 
     def _popped(self, entries: list[Entry], error: Exception | None) -> None:
         self._popping = False

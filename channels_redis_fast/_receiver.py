@@ -32,15 +32,19 @@ def deliver(
     inbox: Inbox,
     mailboxes: Mailboxes,
     counters: Counters,
+    here: asyncio.AbstractEventLoop | None = None,
 ) -> None:
-    """Puts what was popped from a process's key into the mailboxes it is for."""
+    """Puts what was popped from a process's key into the mailboxes it is for.
+
+    `here` is the running loop.
+    """
     try:
         channels, message, flat = codec.open(member, key)
     except UnreadableMessage as error:
         counters.count("unreadable", error)
         return
     copy = copier(codec, member, key, message, flat)
-    unknown = mailboxes.put(inbox, channels or (), message, copy)
+    unknown = mailboxes.put(inbox, channels or (), message, copy, here)
     if unknown or not channels:
         counters.count("for no channel of this process", inbox.name, unknown or 1)
 
@@ -104,6 +108,7 @@ class InboxReceiver:
                 self._inbox,
                 self._mailboxes,
                 self._counters,
+                self.loop,
             )
 
     def _refuse(self, error: Exception) -> None:

@@ -116,7 +116,7 @@ class Shard:
             # Found missing later, the script would let others overtake this one.
             connection.scripts.add(command[1])
             command = with_text(command)
-        return connection.post(command, receipt)
+        return connection.post(receipt, command)
 
     async def prepare(self, command: Command) -> None:
         """Returns when a connection takes a command; raises `ConnectionError`."""
