@@ -49,6 +49,7 @@ class LocalLayer:
         self._hand_over = hand_over
         self._channels: dict[str, ChannelReceiver] = {}
         self._inboxes: dict[Inbox, InboxReceiver] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self.shards = [
             make_shard(index, host, command_timeout, memberships.heal)
             for index, host in enumerate(hosts)
@@ -145,7 +146,9 @@ class LocalLayer:
             await self.outbox.settled()
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.aclose() for channel in channels.values()))
-        await asyncio.gather(*map(self._release, list(self._inboxes)))
+        # Also those under way: cut short, they would pass for feeding for ever.
+        releases = map(self._release, list(self._inboxes))
+        await asyncio.gather(*releases, *self._retiring)
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     def file_descriptors(self) -> list[int]:
@@ -193,7 +196,9 @@ class LocalLayer:
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""
         if not inbox.boxes and not self._closed:
-            self._spawn(self._release(inbox))
+            release = self._spawn(self._release(inbox))
+            self._retiring.add(release)
+            release.add_done_callback(self._retiring.discard)
 
     def _close_idle_channels(self) -> None:
         oldest = self.loop.time() - self._expiry
@@ -202,5 +207,5 @@ class LocalLayer:
                 del self._channels[name]
                 self._spawn(receiver.aclose())
 
-    def _spawn(self, work: Any) -> None:
-        self.shards[0].spawn(work)
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        return self.shards[0].spawn(work)

@@ -285,3 +285,16 @@ async def test_messages_for_those_that_ended(valkey: Server) -> None:
         assert await soon(layer, stays) == {"n": 1}
         assert layer.receive_buffer == {}
         assert layer.counters == {"for no channel of this process": 1}
+
+
+async def test_connections_closed_as_the_last_channel_ends(valkey: Server) -> None:
+    """Who stops reading for the channels that ended doesn't pass for reading on."""
+    async with opened(valkey.url, expiry=0.1) as layer:
+        await nothing(layer, await layer.new_channel())
+        receivers = layer._loops.here()._inboxes
+        while receivers:  # noqa: ASYNC110 - the very turn in which it is told to stop
+            await asyncio.sleep(0)
+        (inbox,) = layer._mailboxes.inboxes()
+        assert inbox.reader is not None
+        await layer.close_pools()
+        assert await nothing(layer, await layer.new_channel())
