@@ -7,7 +7,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -32,6 +33,19 @@ _HISTORY = re.compile(rb"master_replid:(\S+)")
 RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
 
 
+class _Membership:
+    """What is known of a channel in a group that it was added to."""
+
+    __slots__ = ("adds", "doubts", "since")
+
+    def __init__(self) -> None:
+        # When it joined or was last refreshed. None: it should not be in the group but
+        # may be: neither healed nor refreshed, and given up when the channel ends.
+        self.since: float | None = None
+        self.adds = 0  # calls that added it
+        self.doubts = 0  # of those: under way, or of unknown outcome
+
+
 class Memberships:
     """Which of this process's channels joined which groups, and when.
 
@@ -46,35 +60,56 @@ class Memberships:
         self._group_expiry = group_expiry
         self._refresh = refresh
         self._lock = threading.Lock()
-        # By group, by channel: when it joined or was last refreshed.
-        self._joined: dict[str, dict[str, float]] = {}
+        # By group, by channel: all that Redis may have.
+        self._known: dict[str, dict[str, _Membership]] = {}
         self._groups: dict[str, list[str]] = {}  # by channel
         # Memberships (group, channel) of channels that ended, not yet given up.
         self._left: set[tuple[str, str]] = set()
         self._histories: dict[int, set[bytes]] = {}  # by shard: its nodes' own
 
     def __len__(self) -> int:
-        return sum(map(len, self._joined.values()))
+        return sum(map(len, self._known.values()))
 
-    def add(self, group: str, channel: str) -> bool:
-        """Notes that a channel joins a group now; whether it was not in it before."""
+    @contextmanager
+    def joining(self, group: str, channel: str) -> Iterator[None]:
+        """While a call adds a channel: it is in the group; on an error it may be."""
         with self._lock:
-            members = self._joined.setdefault(group, {})
-            is_new = channel not in members
-            if is_new:
-                self._groups.setdefault(channel, []).append(group)
-                self._left.discard((group, channel))
-            members[channel] = time.monotonic()
-            return is_new
+            membership = self._find(group, channel) or self._make(group, channel)
+            is_new, membership.since = membership.since is None, time.monotonic()
+            membership.doubts += 1
+            membership.adds += 1
+            turn = membership.adds
+        try:
+            yield
+        except Exception:
+            with self._lock:
+                if is_new and membership.adds == turn:
+                    membership.since = None
+            raise
+        with self._lock:
+            membership.doubts -= 1
 
-    def discard(self, group: str, channel: str) -> None:
-        """Forgets that a channel joined a group, if it did."""
+    @contextmanager
+    def leaving(self, group: str, channel: str) -> Iterator[None]:
+        """While a call takes a channel out of a group; on an error it still is in it.
+
+        Calls count in their order. Redis may see those at the same time in another.
+        """
         with self._lock:
-            if channel in self._joined.get(group, ()):
-                self._forget(group, channel)
-                self._groups[channel].remove(group)
-                if not self._groups[channel]:
-                    del self._groups[channel]
+            membership = self._find(group, channel)
+            turn = membership.adds if membership else 0
+            is_sure = membership is not None and not membership.doubts
+        yield
+        with self._lock:
+            if membership is None or membership is not self._find(group, channel):
+                return
+            if membership.adds == turn:
+                membership.since = None
+                if is_sure:
+                    self._forget(group, channel)
+                    self._groups[channel].remove(group)
+                    if not self._groups[channel]:
+                        del self._groups[channel]
 
     def end(self, channel: str) -> None:
         """Forgets a channel that ended; `give_up` takes it out of its groups."""
@@ -105,7 +140,7 @@ class Memberships:
     def clear(self) -> None:
         """Forgets all."""
         with self._lock:
-            self._joined.clear()
+            self._known.clear()
             self._groups.clear()
             self._left.clear()
 
@@ -138,7 +173,8 @@ class Memberships:
         with self._lock:  # some may have been discarded meanwhile
             gone: dict[str, list[str]] = {}
             for (group, channel), is_there in zip(ours, there, strict=True):
-                since = self._joined.get(group, {}).get(channel)
+                membership = self._find(group, channel)
+                since = membership.since if membership else None
                 if not is_there and since is not None and since >= oldest:
                     gone.setdefault(group, []).append(channel)
             # Written before anybody can discard them: the order on the wire holds.
@@ -158,10 +194,15 @@ class Memberships:
         limit = now - _REFRESH_AT * self._group_expiry
         requests = []
         with self._lock:
-            for group, members in self._joined.items():
-                old = [channel for channel, since in members.items() if since < limit]
+            for group, members in self._known.items():
+                old = [
+                    channel
+                    for channel, membership in members.items()
+                    if membership.since is not None and membership.since < limit
+                ]
+                for channel in old:
+                    members[channel].since = now
                 if old:
-                    members.update(dict.fromkeys(old, now))
                     requests.append(self._operations.refresh(group, old))
         return requests
 
@@ -170,14 +211,30 @@ class Memberships:
         return float("inf") if self._refresh else self._group_expiry
 
     def _snapshot(self) -> list[tuple[str, str]]:
+        """The memberships (group, channel) that are to stay."""
         with self._lock:
-            return [(g, c) for g, members in self._joined.items() for c in members]
+            return [
+                (group, channel)
+                for group, members in self._known.items()
+                for channel, membership in members.items()
+                if membership.since is not None
+            ]
+
+    def _find(self, group: str, channel: str) -> _Membership | None:
+        return self._known.get(group, {}).get(channel)
+
+    def _make(self, group: str, channel: str) -> _Membership:
+        membership = _Membership()
+        self._known.setdefault(group, {})[channel] = membership
+        self._groups.setdefault(channel, []).append(group)
+        self._left.discard((group, channel))
+        return membership
 
     def _forget(self, group: str, channel: str) -> None:
-        members = self._joined[group]
+        members = self._known[group]
         del members[channel]
         if not members:
-            del self._joined[group]
+            del self._known[group]
 
 
 async def _history(connection: PipelinedConnection) -> bytes | None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -153,15 +154,9 @@ class RedisChannelLayer(Layer):
         self.require_valid_group_name(group)
         self._non_local(channel)
         index, command = self._operations.join(group, channel)
-        ours = channel in self._mailboxes
-        joins = ours and self._memberships.add(group, str(channel))
-        try:
-            runner = self._loops.for_call() or self._inline()
+        runner = self._loops.for_call() or self._inline()
+        with self._joining(group, channel):
             await runner.shards[index].run(command, repeat=True)
-        except Exception:
-            if joins:  # one that was in it before still is
-                self._memberships.discard(group, channel)
-            raise
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
@@ -169,8 +164,8 @@ class RedisChannelLayer(Layer):
         self._non_local(channel)
         index, command = self._operations.leave(group, channel)
         runner = self._loops.for_call() or self._inline()
-        await runner.shards[index].run(command, repeat=True)
-        self._memberships.discard(group, channel)  # it still is in it on an error
+        with self._memberships.leaving(group, channel):
+            await runner.shards[index].run(command, repeat=True)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
@@ -289,6 +284,12 @@ class RedisChannelLayer(Layer):
             on_wait=self._attend,
             on_end=self._end,
         )
+
+    def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
+        """While a channel is added: only our own are ours to look after."""
+        if channel in self._mailboxes:
+            return self._memberships.joining(group, str(channel))
+        return contextlib.nullcontext()
 
     def _inline(self) -> Inline:
         return Inline(self._blocking, self.command_timeout)

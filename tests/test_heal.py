@@ -11,6 +11,8 @@ import pytest
 from crowds import BACK, eventually_sent, lines
 from layers import nothing, opened, soon
 from polling import eventually
+from proxy import Proxy
+from redis import exceptions as errors
 from servers import Server
 
 from channels_redis_fast import _groups
@@ -160,6 +162,54 @@ async def test_who_ended_meanwhile_leaves(
         server.start(empty=False)
         await eventually(lambda: lines(caplog)[BACK], "the log line")
         await eventually(lambda: members(server) == {*names}, "the members to go")
+
+
+async def test_who_may_have_joined_leaves(server: Server) -> None:
+    """A call that failed may have had its effect, which ends with the channel."""
+    with Proxy(server) as proxy:
+        async with opened(proxy.url, expiry=0.2) as layer:
+            name = await layer.new_channel()
+            await layer.group_add("other", name)  # Redis knows the script after that
+            proxy.replies.hold()
+            joining = asyncio.create_task(layer.group_add("room", name))
+            await eventually(lambda: members(server), "the call to have its effect")
+            proxy.refuse()
+            proxy.cut()
+            with pytest.raises(errors.ConnectionError):
+                await joining
+            proxy.replies.release()
+            proxy.accept()
+            del name, joining
+
+            def is_gone() -> bool:
+                gc.collect()  # the error may hold the name for a while
+                return not members(server)
+
+            await eventually(is_gone, "the member to go")
+
+
+async def test_who_joins_while_leaving(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls at the same time count in their order."""
+    async with opened(server.url, expiry=0.2) as layer:
+        (name,) = await in_room(layer, 1)
+        leave, join = layer.group_discard, layer.group_add
+        await asyncio.gather(leave("room", name), join("room", name))
+        server.restart(empty=True)
+        await eventually(lambda: lines(caplog)[BACK], "the log line")
+        assert members(server) == {name}
+        await asyncio.gather(join("room", name), leave("room", name))
+        server.restart(empty=True)
+        await eventually(lambda: lines(caplog)[BACK] == 2, "the log line")
+        assert not members(server)
+        await join("room", name)
+        await leave("room", name)
+        assert not len(layer._memberships)  # nothing to be given up
+        await asyncio.gather(leave("room", name), join("room", name))
+        del name
+        gc.collect()
+        await eventually(lambda: not members(server), "the member to go")
 
 
 async def test_before_what_waits(server: Server) -> None:
