@@ -285,10 +285,8 @@ class Model:
             for sent in at_risk:
                 sent.risks.append(risk)
 
-    def passes(
-        self, seconds: float, waited_on: set[str]
-    ) -> list[tuple[Channel, list[str]]]:
-        """Time passes; the channels that must have ended, and their sure groups."""
+    def passes(self, seconds: float, waited_on: set[str]) -> list[Channel]:
+        """Time passes; the channels that must have ended."""
         ended = []
         channels = self.channels.values()
         for sent in {copy.sent for channel in channels for copy in channel.pending}:
@@ -302,17 +300,14 @@ class Model:
             least, most = (since + seconds for since in channel.forgotten)
             channel.forgotten = least, most
             if most > self._expiry:
-                groups = self._end(channel)
-                ended += [(channel, groups)] if least > self._expiry else []
+                self._end(channel)
+                ended += [channel] if least > self._expiry else []
         return ended
 
-    def _end(self, channel: Channel) -> list[str]:
+    def _end(self, channel: Channel) -> None:
         channel.is_live = False
         for copy in channel.pending:
             copy.doubt = ENDED
-        sure = []
-        for group, members in self.groups.items():
-            if members.get(channel.name):
-                sure.append(group)
+        for members in self.groups.values():
+            if channel.name in members:
                 members[channel.name] = False
-        return sure

@@ -285,20 +285,21 @@ class Modelled:
         await self.quiet()
         self.fleet.passes(seconds, self.model.channels.values())
         waited_on = {waiter.name for waiter in self.waiters}
-        for channel, groups in self.model.passes(seconds, waited_on):
-            await self._ended(channel, groups)
+        for channel in self.model.passes(seconds, waited_on):
+            await self._ended(channel)
 
-    async def _ended(self, channel: Channel, groups: list[str]) -> None:
+    async def _ended(self, channel: Channel) -> None:
         layer = self.fleet.layers[channel.owner or 0]
         if channel.name in layer._mailboxes:
             raise Broken(f"{channel.name} did not end")
-        for group in groups:
-            if self.fleet.is_core:
-                await eventually(
-                    lambda g=group: channel.name not in self.fleet.members(g),
-                    f"{channel.name} to leave {group}",
-                )
-            self.model.set_member(group, channel.name, None)
+        for group, members in self.model.groups.items():
+            if channel.name in members:
+                if self.fleet.is_core:
+                    await eventually(
+                        lambda g=group: channel.name not in self.fleet.members(g),
+                        f"{channel.name} to leave {group}",
+                    )
+                self.model.set_member(group, channel.name, None)
 
     # The end
 
