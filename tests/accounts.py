@@ -112,6 +112,7 @@ class Channel:
     key: Key
     owner: int | None  # the layer that made it; None: a normal channel, for all
     capacity: int
+    in_order: bool = True  # across senders and lanes
     pending: list[Copy] = field(default_factory=list)
     history: dict[int, str] = field(default_factory=dict)  # what came of the others
     # How long ago (seconds) its name was forgotten, at least and at most.
@@ -130,5 +131,10 @@ class Channel:
             return
         last = self.pending[excess - 1].sent.call
         for copy in self.pending:
-            if copy.sent.call <= last:  # who came first of one call is not known
+            if self.in_order:  # who came first of one call is not known
+                is_old = copy.sent.call <= last
+            else:
+                earlier = (one.sent.is_before(copy.sent) for one in self.pending)
+                is_old = sum(earlier) < excess
+            if is_old:
                 copy.doubt = copy.doubt or DROPPED

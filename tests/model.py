@@ -70,7 +70,8 @@ class Model:
         else:
             key = Key(f"layer {owner}", math.inf)
         key = self._keys.setdefault(key.name, key)
-        channel = self.channels[name] = Channel(name, key, owner, self._capacity)
+        channel = Channel(name, key, owner, self._capacity, self._in_order)
+        self.channels[name] = channel
         return channel
 
     def forget(self, name: str) -> None:
@@ -211,7 +212,8 @@ class Model:
     def _reason(self, copy: Copy) -> str | None:
         channel, sent = copy.channel, copy.sent
         doubt = sent.doubt or copy.doubt
-        if doubt == DROPPED and channel.owner is not None and not sent.risks:
+        counts = channel.in_order and not sent.risks  # else it may yet come
+        if doubt == DROPPED and channel.owner is not None and counts:
             self.dropped[channel.owner] += not sent.is_old
         if doubt or sent.is_old:
             return doubt or EXPIRED
