@@ -382,11 +382,11 @@ class Mailboxes:
 def _call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
     """Calls a function in a waiter's loop; False when that loop is closed."""
     loop = waiter.loop
+    if loop is asyncio._get_running_loop():
+        function(*args)
+        return True
     try:
-        if loop is asyncio._get_running_loop():
-            function(*args)
-        else:
-            loop.call_soon_threadsafe(function, *args)
+        loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
         return False
     return True

@@ -76,9 +76,9 @@ class TaskWaiter:
         return message
 
     def give(self, entry: Entry) -> None:
-        """Gives a message; a callback of the loop."""
+        """Gives a message; called in the loop, perhaps by a task of it."""
         self.deadline, self.message = entry
-        wake([self])
+        self.loop.call_soon(wake, [self])
 
     def give_back(self) -> Entry | None:
         """What was given and not taken."""
@@ -138,7 +138,10 @@ class TaskWaiter:
 
 
 def wake(waiters: list[TaskWaiter]) -> None:
-    """Lets tasks go on, in their order; a callback of their loop."""
+    """Lets tasks go on, in their order.
+
+    A callback of their loop, never called by a task: one can't go on within another.
+    """
     rest = iter(waiters)
     try:
         for waiter in rest:

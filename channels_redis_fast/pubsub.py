@@ -372,7 +372,8 @@ class RedisPubSubChannelLayer(Layer):
         """Gives every channel of this process a message that says only its type."""
         if kind is not None:
             message = {"type": kind}
-            self._mailboxes.put(None, self._mailboxes.names(), message, message.copy)
+            names, here = self._mailboxes.names(), asyncio._get_running_loop()
+            self._mailboxes.put(None, names, message, message.copy, here)
 
     def _hand_over(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""

@@ -85,6 +85,39 @@ async def test_what_a_neighbour_cancels_is_kept(layer: Any) -> None:
         assert await soon(layer, name) == HELLO
 
 
+async def test_what_one_gives_back_the_next_gets(layer: Any) -> None:
+    """Cancelled with a message that was given: who waits on the same channel has it."""
+    names = await members(layer)
+    given: list[asyncio.Task[Any]] = []
+
+    async def first() -> None:
+        await layer.receive(names[0])
+        assert given[0].cancel()
+
+    leading = asyncio.create_task(first())
+    given.append(asyncio.create_task(layer.receive(names[1])))
+    await asyncio.sleep(0)
+    next_ = asyncio.create_task(soon(layer, names[1]))
+    await asyncio.sleep(0)
+    await layer.group_send("room", HELLO)
+    await asyncio.wait_for(leading, 10)
+    assert await next_ == HELLO
+    assert given[0].cancelled()
+
+
+async def test_told_by_a_task(valkey: Server) -> None:
+    """What a task puts into mailboxes wakes the others, who can't go on within it."""
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    layer = RedisPubSubChannelLayer(hosts=[valkey.url], on_reconnect="back")
+    names = [await layer.new_channel() for _ in range(MEMBERS)]
+    tasks = [asyncio.create_task(soon(layer, name)) for name in names]
+    await asyncio.sleep(0)
+    layer._tell_all(layer.on_reconnect)
+    assert await asyncio.gather(*tasks) == [{"type": "back"}] * MEMBERS
+    await layer.close_pools()
+
+
 async def test_cancelled_before_anything_came(layer: Any) -> None:
     name = await layer.new_channel()
     for _ in range(3):
