@@ -123,7 +123,10 @@ class Mailboxes:
                 self._on_wait(box.inbox)
             except BaseException:
                 if entry is None:
-                    self.withdraw(waiter)
+                    waiter.leave()
+                else:
+                    with self._lock:
+                        self._put_back(box, entry)
                 raise
         return waiter if entry is None else entry[1]
 
@@ -175,12 +178,12 @@ class Mailboxes:
                     waiter: Any = box.waiters.pop(0)
                     waiter.message, waiter.copy = only, copy
                     waiter.deadline = deadline
+                    if not woken and here is not None:
+                        here.call_soon(wake, woken)  # whatever comes of the others
                     woken.append(waiter)
                     box.inbox.waiting -= 1
                 else:
                     self._put(box, (deadline, only or copy()))
-        if woken and here is not None:
-            here.call_soon(wake, woken)
         return unknown
 
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:

@@ -100,16 +100,22 @@ class InboxReceiver:
         return room
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
+        failure: Exception | None = None
         for member, _ in entries:
-            deliver(
-                member,
-                reader.key,
-                self._codec,
-                self._inbox,
-                self._mailboxes,
-                self._counters,
-                self.loop,
-            )
+            try:
+                deliver(
+                    member,
+                    reader.key,
+                    self._codec,
+                    self._inbox,
+                    self._mailboxes,
+                    self._counters,
+                    self.loop,
+                )
+            except Exception as error:  # of a log handler: the others still come
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _refuse(self, error: Exception) -> None:
         self._inbox.stalled = True  # who asks next tries again

@@ -68,8 +68,7 @@ class TaskWaiter:
                 yield self
             message = self.message or self.result()
         except BaseException:
-            self._mailboxes.withdraw(self)
-            self._end(asyncio.CancelledError())  # one that holds no frame
+            self.leave()
             raise
         self._callback = self._context = self.message = self.copy = None
         self.is_used = False
@@ -91,9 +90,10 @@ class TaskWaiter:
         self.error = error
         self.loop.call_soon(wake, [self])
 
-    def _end(self, error: BaseException) -> None:
-        """Who gives a message after this is told that nobody waits."""
-        self.error = error
+    def leave(self) -> None:
+        """Ends the wait; what was given, or is on its way here, goes back."""
+        self._mailboxes.withdraw(self)
+        self.error = asyncio.CancelledError()  # one that holds no frame
         self._callback = self._context = None
 
     # What a task asks of a future
@@ -110,7 +110,7 @@ class TaskWaiter:
     ) -> None:
         """Takes what lets the task go on."""
         self._callback = callback
-        self._context = context or contextvars.copy_context()
+        self._context = contextvars.copy_context() if context is None else context
 
     def done(self) -> bool:
         """Whether there is a message or an error."""
@@ -145,7 +145,9 @@ def wake(waiters: list[TaskWaiter]) -> None:
     rest = iter(waiters)
     try:
         for waiter in rest:
-            if (context := waiter._context) is not None:  # else it doesn't wait yet
+            context = waiter._context
+            # Else it got its message before it waited, and may wait for the next now.
+            if context is not None and waiter.done():
                 context.run(waiter._callback, waiter)  # type: ignore[arg-type]
     except BaseException:  # KeyboardInterrupt ends the loop, which then cancels all
         if later := list(rest):

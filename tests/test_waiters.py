@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import asyncio.tasks
 import contextvars
+import logging
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,6 +18,11 @@ from channels_redis_fast.core import RedisChannelLayer
 
 MEMBERS = 5
 HELLO = {"type": "hello", "list": [1]}
+
+
+class Broken(Exception):
+    """What a log handler of a test raises."""
+
 
 number = contextvars.ContextVar[int]("number")
 
@@ -62,6 +69,88 @@ async def test_each_goes_on_in_its_context(layer: Any) -> None:
     await asyncio.sleep(0)
     await layer.group_send("room", HELLO)
     assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == list(range(MEMBERS))
+
+
+async def test_an_empty_context_is_one(layer: Any) -> None:
+    """What a task sets after it received is there after its next wait, too."""
+
+    async def read(name: str) -> int:
+        await layer.receive(name)
+        token = number.set(1)
+        await asyncio.sleep(0)
+        found = number.get()
+        number.reset(token)
+        return found
+
+    name = await layer.new_channel()
+    empty = contextvars.Context()
+    reading = empty.run(asyncio.create_task, read(name))
+    await asyncio.sleep(0)
+    await layer.send(name, HELLO)
+    assert await asyncio.wait_for(reading, 10) == 1
+
+
+async def test_a_failing_log_handler_stops_nobody(
+    valkey: Server,
+) -> None:
+    """The first who was given a message goes on when a later member's drop fails."""
+    async with opened(valkey.url, capacity=1) as layer:
+        names = [await layer.new_channel() for _ in range(2)]
+        for name in names:
+            await layer.group_add("room", name)
+
+        class Failing(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                raise Broken
+
+        failing = Failing()
+        logging.getLogger("channels_redis_fast").addHandler(failing)
+        loop, seen = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda loop, about: seen.append(about["exception"]))
+        try:
+            for n in range(3):  # the second channel is full from the second on
+                waiting = asyncio.create_task(soon(layer, names[0]))
+                await asyncio.sleep(0)
+                await layer.group_send("room", {"type": "n", "n": n})
+                assert (await waiting)["n"] == n
+        finally:
+            logging.getLogger("channels_redis_fast").removeHandler(failing)
+            loop.set_exception_handler(None)
+        assert [type(error) for error in seen] == [Broken]
+
+
+def test_what_waits_stays_when_receiving_can_not_begin(valkey: Server) -> None:
+    """In a loop that is being shut down nothing is received, and nothing lost."""
+    layer = RedisChannelLayer(hosts=[valkey.url])
+    name = None
+
+    async def tell() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            (inbox,) = layer._mailboxes.inboxes()
+            while inbox.reader is not None:  # noqa: ASYNC110 - its end is under way
+                await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="being shut down"):
+                await layer.receive(name)
+
+    async def main() -> None:
+        nonlocal name
+        name = await layer.new_channel()
+        other = await layer.new_channel()
+        for each in name, other:
+            await layer.send(each, HELLO)
+        await soon(layer, other)
+        telling.append(tell())
+        await telling[0].__anext__()
+
+    telling: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, about: None)
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert layer.receive_buffer == {name: (HELLO,)}
 
 
 async def test_what_a_neighbour_cancels_is_kept(layer: Any) -> None:
