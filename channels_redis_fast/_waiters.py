@@ -147,7 +147,7 @@ def wake(waiters: list[TaskWaiter]) -> None:
         for waiter in rest:
             context = waiter._context
             # Else it got its message before it waited, and may wait for the next now.
-            if context is not None and waiter.done():
+            if context is not None and (waiter.copy is not None or waiter.done()):
                 context.run(waiter._callback, waiter)  # type: ignore[arg-type]
     except BaseException:  # KeyboardInterrupt ends the loop, which then cancels all
         if later := list(rest):
