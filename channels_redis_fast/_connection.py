@@ -139,8 +139,9 @@ class PipelinedConnection(asyncio.Protocol):
 
     def write(self, *commands: Command) -> None:
         """Queues commands that have no reply of their own (SUBSCRIBE and its kin)."""
-        packed = hiredis.pack_command(commands[0])
-        if len(commands) > 1:
+        if len(commands) == 1:
+            packed = hiredis.pack_command(commands[0])
+        else:
             packed = b"".join(map(hiredis.pack_command, commands))
         if not self._buffer:
             if self._alone and not self._waiting and self._transport is not None:

@@ -197,16 +197,7 @@ async def silence_ends_no_membership(one: Any, other: Any) -> None:
 
 @point("Specification Details", EMPTY, extension="flush")
 async def flush_removes_all(one: Any, other: Any) -> None:
-    group, name, worker = fresh("group"), await one.new_channel(), fresh()
-    for channel in (name, worker):
-        await one.send(channel, {"type": "old"})
-    if "groups" in one.extensions:
-        await one.group_add(group, name)
-    await one.flush()
-    if "groups" in one.extensions:
-        await one.group_send(group, {"type": "late"})
-    assert await silent(one, name)
-    assert await empty(one, worker)
+    await _flushed(one, one)
 
 
 @point(
@@ -215,16 +206,21 @@ async def flush_removes_all(one: Any, other: Any) -> None:
     extension="flush",
 )
 async def flush_for_all_clients(one: Any, other: Any) -> None:
-    group, name, worker = fresh("group"), await other.new_channel(), fresh()
+    await _flushed(one, other)
+
+
+async def _flushed(one: Any, client: Any) -> None:
+    """What `one` flushes, `client` doesn't find, nor is it in a group any more."""
+    group, name, worker = fresh("group"), await client.new_channel(), fresh()
     for channel in (name, worker):
         await one.send(channel, {"type": "old"})
     if "groups" in one.extensions:
-        await other.group_add(group, name)
+        await client.group_add(group, name)
     await one.flush()
     if "groups" in one.extensions:
         await one.group_send(group, {"type": "late"})
-    assert await silent(other, name)
-    assert await empty(other, worker)
+    assert await silent(client, name)
+    assert await empty(client, worker)
 
 
 @point("Specification Details", EMPTY, extension="flush")
