@@ -20,9 +20,9 @@ class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
-    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox,
-    `on_end` with a channel's name after the channel ended. All methods may be called
-    from any thread.
+    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox;
+    None: messages come by themselves. `on_end` is called with a channel's name after
+    the channel ended. All methods may be called from any thread.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Mailboxes:
         capacity_of: Callable[[str], int],
         inbox_of: Callable[[str], str],
         counters: Counters,
-        on_wait: Callable[[Inbox], None],
+        on_wait: Callable[[Inbox], None] | None,
         on_end: Callable[[str], None],
     ) -> None:
         self._expiry = expiry
@@ -89,7 +89,7 @@ class Mailboxes:
         """What waits to be received, by channel."""
         with self._lock:
             boxes = [box for box in self._boxes.values() if box.messages]
-            return {b.name: tuple(m for _, m in b.messages or ()) for b in boxes}
+            return {b.name: tuple(e.open() for e in b.messages or ()) for b in boxes}
 
     def names(self) -> list[str]:
         """The names of all channels."""
@@ -118,7 +118,7 @@ class Mailboxes:
                 # A room for it first: what follows may already fill it.
                 waiter = self._waiter(box)
                 self._enter(box, waiter)
-        if box.inbox.stalled:
+        if self._on_wait is not None and box.inbox.stalled:
             try:
                 self._on_wait(box.inbox)
             except BaseException:
@@ -128,7 +128,7 @@ class Mailboxes:
                     with self._lock:
                         self._put_back(box, entry)
                 raise
-        return waiter if entry is None else entry[1]
+        return waiter if entry is None else entry.open()
 
     def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
@@ -165,9 +165,8 @@ class Mailboxes:
         channels.
         """
         deadline = time.monotonic() + self._expiry
+        entry = Entry(deadline, message, copy if len(names) > 1 else None)
         boxes, unknown = self._boxes, 0
-        # What several get is kept as it came: each copy is made late.
-        only = message if len(names) == 1 else None
         woken: list[TaskWaiter] = []
         with self._lock:
             for name in names:
@@ -176,14 +175,15 @@ class Mailboxes:
                     unknown += 1
                 elif box.waiters and box.waiters[0].loop is here:
                     waiter: Any = box.waiters.pop(0)
-                    waiter.message, waiter.copy = only, copy
-                    waiter.deadline = deadline
+                    waiter.entry = entry
                     if not woken and here is not None:
                         here.call_soon(wake, woken)  # whatever comes of the others
                     woken.append(waiter)
                     box.inbox.waiting -= 1
+                elif box.messages and len(box.messages) < box.capacity:
+                    box.messages.append(entry)
                 else:
-                    self._put(box, (deadline, only or copy()))
+                    self._put(box, entry)
         return unknown
 
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
@@ -254,11 +254,10 @@ class Mailboxes:
         return box
 
     def _take(self, box: Mailbox) -> Entry | None:
-        messages = box.messages
-        found = None
+        messages, now, found = box.messages, time.monotonic(), None
         while messages and found is None:
             entry = messages.popleft()
-            if entry[0] > time.monotonic():
+            if entry.deadline > now:
                 found = entry
             else:
                 self._counters.count("expired before being read", box.name)
@@ -302,8 +301,8 @@ class Mailboxes:
         if self._boxes.get(box.name) is not box:
             self._counters.count("expired before being read", box.name)
             return
-        later = [e for e in box.messages or () if e[0] > entry[0]]
-        earlier = [e for e in box.messages or () if e[0] <= entry[0]]
+        later = [e for e in box.messages or () if e.deadline > entry.deadline]
+        earlier = [e for e in box.messages or () if e.deadline <= entry.deadline]
         box.messages = None
         box.inbox.filled.discard(box)
         for kept in (*earlier, entry, *later):
@@ -374,7 +373,7 @@ class Mailboxes:
 
     def _drop_expired(self, inbox: Inbox, now: float) -> None:
         for box in list(inbox.filled):
-            while box.messages and box.messages[0][0] <= now:
+            while box.messages and box.messages[0].deadline <= now:
                 box.messages.popleft()
                 self._counters.count("expired before being read", box.name)
             if not box.messages:

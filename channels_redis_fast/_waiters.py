@@ -7,12 +7,24 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ._codec import Message
 
-# A message and when it ends (seconds, monotonic).
-Entry = tuple[float, Message]
+
+class Entry(NamedTuple):
+    """A message on its way to channels, which all share this object.
+
+    Each makes a copy when it is read; only one channel needs none.
+    """
+
+    deadline: float  # when it ends (seconds, monotonic)
+    message: Message
+    copy: Callable[[], Message] | None = None
+
+    def open(self) -> Message:
+        """A message for one receiver."""
+        return self.message if self.copy is None else self.copy()
 
 
 class Leave(Protocol):
@@ -27,8 +39,8 @@ class TaskWaiter:
 
     Tasks take it for a future: it has what asyncio asks of future-like objects. A
     future calls back by a handle of the loop for each; here one handle lets all tasks
-    go on that got the same message (`wake`), and each copy is made when its task needs
-    it. The object may be awaited again: a channel has one for all its waits.
+    go on that got the same message (`wake`). The object may be awaited again: a channel
+    has one for all its waits.
     """
 
     __slots__ = (
@@ -37,12 +49,10 @@ class TaskWaiter:
         "_context",
         "_mailboxes",
         "box",
-        "copy",
-        "deadline",
+        "entry",
         "error",
         "is_used",
         "loop",
-        "message",
     )
 
     def __init__(
@@ -55,35 +65,30 @@ class TaskWaiter:
         self.box = box
         self.loop = loop
         self.is_used = True
-        # What was given: a message, or what makes one, and when it ends.
-        self.message: Message | None = None
-        self.copy: Callable[[], Message] | None = None
-        self.deadline = 0.0
+        self.entry: Entry | None = None  # what was given
         self.error: BaseException | None = None
 
     def __await__(self) -> Generator[TaskWaiter, None, Message]:
         try:
-            if self.message is None and self.copy is None and self.error is None:
+            if self.entry is None and self.error is None:
                 self._asyncio_future_blocking = True
                 yield self
-            message = self.message or self.result()
+            message = self.result().open()
         except BaseException:
             self.leave()
             raise
-        self._callback = self._context = self.message = self.copy = None
+        self._callback = self._context = self.entry = None
         self.is_used = False
         return message
 
     def give(self, entry: Entry) -> None:
         """Gives a message; called in the loop, perhaps by a task of it."""
-        self.deadline, self.message = entry
+        self.entry = entry
         self.loop.call_soon(wake, [self])
 
     def give_back(self) -> Entry | None:
         """What was given and not taken."""
-        if self.message is None and self.copy is None:
-            return None
-        return self.deadline, self.result()
+        return self.entry
 
     def fail(self, error: BaseException) -> None:
         """Raises an error in who waits."""
@@ -114,19 +119,15 @@ class TaskWaiter:
 
     def done(self) -> bool:
         """Whether there is a message or an error."""
-        return (
-            self.message is not None or self.copy is not None or self.error is not None
-        )
+        return self.entry is not None or self.error is not None
 
-    def result(self) -> Message:
-        """The message; raises the error."""
+    def result(self) -> Entry:
+        """What was given; raises the error."""
         if self.error is not None:
             raise self.error
-        if self.message is None:
-            if self.copy is None:
-                raise asyncio.InvalidStateError("no message yet")
-            self.message = self.copy()
-        return self.message
+        if self.entry is None:
+            raise asyncio.InvalidStateError("no message yet")
+        return self.entry
 
     def cancel(self, msg: Any = None) -> bool:
         """Ends the wait; False when a message was given: the task gives it back."""
@@ -147,7 +148,7 @@ def wake(waiters: list[TaskWaiter]) -> None:
         for waiter in rest:
             context = waiter._context
             # Else it got its message before it waited, and may wait for the next now.
-            if context is not None and (waiter.copy is not None or waiter.done()):
+            if context is not None and waiter.done():
                 context.run(waiter._callback, waiter)  # type: ignore[arg-type]
     except BaseException:  # KeyboardInterrupt ends the loop, which then cancels all
         if later := list(rest):
@@ -182,7 +183,7 @@ class ThreadWaiter:
         """The message, if there is one; raises the error."""
         if self.error is not None:
             raise self.error
-        return None if self._entry is None else self._entry[1]
+        return None if self._entry is None else self._entry.open()
 
     def give(self, entry: Entry) -> None:
         """Gives a message."""
