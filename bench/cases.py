@@ -60,7 +60,7 @@ BLOCKING = (
     *("channels_redis-core", "channels_redis-pubsub", "channels_nats"),
 )
 QUEUE = (
-    *("core", "core-unconfirmed", "core-prefetch", "pubsub"),
+    *("core", "core-unconfirmed", "core-prefetch", "core-both", "pubsub"),
     *("channels_redis-core", "channels_redis-pubsub", "channels_nats", "limit-core"),
 )
 WAITING = (

@@ -151,6 +151,7 @@ CONTENDERS = {
         _ours_of("core", "core"),
         _ours_of("core-unconfirmed", "core", confirm_sends=False),
         _ours_of("core-prefetch", "core", prefetch=100),
+        _ours_of("core-both", "core", prefetch=100, confirm_sends=False),
         _ours_of("core-aes-gcm", "core", encryption="aes-gcm"),
         Contender("core-sync", "core", OURS, _ours("core"), blocking=True),
         _ours_of("pubsub", "pubsub"),

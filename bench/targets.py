@@ -19,6 +19,7 @@ class Verdict(NamedTuple):
     bound: str
     found: str
     reached: str
+    limit: str  # what a bare client reaches in the same rounds, where that says more
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Target:
         if self.once:
             what += ", each message once"
         fine = not (self.once and wrong)
-        return _judged(
-            what, self.bound, self.is_most, ratio(ours, others, self.key), fine
-        )
+        times = ratio(ours, others, self.key)
+        bare = None
+        if not CONTENDERS[self.other].is_limit:
+            bare = ratio(rounds.get(_limit_of(self.ours), ()), others, self.key)
+        return _judged(what, self.bound, self.is_most, times, bare, fine)
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,36 @@ class Tail:
 
     def verdict(self, found: Found) -> Verdict:
         """The same."""
-        rounds = found.get(self.case, {}).get(self.ours, ())
-        times = quotients(rounds, "p99", rounds, "p50")
+        rounds = found.get(self.case, {})
+        ours, bare = rounds.get(self.ours, ()), rounds.get(_limit_of(self.ours), ())
+        times = quotients(ours, "p99", ours, "p50")
         what = f"{self.case}: p99 of {self.ours} to its p50"
-        return _judged(what, self.bound, True, times, True)
+        others = quotients(bare, "p99", bare, "p50")
+        return _judged(what, self.bound, True, times, others, True)
+
+
+def _limit_of(ours: str) -> str:
+    """The bare client that sends the same commands."""
+    return f"limit-{CONTENDERS[ours].kind}"
 
 
 def _judged(
-    what: str, bound: float, is_most: bool, times: Middle | None, fine: bool
+    what: str,
+    bound: float,
+    is_most: bool,
+    times: Middle | None,
+    bare: Middle | None,
+    fine: bool,
 ) -> Verdict:
-    limit = f"{'at most' if is_most else 'at least'} {bound:g}"
+    needed = f"{'at most' if is_most else 'at least'} {bound:g}"
+    limit = "" if bare is None else f"{bare.value:.2f}"
     if times is None:
-        return Verdict(what, limit, "", "not measured")
+        return Verdict(what, needed, "", "not measured", limit)
     value = times.value
     reached = fine and (value <= bound if is_most else value >= bound)
     shown = f"{value:.2f} ({times.low:.2f} to {times.high:.2f})"
-    return Verdict(what, limit, shown, "reached" if reached else "**NOT reached**")
+    said = "reached" if reached else "**NOT reached**"
+    return Verdict(what, needed, shown, said, limit)
 
 
 def _against_channels_redis() -> Iterator[Target]:
@@ -106,7 +123,7 @@ def _against_nats() -> Iterator[Target]:
     for place in ("two", "four"):
         for kind in ("pubsub", "core"):
             yield Target(f"group-1000-in-{place}", kind, "channels_nats", 2)
-    yield Target("readers-4", "core-prefetch", "channels_nats", 0.7, once=True)
+    yield Target("readers-4", "core-both", "channels_nats", 0.7, once=True)
 
 
 def _against_limits() -> Iterator[Target | Tail]:
