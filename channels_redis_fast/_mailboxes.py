@@ -21,9 +21,9 @@ class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
-    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox;
-    None: messages come by themselves. `on_end` is called with a channel's name after
-    the channel ended. All methods may be called from any thread.
+    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox,
+    `on_end` with a channel's name after the channel ended. All methods may be called
+    from any thread.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Mailboxes:
         capacity_of: Callable[[str], int],
         inbox_of: Callable[[str], str],
         counters: Counters,
-        on_wait: Callable[[Inbox], None] | None,
+        on_wait: Callable[[Inbox], None],
         on_end: Callable[[str], None],
     ) -> None:
         self._expiry = expiry
@@ -119,7 +119,7 @@ class Mailboxes:
                 # A room for it first: what follows may already fill it.
                 waiter = self._waiter(box)
                 self._enter(box, waiter)
-        if self._on_wait is not None and box.inbox.stalled:
+        if box.inbox.stalled:
             try:
                 self._on_wait(box.inbox)
             except BaseException:

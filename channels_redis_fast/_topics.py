@@ -18,6 +18,18 @@ _as_made = re.compile(
     r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
 ).fullmatch
 
+_HEX = 32
+_is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
+
+
+def is_made_here(channel: str, prefix: str) -> bool:
+    """Whether a channel is named as `new_channel` of a layer with this prefix does."""
+    return (
+        channel.startswith(prefix)
+        and _is_hex(channel, len(channel) - _HEX) is not None
+        and len(channel) >= len(prefix) + _HEX
+    )
+
 
 def is_made_elsewhere(channel: str, prefix: str) -> bool:
     """Whether another layer than the one with this prefix made a channel."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -18,12 +17,13 @@ from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
 from ._loops import Loops, may_block
+from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
 from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
-from ._topics import Topics, is_made_elsewhere
+from ._topics import Topics, is_made_elsewhere, is_made_here
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
@@ -31,8 +31,6 @@ from .sync import SyncPubSubChannelLayer
 __all__ = ["RedisPubSubChannelLayer"]
 
 _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
-_HEX = 32
-_is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
 _GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
@@ -289,12 +287,7 @@ class RedisPubSubChannelLayer(Layer):
         return published
 
     def _classify(self, channel: Any) -> bool:
-        ours = (
-            isinstance(channel, str)
-            and channel.startswith(self.prefix)
-            and _is_hex(channel, len(channel) - _HEX) is not None
-            and len(channel) >= len(self.prefix) + _HEX
-        )
+        ours = isinstance(channel, str) and is_made_here(channel, self.prefix)
         self._non_local(channel[len(self.prefix) :] if ours else channel)
         if channel.startswith(self._groups_begin):
             raise InvalidName(f"channel names can't begin as groups do: {channel!r}")
@@ -342,7 +335,7 @@ class RedisPubSubChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             inbox_of=lambda name: "",
             counters=self._counters,
-            on_wait=None,
+            on_wait=self._listen,
             on_end=self._topics.end,
         )
 
@@ -377,9 +370,15 @@ class RedisPubSubChannelLayer(Layer):
             names, here = self._mailboxes.names(), asyncio._get_running_loop()
             self._mailboxes.put(None, names, message, message.copy, here)
 
+    def _listen(self, inbox: Inbox) -> None:
+        """Listens here to what nobody listens to."""
+        inbox.stalled = False
+        self._topics.adopt()
+
     def _hand_over(self) -> None:
-        """Lets a loop in which somebody waits listen to what nobody listens to."""
+        """Lets a loop in which somebody waits, or asks next, listen instead."""
         for inbox in self._mailboxes.inboxes():
+            inbox.stalled = True
             for loop in self._mailboxes.waiting_loops(inbox):
                 with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                     loop.call_soon_threadsafe(self._topics.adopt)

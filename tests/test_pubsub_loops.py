@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from asgiref.sync import async_to_sync
 from forking import in_child, needs_fork
-from polling import until
+from polling import eventually, until
 from pubsubs import subscribed, subscribers
 from servers import Server
 
@@ -154,6 +154,30 @@ def test_asyncio_run_again_and_again(valkey: Server) -> None:
     for n in range(5):
         assert asyncio.run(talk(n)) == {"n": n}
     assert not subscribed(valkey)
+
+
+def test_who_takes_what_waits_listens_again(valkey: Server) -> None:
+    """In the next loop, before all that the first one left is read."""
+    layer = Layer(hosts=[valkey.url])
+
+    async def begin() -> str:
+        name = await layer.new_channel()
+        for n in range(3):
+            await layer.send(name, {"n": n})
+        assert await asyncio.wait_for(layer.receive(name), 10) == {"n": 0}
+        await eventually(lambda: layer._mailboxes.snapshot().get(name, ())[1:], "both")
+        return name
+
+    async def go_on() -> None:
+        assert await layer.receive(name) == {"n": 1}
+        await eventually(lambda: subscribers(valkey, name) == 1, "the subscription")
+        await layer.send(name, {"n": 3})
+        assert await layer.receive(name) == {"n": 2}
+        assert await asyncio.wait_for(layer.receive(name), 10) == {"n": 3}
+
+    name = asyncio.run(begin())
+    assert not subscribed(valkey)
+    asyncio.run(go_on())
 
 
 @needs_fork
