@@ -190,7 +190,7 @@ def codec_of(serializer: Any, limit: SizeLimit) -> Codec:
 def copier(
     codec: Codec, member: bytes, key: bytes, message: Message, flat: bool
 ) -> Callable[[], Message]:
-    """Makes a message's further copies: no receiver sees another's changes."""
+    """Makes a message's copies: no receiver sees another's changes."""
     if flat:
         return message.copy
 

@@ -261,10 +261,10 @@ class PipelinedConnection(asyncio.Protocol):
         buffer.clear()
 
     def _resolve(self) -> None:
-        gets, waiting = self._reader.gets, self._waiting
+        gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
         while (reply := gets()) is not _NOT_YET:
-            if self._is_push(reply):
-                self._on_push(reply)  # type: ignore[misc]
+            if on_push is not None and _is_push(reply):
+                on_push(reply)
                 continue
             future = waiting.popleft()
             if future.done():
@@ -273,14 +273,6 @@ class PipelinedConnection(asyncio.Protocol):
                 future.set_exception(reply)
             else:
                 future.set_result(reply)
-
-    def _is_push(self, reply: Any) -> bool:
-        return (
-            self._on_push is not None
-            and type(reply) is list
-            and bool(reply)
-            and reply[0] in _PUSHES
-        )
 
     def _check_every(self) -> float:
         return self._deadline / _CHECKS_PER_DEADLINE
@@ -326,6 +318,10 @@ class PipelinedConnection(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._drained = None
+
+
+def _is_push(reply: Any) -> bool:
+    return type(reply) is list and bool(reply) and reply[0] in _PUSHES
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

@@ -172,7 +172,9 @@ class LocalPubSub(Publisher, LocalLayer):
         except UnreadableMessage as error:
             self._counters.count("unreadable", error)
             return
-        copy = copier(self._codec, payload, name, message, flat)
+        copy = None
+        if len(channels) > 1:
+            copy = copier(self._codec, payload, name, message, flat)
         unknown = self._mailboxes.put(None, channels, message, copy, self.loop)
         if unknown:
             self._counters.count("for no channel of this process", name, unknown)

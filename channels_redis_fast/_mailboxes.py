@@ -14,7 +14,7 @@ from ._codec import Message
 from ._counters import Counters
 from ._loops import runs_here
 from ._mailbox import ChannelName, Handle, Inbox, Mailbox
-from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, wake
+from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, opened, wake
 
 
 class Mailboxes:
@@ -90,7 +90,7 @@ class Mailboxes:
         """What waits to be received, by channel."""
         with self._lock:
             boxes = [box for box in self._boxes.values() if box.messages]
-            return {b.name: tuple(e.open() for e in b.messages or ()) for b in boxes}
+            return {b.name: tuple(map(opened, b.messages or ())) for b in boxes}
 
     def names(self) -> list[str]:
         """The names of all channels."""
@@ -129,7 +129,7 @@ class Mailboxes:
                     with self._lock:
                         self._put_back(box, entry)
                 raise
-        return waiter if entry is None else entry.open()
+        return waiter if entry is None else opened(entry)
 
     def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
@@ -156,17 +156,16 @@ class Mailboxes:
         inbox: Inbox | None,
         names: Collection[str],
         message: Message,
-        copy: Callable[[], Message],
+        copy: Callable[[], Message] | None,
         here: asyncio.AbstractEventLoop | None = None,
     ) -> int:
-        """Gives a channel the message, or several copies of it.
+        """Gives a channel the message, or several a `copy` of it each.
 
         Channels of other inboxes count as none, unless `inbox` is None. `here` is the
         running loop, whose tasks go on together. Returns how many names were no
         channels.
         """
-        deadline = time.monotonic() + self._expiry
-        entry = Entry(deadline, message, copy if len(names) > 1 else None)
+        entry = time.monotonic() + self._expiry, message, copy
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:
@@ -258,7 +257,7 @@ class Mailboxes:
         messages, now, found = box.messages, time.monotonic(), None
         while messages and found is None:
             entry = messages.popleft()
-            if entry.deadline > now:
+            if entry[0] > now:
                 found = entry
             else:
                 self._counters.count("expired before being read", box.name)
@@ -302,8 +301,8 @@ class Mailboxes:
         if self._boxes.get(box.name) is not box:
             self._counters.count("expired before being read", box.name)
             return
-        later = [e for e in box.messages or () if e.deadline > entry.deadline]
-        earlier = [e for e in box.messages or () if e.deadline <= entry.deadline]
+        later = [e for e in box.messages or () if e[0] > entry[0]]
+        earlier = [e for e in box.messages or () if e[0] <= entry[0]]
         box.messages = None
         box.inbox.filled.discard(box)
         for kept in (*earlier, entry, *later):
@@ -375,7 +374,7 @@ class Mailboxes:
 
     def _drop_expired(self, inbox: Inbox, now: float) -> None:
         for box in list(inbox.filled):
-            while box.messages and box.messages[0].deadline <= now:
+            while box.messages and box.messages[0][0] <= now:
                 box.messages.popleft()
                 self._counters.count("expired before being read", box.name)
             if not box.messages:

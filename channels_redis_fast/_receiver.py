@@ -43,7 +43,9 @@ def deliver(
     except UnreadableMessage as error:
         counters.count("unreadable", error)
         return
-    copy = copier(codec, member, key, message, flat)
+    copy = None
+    if channels and len(channels) > 1:
+        copy = copier(codec, member, key, message, flat)
     unknown = mailboxes.put(inbox, channels or (), message, copy, here)
     if unknown or not channels:
         counters.count("for no channel of this process", inbox.name, unknown or 1)

@@ -7,24 +7,19 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ._codec import Message
 
+# A message on its way to channels, which all share this: when it ends (seconds,
+# monotonic), the message, and what makes a copy for each that reads it, if several do.
+Entry = tuple[float, Message, Callable[[], Message] | None]
 
-class Entry(NamedTuple):
-    """A message on its way to channels, which all share this object.
 
-    Each makes a copy when it is read; only one channel needs none.
-    """
-
-    deadline: float  # when it ends (seconds, monotonic)
-    message: Message
-    copy: Callable[[], Message] | None = None
-
-    def open(self) -> Message:
-        """A message for one receiver."""
-        return self.message if self.copy is None else self.copy()
+def opened(entry: Entry) -> Message:
+    """A message for one receiver."""
+    _, message, copy = entry
+    return message if copy is None else copy()
 
 
 class Leave(Protocol):
@@ -73,7 +68,7 @@ class TaskWaiter:
             if self.entry is None and self.error is None:
                 self._asyncio_future_blocking = True
                 yield self
-            message = self.result().open()
+            message = opened(self.result())
         except BaseException:
             self.leave()
             raise
@@ -183,7 +178,7 @@ class ThreadWaiter:
         """The message, if there is one; raises the error."""
         if self.error is not None:
             raise self.error
-        return None if self._entry is None else self._entry.open()
+        return None if self._entry is None else opened(self._entry)
 
     def give(self, entry: Entry) -> None:
         """Gives a message."""
