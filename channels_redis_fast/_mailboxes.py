@@ -14,16 +14,25 @@ from ._codec import Message
 from ._counters import Counters
 from ._loops import runs_here
 from ._mailbox import ChannelName, Handle, Inbox, Mailbox
-from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, opened, wake
+from ._waiters import (
+    NO_LOOP,
+    Entry,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    call,
+    opened,
+    wake,
+)
 
 
 class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
-    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox,
-    `on_end` with a channel's name after the channel ended. All methods may be called
-    from any thread.
+    inbox. `is_fed` says whether it is of use to wait on a channel. `on_wait` is called
+    when somebody asks for a message of a stalled inbox, `on_end` with a channel's name
+    after the channel ended. All methods may be called from any thread.
     """
 
     def __init__(
@@ -33,6 +42,7 @@ class Mailboxes:
         capacity_of: Callable[[str], int],
         inbox_of: Callable[[str], str],
         counters: Counters,
+        is_fed: Callable[[str], bool] | None = None,
         on_wait: Callable[[Inbox], None],
         on_end: Callable[[str], None],
     ) -> None:
@@ -40,6 +50,7 @@ class Mailboxes:
         self._capacity_of = capacity_of
         self._inbox_of = inbox_of
         self._counters = counters
+        self._is_fed = is_fed
         self._on_wait = on_wait
         self._on_end = on_end
         # Reentrant: a log handler may call the layer from within.
@@ -109,13 +120,18 @@ class Mailboxes:
                 self._open(str(name))
 
     def begin(self, name: str) -> Message | TaskWaiter | None:
-        """A message of a channel, or what to await at once for it; None: no channel."""
+        """A message of a channel, or what to await at once for it.
+
+        None: there is no such channel, or nobody feeds it.
+        """
         with self._lock:
             box = self._boxes.get(name)
             if box is None:
                 return None
             entry = self._take(box) if box.messages else None
             if entry is None:
+                if self._is_fed is not None and not self._is_fed(name):
+                    return None
                 # A room for it first: what follows may already fill it.
                 waiter = self._waiter(box)
                 self._enter(box, waiter)
@@ -190,7 +206,7 @@ class Mailboxes:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:
             for waiter in self._waiters(inbox):
-                _call(waiter, self._fail, waiter, error())
+                call(waiter, self._fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
         """The event loops in which somebody waits on an inbox."""
@@ -271,7 +287,7 @@ class Mailboxes:
         while box.waiters:
             box.inbox.waiting -= 1
             waiter = box.waiters.pop(0)
-            if _call(waiter, self._give, waiter, entry):
+            if call(waiter, self._give, waiter, entry):
                 return
         messages = box.messages
         if messages is None:
@@ -380,16 +396,3 @@ class Mailboxes:
             if not box.messages:
                 box.messages = None
                 inbox.filled.discard(box)
-
-
-def _call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
-    """Calls a function in a waiter's loop; False when that loop is closed."""
-    loop = waiter.loop
-    if loop is asyncio._get_running_loop():
-        function(*args)
-        return True
-    try:
-        loop.call_soon_threadsafe(function, *args)
-    except RuntimeError:
-        return False
-    return True

@@ -210,3 +210,16 @@ class NoLoop:
 NO_LOOP = NoLoop()
 
 Waiter = TaskWaiter | ThreadWaiter
+
+
+def call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
+    """Calls a function in a waiter's loop; False when that loop is closed."""
+    loop = waiter.loop
+    if loop is asyncio._get_running_loop():
+        function(*args)
+        return True
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        return False
+    return True

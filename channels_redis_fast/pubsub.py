@@ -141,15 +141,8 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        topics, mailboxes, held = self._topics, self._mailboxes, channel
-        while True:
-            found = mailboxes.begin(held) if isinstance(channel, str) else None
-            if isinstance(found, dict):
-                return found
-            if found is not None:
-                if topics.is_fed(channel):
-                    return await found
-                found.leave()
+        mailboxes, held = self._mailboxes, channel
+        while not isinstance(channel, str) or (found := mailboxes.begin(held)) is None:
             is_published = self._is_published(channel)
             if is_made_elsewhere(channel, self.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
@@ -157,7 +150,8 @@ class RedisPubSubChannelLayer(Layer):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await topics.feed(channel)
+            await self._topics.feed(channel)
+        return found if isinstance(found, dict) else await found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -335,6 +329,7 @@ class RedisPubSubChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             inbox_of=lambda name: "",
             counters=self._counters,
+            is_fed=self._topics.is_fed,
             on_wait=self._listen,
             on_end=self._topics.end,
         )

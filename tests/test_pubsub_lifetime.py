@@ -211,7 +211,7 @@ async def test_a_message_outlives_who_was_to_get_it(layer: Layer) -> None:
         readings = [asyncio.create_task(layer.receive(name)) for _ in "12"]
         await asyncio.sleep(0)
         for n in range(2 + others):
-            layer._mailboxes.put(None, [name], {"n": n}, dict)
+            layer._mailboxes.put(None, [name], {"n": n}, None)
         await end(*readings)  # before they could look
         got = [(await soon(layer, name))["n"] for _ in range(2 + others)]
         assert got == list(range(2 + others))
