@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
+import select
 import ssl
 import time
 import weakref
@@ -25,8 +28,8 @@ _CHUNK = 1 << 16
 _ASK_AFTER = 10.0
 # And one that nobody needed for so long is closed.
 _CLOSE_AFTER = 60.0
-# How late a timeout may come (seconds): to set it anew is a system call.
-_LATE = 0.001
+# How early or late a timeout may come (seconds): to set it anew is a system call.
+_ROUGHLY = 0.001
 
 
 class Pipe:
@@ -37,7 +40,8 @@ class Pipe:
         self.client_id: int | None = None
         self._host = host
         self._socket = socket
-        self._timeout = 0.0  # seconds, of the socket; none that a command may have
+        self._timeout = math.inf  # seconds, of the socket; unknown yet
+        self._is_readable = _look_at(socket)
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
             replyError=reply_error,
@@ -76,7 +80,8 @@ class Pipe:
         """Whether there is a reply already, and which."""
         while (reply := self._reader.gets()) is _NOT_YET:
             try:
-                self._set_timeout(0)
+                self._socket.settimeout(0)
+                self._timeout = math.inf
                 self._feed(self._socket.recv(_CHUNK))
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False, None
@@ -86,6 +91,8 @@ class Pipe:
 
     def is_quiet(self) -> bool:
         """Whether nothing came that nobody asked for, such as the end."""
+        if not (self._reader.has_data() or self._is_readable()):
+            return True  # a read would say so by an exception, which takes its time
         try:
             return not self.try_read()[0]
         except errors.RedisError:
@@ -105,17 +112,23 @@ class Pipe:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        if not left <= self._timeout <= left + _LATE:
-            self._set_timeout(left)
-
-    def _set_timeout(self, seconds: float) -> None:
-        self._socket.settimeout(seconds)
-        self._timeout = seconds
+        if abs(left - self._timeout) > _ROUGHLY:
+            self._socket.settimeout(left)
+            self._timeout = left
 
     def _failure(self, error: OSError) -> errors.RedisError:
         if isinstance(error, TimeoutError):
             return errors.TimeoutError(f"no answer from {self._host} in time")
         return errors.ConnectionError(f"lost {self._host}: {error}")
+
+
+def _look_at(socket: Any) -> Callable[[], Any]:
+    """A function that says without waiting whether a socket has something to read."""
+    if not hasattr(select, "poll"):  # on Windows
+        return lambda: True  # a read tells
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return functools.partial(poll.poll, 0)
 
 
 class Pool:
