@@ -142,11 +142,12 @@ class BlockingCluster(BlockingShard):
             # A silent node must not use up the time to ask the others.
             now = time.monotonic()
             until = now + (deadline - now) / max(1, min(3, len(candidates) - number))
-            flight = Flight(self._node(address), [(b"CLUSTER", b"SLOTS")])
-            fly([flight], until)
-            (reply,) = flight.replies
-            if isinstance(reply, Exception):
-                problem = reply
+            try:
+                reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
+                if isinstance(reply, Exception):
+                    raise reply
+            except errors.RedisError as error:
+                problem = error
                 continue
             self._owners, self._is_known = owners_of_slots(address, reply), True
             for gone in self._nodes.keys() - set(self._owners):
@@ -237,8 +238,14 @@ class Blocking:
 
         What can't have had an effect is tried again, together and in order too.
         """
-        batch = Batch(self.shards, requests, repeat)
-        batch.fly(deadline)
+        if len(requests) == 1:  # most calls; a batch would cost more than its trip
+            replies = [self._first(*requests[0], deadline)]
+            if not isinstance(replies[0], Exception):
+                return replies
+            batch = Batch(self.shards, requests, repeat, replies)
+        else:
+            batch = Batch(self.shards, requests, repeat)
+            batch.fly(deadline)
         while (pause := batch.prepare_again(deadline)) is not None:
             if pause:
                 time.sleep(pause)
@@ -256,6 +263,14 @@ class Blocking:
         for shard in self.shards:
             shard.close()
 
+    def _first(self, index: int, command: Command, deadline: float) -> Any:
+        """The reply to a command at the first attempt; an error as a value."""
+        try:
+            pool = self.shards[index].pool_of(key_of(command), deadline)
+            return pool.ask(command, deadline)
+        except errors.RedisError as error:
+            return error
+
 
 class Batch:
     """Requests on their way to their replies, in one round trip or several."""
@@ -265,8 +280,9 @@ class Batch:
         shards: list[BlockingShard],
         requests: list[tuple[int, Command]],
         repeat: bool,
+        replies: list[Any] | None = None,
     ) -> None:
-        self.replies: list[Any] = [None] * len(requests)
+        self.replies = replies or [None] * len(requests)
         self._shards = shards
         self._indices = [index for index, _ in requests]
         self._commands = [command for _, command in requests]

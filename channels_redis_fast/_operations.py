@@ -128,6 +128,8 @@ class Operations:
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:
         """Logs full channels; raises the first error that a delivery got."""
+        if replies.count(1) == len(replies):
+            return
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
+import select
 import ssl
 import time
 import weakref
@@ -25,6 +28,8 @@ _CHUNK = 1 << 16
 _ASK_AFTER = 10.0
 # And one that nobody needed for so long is closed.
 _CLOSE_AFTER = 60.0
+# How early or late a timeout may come (seconds): to set it anew is a system call.
+_ROUGHLY = 0.001
 
 
 class Pipe:
@@ -35,6 +40,8 @@ class Pipe:
         self.client_id: int | None = None
         self._host = host
         self._socket = socket
+        self._timeout = math.inf  # seconds, of the socket; unknown yet
+        self._is_readable = _look_at(socket)
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
             replyError=reply_error,
@@ -54,39 +61,38 @@ class Pipe:
         """Sends commands; raises redis-py's errors for connections."""
         packed = b"".join(map(hiredis.pack_command, commands))
         try:
-            self._socket.settimeout(self._left(deadline))
+            self._wait_until(deadline)
             self._socket.sendall(packed)
         except OSError as error:
             raise self._failure(error) from error
 
     def read(self, deadline: float) -> Any:
         """The next reply, an exception if it is an error."""
-        reply = self._reader.gets()
-        while reply is _NOT_YET:
+        while (reply := self._reader.gets()) is _NOT_YET:
             try:
-                self._socket.settimeout(self._left(deadline))
-                data = self._socket.recv(_CHUNK)
+                self._wait_until(deadline)
+                self._feed(self._socket.recv(_CHUNK))
             except OSError as error:
                 raise self._failure(error) from error
-            reply = self._fed(data)
         return reply
 
     def try_read(self) -> tuple[bool, Any]:
         """Whether there is a reply already, and which."""
-        reply = self._reader.gets()
-        while reply is _NOT_YET:
+        while (reply := self._reader.gets()) is _NOT_YET:
             try:
                 self._socket.settimeout(0)
-                data = self._socket.recv(_CHUNK)
+                self._timeout = math.inf
+                self._feed(self._socket.recv(_CHUNK))
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False, None
             except OSError as error:
                 raise self._failure(error) from error
-            reply = self._fed(data)
         return True, reply
 
     def is_quiet(self) -> bool:
         """Whether nothing came that nobody asked for, such as the end."""
+        if not (self._reader.has_data() or self._is_readable()):
+            return True  # a read would say so by an exception, which takes its time
         try:
             return not self.try_read()[0]
         except errors.RedisError:
@@ -97,22 +103,32 @@ class Pipe:
         with contextlib.suppress(OSError):
             self._socket.close()
 
-    def _fed(self, data: bytes) -> Any:
+    def _feed(self, data: bytes) -> None:
         if not data:
             raise errors.ConnectionError(f"{self._host} closed the connection")
         self._reader.feed(data)
-        return self._reader.gets()
 
-    def _left(self, deadline: float) -> float:
+    def _wait_until(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        return left
+        if abs(left - self._timeout) > _ROUGHLY:
+            self._socket.settimeout(left)
+            self._timeout = left
 
     def _failure(self, error: OSError) -> errors.RedisError:
         if isinstance(error, TimeoutError):
             return errors.TimeoutError(f"no answer from {self._host} in time")
         return errors.ConnectionError(f"lost {self._host}: {error}")
+
+
+def _look_at(socket: Any) -> Callable[[], Any]:
+    """A function that says without waiting whether a socket has something to read."""
+    if not hasattr(select, "poll"):  # on Windows
+        return lambda: True  # a read tells
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return functools.partial(poll.poll, 0)
 
 
 class Pool:
@@ -140,21 +156,36 @@ class Pool:
 
         One that its server closed meanwhile is found out before anything is written.
         """
-        with contextlib.suppress(IndexError):
-            while True:
+        while True:
+            try:
                 pipe = self._idle.pop()
-                if pipe.is_quiet() and self._answers(pipe, deadline):
-                    return pipe
-                pipe.close()
-        return self._open(deadline)
+            except IndexError:
+                return self._open(deadline)
+            if pipe.is_quiet() and self._answers(pipe, deadline):
+                return pipe
+            pipe.close()
 
     def give(self, pipe: Pipe) -> None:
         """Takes a connection back, on which no reply is missing."""
         now = pipe.idle_since = time.monotonic()
         self._idle.append(pipe)
-        with contextlib.suppress(IndexError):
+        try:
             if now - self._idle[0].idle_since > _CLOSE_AFTER:
                 self._idle.pop(0).close()
+        except IndexError:  # other threads took them
+            pass
+
+    def ask(self, command: Command, deadline: float) -> Any:
+        """The reply to a command, an exception if it is an error; raises as `take`."""
+        pipe = self.take(deadline)
+        try:
+            pipe.write((command,), deadline)
+            reply = pipe.read(deadline)
+        except BaseException:  # from anywhere: a signal handler, a greenlet's timeout
+            pipe.close()
+            raise
+        self.give(pipe)
+        return reply
 
     def clear(self) -> None:
         """Closes them."""

@@ -16,6 +16,9 @@ cdef enum:
     ENTRIES = 1024
     BUCKETS = 2048
     FEW = 256  # members, and then buckets: to clear more takes longer than it saves
+    # Members, and then no table: its pages of the stack are new to a thread that was begun
+    # for one call, and cost more than some slices.
+    VERY_FEW = 8
 
 
 cdef inline uint32_t _hash(const char* key, Py_ssize_t size) noexcept:
@@ -34,6 +37,16 @@ cdef list _names_of(dict bundles, bytes key):
     return names
 
 
+cdef inline Py_ssize_t _key_size(object member) except -1:
+    # The length of the non-local part.
+    if not PyBytes_Check(member):
+        raise TypeError(f"group member must be bytes, not {member!r}")
+    cdef const char* data = PyBytes_AS_STRING(member)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(member)
+    mark = <const char*> memchr(data, c"!", size)
+    return size if mark is NULL else mark - data + 1
+
+
 def bundle(list members not None) -> dict:
     """Return {non-local part: [member, ...]} for the members (bytes) of a group.
 
@@ -42,6 +55,20 @@ def bundle(list members not None) -> dict:
     members in the order given. Raises TypeError for a member that is not bytes. Nothing else
     is checked: names that would be refused as input pass, an empty one is skipped.
     """
+    return _bundle_few(members) if len(members) <= VERY_FEW else _bundle_many(members)
+
+
+cdef dict _bundle_few(list members):
+    cdef dict bundles = {}
+    cdef Py_ssize_t size
+    for member in members:
+        size = _key_size(member)
+        if size:
+            (<list> _names_of(bundles, PyBytes_AS_STRING(member)[:size])).append(member)
+    return bundles
+
+
+cdef dict _bundle_many(list members):
     # The members of one process share a key of some 45 bytes. To slice and hash it for each
     # would be most of the work, so the first keys met are compared where they lie. Entry 0
     # stays empty and fits no key. An entry's pointers stay good: the dict holds its list, and
@@ -54,20 +81,14 @@ def bundle(list members not None) -> dict:
     cdef dict bundles = {}
     cdef list names
     cdef const char* data
-    cdef const char* mark
     cdef Py_ssize_t size
     memset(index, 0, buckets * sizeof(uint16_t))
     entries[0].size = 0
     for member in members:
-        if not PyBytes_Check(member):
-            raise TypeError(f"group member must be bytes, not {member!r}")
-        data = PyBytes_AS_STRING(member)
-        size = PyBytes_GET_SIZE(member)
+        size = _key_size(member)
         if size == 0:
             continue
-        mark = <const char*> memchr(data, c"!", size)
-        if mark is not NULL:
-            size = mark - data + 1
+        data = PyBytes_AS_STRING(member)
         hashed = _hash(data, size) & (buckets - 1)
         entry = &entries[index[hashed]]
         if entry.size == size and memcmp(entry.key, data, size) == 0:
