@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 import types
 import weakref
@@ -45,7 +44,6 @@ class Loops(Generic[T]):
         self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._latest: tuple[Any, T] | None = None  # which loop asked last, and its own
         _all_loops.add(self)
 
     def here(self) -> T:
@@ -56,14 +54,10 @@ class Loops(Generic[T]):
 
     def for_call(self) -> T | None:
         """As `here`; None for a caller that may block: `may_block`."""
-        latest = self._latest
-        if latest is not None and runs_here(latest[0]):
-            return latest[1]
         loop = asyncio._get_running_loop()
         local = self._locals.get(loop) if loop is not None else None
         if local is None and not may_block():
             local = self.here()
-        self._latest = None if local is None else (loop, local)
         return local
 
     def existing(self) -> T | None:
@@ -110,7 +104,6 @@ class Loops(Generic[T]):
                 self._goes_on.discard(loop)
             else:
                 self._ending.add(loop)
-            self._latest = None
             self._locals.pop(loop, None)
             self._guards.pop(loop, None)
             await local.aclose()
@@ -148,25 +141,8 @@ class Loops(Generic[T]):
                     os.dup2(null, descriptor, inheritable=False)
         # Their finalisers would close transports and touch the parent's loops.
         _graveyard.append((self._locals, self._guards))
-        self._locals, self._guards, self._latest = {}, {}, None
+        self._locals, self._guards = {}, {}
         self._on_fork()
-
-
-if sys.version_info >= (3, 12):
-
-    def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether a loop is the running one."""
-        return asyncio._get_running_loop() is loop
-
-else:
-
-    def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-        """The same; there each question for the running loop is a system call."""
-        thread = getattr(loop, "_thread_id", None)
-        if thread is None:  # it stands still, or is one of uvloop
-            return asyncio._get_running_loop() is loop
-        found: bool = thread == threading.get_ident()
-        return found
 
 
 def may_block() -> bool:

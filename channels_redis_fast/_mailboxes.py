@@ -12,7 +12,6 @@ from typing import Any
 
 from ._codec import Message
 from ._counters import Counters
-from ._loops import runs_here
 from ._mailbox import ChannelName, Handle, Inbox, Mailbox
 from ._waiters import (
     NO_LOOP,
@@ -326,9 +325,8 @@ class Mailboxes:
 
     def _waiter(self, box: Mailbox) -> TaskWaiter:
         """For one more wait of a task of the running loop."""
-        waiter = box.waiter
-        if waiter is None or waiter.is_used or not runs_here(waiter.loop):
-            loop = asyncio.get_running_loop()
+        loop, waiter = asyncio.get_running_loop(), box.waiter
+        if waiter is None or waiter.is_used or waiter.loop is not loop:
             box.waiter = waiter = TaskWaiter(box, loop, self)
         waiter.is_used = True
         return waiter
