@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ._waiters import Entry, TaskWaiter, Waiter
+from ._codec import Message
+from ._waiters import Entry, TaskWaiter, Waiter, opened
 
 
 class ChannelName(str):
@@ -69,3 +71,19 @@ class Mailbox:
         self.messages: deque[Entry] | None = None
         self.waiter: TaskWaiter | None = None  # used again from wait to wait
         self.waiters: list[Waiter] | None = None
+
+
+class Snapshot(Mapping[str, tuple[Message, ...]]):
+    """The messages that waited at one moment, by channel; copied when looked at."""
+
+    def __init__(self, entries: dict[str, tuple[Entry, ...]]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> tuple[Message, ...]:
+        return tuple(map(opened, self._entries[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._codec import Message
 from ._counters import Counters
-from ._mailbox import ChannelName, Handle, Inbox, Mailbox
+from ._mailbox import ChannelName, Handle, Inbox, Mailbox, Snapshot
 from ._waiters import (
     NO_LOOP,
     Entry,
@@ -29,9 +29,9 @@ class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
-    inbox. `is_fed` says whether it is of use to wait on a channel. `on_wait` is called
-    when somebody asks for a message of a stalled inbox, `on_end` with a channel's name
-    after the channel ended. All methods may be called from any thread.
+    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox;
+    None: messages come by themselves. `on_end` is called with a channel's name after
+    the channel ended. All methods may be called from any thread.
     """
 
     def __init__(
@@ -41,15 +41,13 @@ class Mailboxes:
         capacity_of: Callable[[str], int],
         inbox_of: Callable[[str], str],
         counters: Counters,
-        is_fed: Callable[[str], bool] | None = None,
-        on_wait: Callable[[Inbox], None],
+        on_wait: Callable[[Inbox], None] | None,
         on_end: Callable[[str], None],
     ) -> None:
         self._expiry = expiry
         self._capacity_of = capacity_of
         self._inbox_of = inbox_of
         self._counters = counters
-        self._is_fed = is_fed
         self._on_wait = on_wait
         self._on_end = on_end
         # Reentrant: a log handler may call the layer from within.
@@ -96,11 +94,11 @@ class Mailboxes:
             if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
                 del self._inboxes[inbox.name]
 
-    def snapshot(self) -> dict[str, tuple[Message, ...]]:
+    def snapshot(self) -> Snapshot:
         """What waits to be received, by channel."""
         with self._lock:
             boxes = [box for box in self._boxes.values() if box.messages]
-            return {b.name: tuple(map(opened, b.messages or ())) for b in boxes}
+            return Snapshot({box.name: tuple(box.messages or ()) for box in boxes})
 
     def names(self) -> list[str]:
         """The names of all channels."""
@@ -119,22 +117,17 @@ class Mailboxes:
                 self._open(str(name))
 
     def begin(self, name: str) -> Message | TaskWaiter | None:
-        """A message of a channel, or what to await at once for it.
-
-        None: there is no such channel, or nobody feeds it.
-        """
+        """A message of a channel, or what to await at once for it; None: no channel."""
         with self._lock:
             box = self._boxes.get(name)
             if box is None:
                 return None
             entry = self._take(box) if box.messages else None
             if entry is None:
-                if self._is_fed is not None and not self._is_fed(name):
-                    return None
                 # A room for it first: what follows may already fill it.
                 waiter = self._waiter(box)
                 self._enter(box, waiter)
-        if box.inbox.stalled:
+        if self._on_wait is not None and box.inbox.stalled:
             try:
                 self._on_wait(box.inbox)
             except BaseException:

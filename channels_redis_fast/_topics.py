@@ -106,7 +106,8 @@ class Topics:
     def is_fed(self, channel: str) -> bool:
         """Whether somebody listens to a channel's own name."""
         topic = self._own.get(channel)
-        return topic is not None and _is_running(topic.home)
+        home = None if topic is None else topic.home
+        return home is not None and home.is_open and home.loop.is_running()
 
     async def feed(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.

@@ -162,6 +162,7 @@ class ThreadWaiter:
         self.box: Any = None
         self.error: BaseException | None = None
         self._entry: Entry | None = None
+        self._message: Message | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -178,7 +179,9 @@ class ThreadWaiter:
         """The message, if there is one; raises the error."""
         if self.error is not None:
             raise self.error
-        return None if self._entry is None else opened(self._entry)
+        if self._message is None and self._entry is not None:
+            self._message = opened(self._entry)
+        return self._message
 
     def give(self, entry: Entry) -> None:
         """Gives a message."""

@@ -7,7 +7,6 @@ import functools
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from types import MappingProxyType
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -259,7 +258,7 @@ class RedisChannelLayer(Layer):
     @property
     def receive_buffer(self) -> Mapping[str, tuple[Message, ...]]:
         """What waits in this process to be received, by channel; a snapshot."""
-        return MappingProxyType(self._mailboxes.snapshot())
+        return self._mailboxes.snapshot()
 
     def _group_key(self, group: str) -> bytes:
         """The key of a group."""

@@ -17,7 +17,6 @@ from ._inline import InlinePubSub
 from ._layer import Layer
 from ._local_pubsub import LocalPubSub
 from ._loops import Loops, may_block
-from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
@@ -141,8 +140,13 @@ class RedisPubSubChannelLayer(Layer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        mailboxes, held = self._mailboxes, channel
-        while not isinstance(channel, str) or (found := mailboxes.begin(held)) is None:
+        topics, mailboxes, held = self._topics, self._mailboxes, channel
+        # Who has a message can count on being subscribed, also in a new event loop.
+        while (
+            not isinstance(channel, str)
+            or not topics.is_fed(channel)
+            or (found := mailboxes.begin(held)) is None
+        ):
             is_published = self._is_published(channel)
             if is_made_elsewhere(channel, self.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
@@ -150,7 +154,7 @@ class RedisPubSubChannelLayer(Layer):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await self._topics.feed(channel)
+            await topics.feed(channel)
         return found if isinstance(found, dict) else await found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -329,8 +333,7 @@ class RedisPubSubChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             inbox_of=lambda name: "",
             counters=self._counters,
-            is_fed=self._topics.is_fed,
-            on_wait=self._listen,
+            on_wait=None,
             on_end=self._topics.end,
         )
 
@@ -365,15 +368,9 @@ class RedisPubSubChannelLayer(Layer):
             names, here = self._mailboxes.names(), asyncio._get_running_loop()
             self._mailboxes.put(None, names, message, message.copy, here)
 
-    def _listen(self, inbox: Inbox) -> None:
-        """Listens here to what nobody listens to."""
-        inbox.stalled = False
-        self._topics.adopt()
-
     def _hand_over(self) -> None:
-        """Lets a loop in which somebody waits, or asks next, listen instead."""
+        """Lets a loop in which somebody waits listen to what nobody listens to."""
         for inbox in self._mailboxes.inboxes():
-            inbox.stalled = True
             for loop in self._mailboxes.waiting_loops(inbox):
                 with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                     loop.call_soon_threadsafe(self._topics.adopt)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from asgiref.sync import async_to_sync
 from forking import in_child, needs_fork
+from layers import soon
 from polling import eventually, until
 from pubsubs import subscribed, subscribers
 from servers import Server
@@ -156,28 +157,40 @@ def test_asyncio_run_again_and_again(valkey: Server) -> None:
     assert not subscribed(valkey)
 
 
-def test_who_takes_what_waits_listens_again(valkey: Server) -> None:
-    """In the next loop, before all that the first one left is read."""
+def test_who_takes_what_waits_is_subscribed(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    """In a loop after one that stands still or ended, and when pools were closed."""
     layer = Layer(hosts=[valkey.url])
+    standing, other = loops
 
-    async def begin() -> str:
-        name = await layer.new_channel()
+    async def leave() -> None:
+        """Something waits when this loop comes to rest."""
+        before = subscribers(valkey, name)
+        reading = asyncio.ensure_future(soon(layer, name))
+        await eventually(lambda: subscribers(valkey, name) > before, "the wait")
         for n in range(3):
             await layer.send(name, {"n": n})
-        assert await asyncio.wait_for(layer.receive(name), 10) == {"n": 0}
+        assert await reading == {"n": 0}
         await eventually(lambda: layer._mailboxes.snapshot().get(name, ())[1:], "both")
-        return name
 
     async def go_on() -> None:
-        assert await layer.receive(name) == {"n": 1}
-        await eventually(lambda: subscribers(valkey, name) == 1, "the subscription")
-        await layer.send(name, {"n": 3})
-        assert await layer.receive(name) == {"n": 2}
-        assert await asyncio.wait_for(layer.receive(name), 10) == {"n": 3}
+        assert await soon(layer, name) == {"n": 1}
+        valkey.client().publish(name, layer.serialize({"n": 3}))
+        assert [(await soon(layer, name))["n"] for _ in "23"] == [2, 3]
 
-    name = asyncio.run(begin())
-    assert not subscribed(valkey)
+    async def close_and_go_on() -> None:
+        await leave()
+        await layer.close_pools()
+        await go_on()
+
+    name = other.run_until_complete(layer.new_channel())
+    standing.run_until_complete(leave())
+    other.run_until_complete(go_on())
+    asyncio.run(leave())
+    other.close()
     asyncio.run(go_on())
+    asyncio.run(close_and_go_on())
 
 
 @needs_fork
