@@ -139,7 +139,7 @@ class LocalLayer:
     # The end
 
     async def aclose(self) -> None:
-        """Awaits all sends, settles all readers, then closes all connections."""
+        """Awaits all sends, settles readers and groups, then closes all connections."""
         self._closed = True
         self._timer.cancel()
         if self.outbox is not None:
@@ -149,6 +149,8 @@ class LocalLayer:
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._retiring)
+        if not self._memberships.is_tidy:  # short loops would never come to it
+            await self._memberships.give_up(self.run_all)
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     def file_descriptors(self) -> list[int]:
