@@ -142,12 +142,9 @@ class BlockingCluster(BlockingShard):
             # A silent node must not use up the time to ask the others.
             now = time.monotonic()
             until = now + (deadline - now) / max(1, min(3, len(candidates) - number))
-            try:
-                reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
-                if isinstance(reply, Exception):
-                    raise reply
-            except errors.RedisError as error:
-                problem = error
+            reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
+            if isinstance(reply, Exception):
+                problem = reply
                 continue
             self._owners, self._is_known = owners_of_slots(address, reply), True
             for gone in self._nodes.keys() - set(self._owners):
@@ -267,9 +264,9 @@ class Blocking:
         """The reply to a command at the first attempt; an error as a value."""
         try:
             pool = self.shards[index].pool_of(key_of(command), deadline)
-            return pool.ask(command, deadline)
         except errors.RedisError as error:
             return error
+        return pool.ask(command, deadline)
 
 
 class Batch:

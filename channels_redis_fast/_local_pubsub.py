@@ -172,7 +172,7 @@ class LocalPubSub(Publisher, LocalLayer):
         except UnreadableMessage as error:
             self._counters.count("unreadable", error)
             return
-        copy = None
+        copy = None  # who alone gets it needs none
         if len(channels) > 1:
             copy = copier(self._codec, payload, name, message, flat)
         unknown = self._mailboxes.put(None, channels, message, copy, self.loop)

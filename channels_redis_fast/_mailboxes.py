@@ -189,6 +189,7 @@ class Mailboxes:
                     woken.append(waiter)
                     box.inbox.waiting -= 1
                 elif box.messages and len(box.messages) < box.capacity:
+                    # As `_put` would, for a burst to many.
                     box.messages.append(entry)
                 else:
                     self._put(box, entry)

@@ -176,14 +176,17 @@ class Pool:
             pass
 
     def ask(self, command: Command, deadline: float) -> Any:
-        """The reply to a command, an exception if it is an error; raises as `take`."""
-        pipe = self.take(deadline)
+        """The reply to a command; an exception if it is an error, or none came."""
         try:
-            pipe.write((command,), deadline)
-            reply = pipe.read(deadline)
-        except BaseException:  # from anywhere: a signal handler, a greenlet's timeout
-            pipe.close()
-            raise
+            pipe = self.take(deadline)
+            try:
+                pipe.write((command,), deadline)
+                reply = pipe.read(deadline)
+            except BaseException:  # also of a signal handler, or a greenlet's timeout
+                pipe.close()
+                raise
+        except errors.RedisError as error:
+            return error
         self.give(pipe)
         return reply
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._blocking import BlockingShard, Flight, fly
+from ._blocking import BlockingShard
 from ._codec import Codec, Message
 from ._connection import Command
 from ._counters import Counters
@@ -102,9 +102,8 @@ class Wait:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
             if self._pipe.client_id != -1 and not self._asks_id:
                 unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
-                flight = Flight(self._pool, [unblock])
-                fly([flight], time.monotonic() + _PAUSE * 10)
-                if isinstance(flight.replies[0], errors.ResponseError):
+                reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
+                if isinstance(reply, errors.ResponseError):
                     self._pipe.client_id = -1
             _select([self], _PAUSE)
             over, reply = self.poll()
@@ -219,9 +218,8 @@ class Popper:
         until = time.monotonic() + self._command_timeout
         command = PUT_BACK.on(self._key, self._expiry, score, member)
         for again in (command, with_text(command)):
-            flight = Flight(shard.pool_of(self._key, until), [again])
-            fly([flight], until)
-            if not isinstance(flight.replies[0], errors.NoScriptError):
+            reply = shard.pool_of(self._key, until).ask(again, until)
+            if not isinstance(reply, errors.NoScriptError):
                 return
 
 
