@@ -13,7 +13,7 @@ from ._hosts import ClusterHost, Host
 from ._pipe import Pipe, Pool
 from ._rules import is_ask, is_connection_loss, is_demotion, remedy, retriable
 from ._scripts import key_of, with_text
-from ._slots import SLOTS, Address, owners_of_slots, slot_of
+from ._slots import Address, Topology
 
 Key = bytes | str
 
@@ -75,14 +75,14 @@ class BlockingCluster(BlockingShard):
         super().__init__(index, host, heal)
         self._pools = []
         self._nodes: dict[Address, Pool] = {}
-        self._owners: list[Address | None] = [None] * SLOTS
+        self._topology = Topology(host.nodes)
         self._is_known = False
 
     def pool_of(self, key: Key, deadline: float) -> Pool:
         """The connections to the node that owns the key's slot."""
         if not self._is_known:
             self._look_up(deadline)
-        owner = self._owners[slot_of(key)]
+        owner = self._topology.owner(key)
         if owner is None:
             self._is_known = False
             text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
@@ -96,7 +96,7 @@ class BlockingCluster(BlockingShard):
     def primaries(self, deadline: float) -> list[Pool]:
         """The connections to all nodes that have slots."""
         self._look_up(deadline)
-        return [self._node(owner) for owner in {o for o in self._owners if o}]
+        return list(map(self._node, self._topology.owners))
 
     def redirected(self, error: Exception) -> bool:
         """Whether it is a MOVED or ASK."""
@@ -105,9 +105,12 @@ class BlockingCluster(BlockingShard):
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
         if isinstance(error, errors.MovedError):
-            self._owners[error.slot_id] = (error.host, error.port)
+            self._topology.correct(error)
+        elif isinstance(error, errors.ClusterDownError):
+            self._topology.doubt(self._topology.owner(key))
+            self._is_known = False
         elif is_demotion(error) or is_connection_loss(error):
-            owner = self._owners[slot_of(key)]
+            owner = self._topology.owner(key)
             if owner is not None:
                 self._node(owner).clear()
             self._is_known = False
@@ -127,17 +130,16 @@ class BlockingCluster(BlockingShard):
 
     def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
         def owns(key: Key) -> bool:
-            owner = self._owners[slot_of(key)]
+            owner = self._topology.owner(key)
             return owner is not None and self._nodes.get(owner) is pool
 
         self._heal(self._index, pipe, owns, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""
-        known = [owner for owner in dict.fromkeys(self._owners) if owner]
-        up = [a for a in known if (pool := self._nodes.get(a)) and pool.has_idle]
+        up = [address for address, pool in list(self._nodes.items()) if pool.has_idle]
+        candidates = self._topology.candidates(up)
         problem: Exception | None = None
-        candidates = list(dict.fromkeys([*up, *known, *self.host.nodes]))
         for number, address in enumerate(candidates):
             # A silent node must not use up the time to ask the others.
             now = time.monotonic()
@@ -146,8 +148,9 @@ class BlockingCluster(BlockingShard):
             if isinstance(reply, Exception):
                 problem = reply
                 continue
-            self._owners, self._is_known = owners_of_slots(address, reply), True
-            for gone in self._nodes.keys() - set(self._owners):
+            self._topology.learn(address, reply)
+            self._is_known = True
+            for gone in self._nodes.keys() - self._topology.owners:
                 self._nodes.pop(gone).clear()
             return
         raise errors.ConnectionError(f"{self.host}: {problem}")

@@ -10,11 +10,11 @@ from redis import exceptions as errors
 
 from ._connection import Command, PipelinedConnection, open_connection
 from ._hosts import ClusterHost, Host
-from ._link import Link
+from ._link import Link, pause_after
 from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
 from ._shard import Heal, Shard, unblock_client, unlink_keys
-from ._slots import SLOTS, Address, owners_of_slots, slot_of
+from ._slots import Address, Topology
 
 
 class ClusterShard(Shard):
@@ -28,13 +28,15 @@ class ClusterShard(Shard):
     def __init__(
         self, index: int, host: ClusterHost, command_timeout: float, heal: Heal
     ) -> None:
-        self._owners: list[Address | None] = [None] * SLOTS
+        self._topology = Topology(host.nodes)
         self._nodes: dict[Address, Link] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
         self._reading: dict[bytes, Address] = {}  # where its last link went
         self._watching: dict[bytes | str, Callable[[], None]] = {}
         self._problem: Exception | None = None  # why the topology is not known
+        self._not_before = 0.0  # when the nodes may be asked again
+        self._failures = 0
         super().__init__(index, host, command_timeout, heal)
         self._links.discard(self._main)  # there is no one server
 
@@ -42,7 +44,7 @@ class ClusterShard(Shard):
         """Deletes the keys that match a glob pattern on every primary."""
         await self._refresh()
         self._raise_problem()
-        for address in {owner for owner in self._owners if owner}:
+        for address in self._topology.owners:
             await unlink_keys(await self._node(address).get(), pattern)
 
     def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
@@ -71,12 +73,17 @@ class ClusterShard(Shard):
 
         return super().reader_link(key, greet, on_ready, down)
 
-    async def redirect(self, key: bytes, error: errors.AskError) -> None:
-        """Learns where the next wait for `key` goes."""
+    async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
+        """Learns where the next wait for `key` goes; whether that is elsewhere."""
         if is_ask(error):
             self._asked[key] = (error.host, error.port)
-        else:
-            await self._refresh()
+            return True
+        before = self._reading.get(key)
+        if isinstance(error, errors.ClusterDownError):
+            self._topology.doubt(before)
+        await self._refresh()
+        moved = isinstance(error, errors.MovedError)
+        return moved or self._topology.owner(key) != before
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
         """Ends the blocking wait of a connection; whether it was waiting."""
@@ -92,7 +99,7 @@ class ClusterShard(Shard):
     # Where a command goes
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
-        owner = self._owner(key_of(command))
+        owner = self._topology.owner(key_of(command))
         link = self._nodes.get(owner) if owner else None
         connection = link.connection if link else None
         return None if connection is None or connection.paused else connection
@@ -112,9 +119,9 @@ class ClusterShard(Shard):
         return self.host.node(*node)
 
     async def _owner_of(self, key: bytes | str) -> Address:
-        if self._owner(key) is None:
+        if self._topology.owner(key) is None:
             await self._refresh()
-        owner = self._owner(key)
+        owner = self._topology.owner(key)
         if owner is None:
             self._raise_problem()
             text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
@@ -124,9 +131,6 @@ class ClusterShard(Shard):
     def _raise_problem(self) -> None:
         if self._problem is not None:
             raise errors.ConnectionError(f"{self.host}: {self._problem}")
-
-    def _owner(self, key: bytes | str) -> Address | None:
-        return self._owners[slot_of(key)]
 
     def _node(self, address: Address) -> Link:
         link = self._nodes.get(address)
@@ -138,7 +142,9 @@ class ClusterShard(Shard):
 
             async def greet(connection: PipelinedConnection) -> None:
                 await self._heal(
-                    self.index, connection, lambda key: self._owner(key) == address
+                    self.index,
+                    connection,
+                    lambda key: self._topology.owner(key) == address,
                 )
 
             link = self._nodes[address] = self._new_link(
@@ -161,8 +167,11 @@ class ClusterShard(Shard):
             connection.ask()
             return await connection.call(command)
         if isinstance(error, errors.MovedError):
-            self._owners[error.slot_id] = (error.host, error.port)
+            self._topology.correct(error)
             self._refresh_soon()
+        elif isinstance(error, errors.ClusterDownError):
+            self._topology.doubt(self._topology.owner(key_of(command)))
+            await self._refresh()
         elif is_connection_loss(error):
             await self._refresh()
         return await super()._call_after(error, command)
@@ -175,28 +184,40 @@ class ClusterShard(Shard):
             await asyncio.wait([self._refreshing])
 
     def _refresh_soon(self) -> None:
-        """Looks the topology up again, once for all who ask at the same time."""
+        """Looks the topology up again, once for all who ask at the same time.
+
+        Not during the pause after nobody answered: callers must not pile up.
+        """
         if self._refreshing is None and not self.closed:
+            if self._loop.time() < self._not_before:
+                return
             refreshing = self.spawn(self._look_up())
             # An eager task factory may have ended it already.
             self._refreshing = None if refreshing.done() else refreshing
 
     async def _look_up(self) -> None:
+        began = self._loop.time()
         try:
-            for address in self._candidates():
+            up = [address for address, link in self._nodes.items() if link.connection]
+            candidates = self._topology.candidates(up)
+            for number, address in enumerate(candidates):
+                # A silent node must not use up the time to ask the others.
+                left = began + self.host.connect_timeout - self._loop.time()
+                share = max(left, 0.0) / min(3, len(candidates) - number)
                 try:
-                    self._learn(address, await self._slots(address))
+                    ranges = await asyncio.wait_for(self._slots(address), share)
+                    self._learn(address, ranges)
                     return
+                except asyncio.TimeoutError:
+                    text = f"no answer from {self.host.node(*address)} in time"
+                    self._problem = errors.ConnectionError(text)
                 except (errors.RedisError, OSError) as error:
                     self._problem = error
+            self._failures += 1
+            pause = pause_after(self._failures, 0.0)
+            self._not_before = self._loop.time() + pause
         finally:
             self._refreshing = None
-
-    def _candidates(self) -> list[Address]:
-        """Nodes to ask, those with a connection first."""
-        up = [address for address, link in self._nodes.items() if link.connection]
-        known = [owner for owner in set(self._owners) if owner]
-        return list(dict.fromkeys([*up, *known, *self.host.nodes]))
 
     async def _slots(self, address: Address) -> list[Any]:
         link = self._nodes.get(address)
@@ -210,13 +231,16 @@ class ClusterShard(Shard):
             await connection.aclose()
 
     def _learn(self, asked: Address, ranges: list[Any]) -> None:
-        owners = owners_of_slots(asked, ranges)
-        self._owners, self._problem = owners, None
-        gone = self._nodes.keys() - set(owners)
-        for address in gone:
+        self._topology.learn(asked, ranges)
+        self._problem, self._failures = None, 0
+        for address in self._nodes.keys() - self._topology.owners:
             link = self._nodes.pop(address)
             self._log_back(link)  # if it was down, it isn't missed any more
-            self.spawn(self.close_link(link))
+            self.spawn(self._retire(link))
+
+    async def _retire(self, link: Link) -> None:
+        await link.retire()
+        await self.close_link(link)
 
 
 def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Shard:

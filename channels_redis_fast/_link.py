@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -110,6 +111,15 @@ class Link:
             connection.on_lost = None
             connection.abort()
         self.begin()
+
+    async def retire(self) -> None:
+        """Closes for good when those who wait for an answer have it."""
+        self._closed = True
+        self._cancel_timer()
+        if self.connection is not None:
+            with contextlib.suppress(errors.RedisError):
+                await self.connection.call((b"PING",))  # replies keep their order
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Closes for good; attempts end, the socket is closed."""

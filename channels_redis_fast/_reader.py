@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from redis import exceptions as errors
 
@@ -136,22 +137,21 @@ class Reader:
     def _failed(self, error: Exception) -> None:
         if self._link is None:
             return
-        if isinstance(error, errors.AskError):  # or MovedError, which is one
-            self._pause()
-            self.shard.spawn(self._follow(error, self._link))
-        elif is_demotion(error):
+        if is_demotion(error):
             self._pause()
             self._link.drop(error)
-        elif is_passing(error):
+        elif isinstance(error, errors.AskError) or is_passing(error):
             self._pause()
+            self.shard.spawn(self._follow(error, self._link))
         elif not is_connection_loss(error):  # else the link comes back and pokes
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
 
-    async def _follow(self, error: errors.AskError, link: Link) -> None:
+    async def _follow(self, error: Any, link: Link) -> None:
+        """Reads where a Cluster's node says, or where the key is now."""
         self._asks_next = is_ask(error)
-        await self.shard.redirect(self.key, error)
-        link.reopen()
+        if await self.shard.redirect(self.key, error):
+            link.reopen()
 
     def _pause(self, seconds: float = _RETRY) -> None:
         self._cancel_timer()
@@ -200,8 +200,9 @@ class Reader:
         if self._client_id is not None:
             try:
                 await self.shard.unblock(self.key, self._client_id)
-            except errors.RedisError:
-                self._client_id = None  # refused or out of reach: the wait runs out
+            except errors.RedisError as error:
+                if not (is_connection_loss(error) or is_passing(error)):
+                    self._client_id = None  # refused: from now on waits run out
 
 
 class _Pop:

@@ -184,8 +184,9 @@ class Shard:
     def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
 
-    async def redirect(self, key: bytes, error: errors.AskError) -> None:
-        """Learns from a MOVED or ASK that a reader got; only a Cluster sends them."""
+    async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
+        """Learns from an error that a reader got; whether to read elsewhere now."""
+        return False
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
@@ -244,21 +245,26 @@ class Shard:
     # Retry rules
 
     async def _call_all(self, commands: list[Command]) -> list[Any]:
-        futures: list[asyncio.Future[Any]] = []
-        replies: list[Any] = []
+        """The outcome of each command's first attempt.
+
+        All that can be written is, before those that have to wait for a connection: a
+        node of a Cluster that is away holds up nobody but its own.
+        """
+        futures = list(map(self._call_or_wait, commands))
         try:
-            for command in commands:
-                connection = self._ready(command) or await self._connection(command)
-                futures.append(connection.call(command))
-        except errors.RedisError as error:
-            # What was written is out; the rest gets the error.
-            replies = [error] * (len(commands) - len(futures))
-        try:
-            outcomes = [await _outcome(future) for future in futures]
+            return [await _outcome(future) for future in futures]
         finally:
             for future in futures:
                 future.cancel()  # nobody will ask for those after a cancellation
-        return outcomes + replies
+
+    def _call_or_wait(self, command: Command) -> asyncio.Future[Any]:
+        connection = self._ready(command)
+        if connection is not None:
+            return connection.call(command)
+        return self._loop.create_task(self._wait_and_call(command))
+
+    async def _wait_and_call(self, command: Command) -> Any:
+        return await (await self._connection(command)).call(command)
 
     async def _run_again(
         self, command: Command, error: errors.RedisError, repeat: bool

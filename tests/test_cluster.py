@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -111,6 +113,27 @@ async def test_an_address_that_is_no_cluster(valkey: Server, kind: str) -> None:
             assert f"cluster 127.0.0.1:{address[1]}" in str(caught.value)
 
 
+async def test_silent_nodes_hold_nobody_up_for_long() -> None:
+    """All of them take as long as one, and then callers hear of it at once."""
+    loop, timeout = asyncio.get_running_loop(), 0.9
+    with contextlib.ExitStack() as stack:
+        silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        for one in silent:
+            stack.enter_context(one)
+        nodes = [one.getsockname() for one in silent]
+        host = {"cluster": nodes, "socket_connect_timeout": timeout}
+        async with opened(host) as layer:
+            began = loop.time()
+            calls = [layer.group_add("room", f"worker{n}") for n in range(10)]
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(outcome, errors.ConnectionError)
+            once = loop.time()
+            assert once - began < 2 * timeout
+            with pytest.raises(errors.ConnectionError, match="in time"):
+                await layer.group_add("room", "worker")
+            assert loop.time() - once < timeout / 2
+
+
 # Nodes that die
 
 
@@ -128,6 +151,56 @@ async def test_failover_under_load(
             await sender.accepts(50)
             await asyncio.to_thread(own_cluster.kill_primary_of, key)
             await goes_on(crowd, sender, caplog)
+
+
+async def test_a_dead_node_keeps_nothing_from_those_on_others(
+    own_cluster: Cluster,
+) -> None:
+    dying, other, _ = own_cluster.primaries
+    group = group_on(own_cluster, other)
+    async with opened(own_cluster.host) as layer, opened(own_cluster.host) as sender:
+        first, second = [
+            await channel_on(own_cluster, node, layer) for node in (dying, other)
+        ]
+        for name in first, second:
+            await layer.group_add(group, name)
+        await sender.group_send(group, {"n": 0})
+        for name in first, second:
+            assert await soon(layer, name) == {"n": 0}
+        dying.kill()
+        assert await until_refused(sender, first)
+        with pytest.raises(errors.ConnectionError):
+            await sender.group_send(group, {"n": 1})
+        assert await soon(layer, second) == {"n": 1}
+        pairs = [(first, {}), (second, {"n": 2})]
+        refused, sent = await sender.send_many(pairs)
+        assert isinstance(refused, errors.ConnectionError)
+        assert sent is None
+        assert await soon(layer, second) == {"n": 2}
+
+
+@pytest.mark.parametrize("way", ["loop", "thread"])
+async def test_a_node_that_lost_the_others_is_not_believed(
+    own_cluster: Cluster, way: str
+) -> None:
+    """Clients reach it, and it says CLUSTERDOWN; its replica was promoted meanwhile."""
+    lost = own_cluster.primaries[0]
+    async with opened(own_cluster.host) as layer, opened(own_cluster.host) as other:
+
+        async def send(message: dict[str, int]) -> None:
+            if way == "loop":
+                await other.send(name, message)
+            else:
+                await asyncio.to_thread(other.sync.send, name, message)
+
+        name = await channel_on(own_cluster, lost, layer)
+        await send({"n": 0})
+        assert await soon(layer, name) == {"n": 0}
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        lost.client().execute_command("DEBUG DROP-CLUSTER-PACKET-FILTER -2")
+        await asyncio.to_thread(until, lambda: is_replaced(own_cluster, lost), "it")
+        await send({"n": 1})
+        assert await waiting == {"n": 1}
 
 
 async def test_who_only_receives_follows_a_failover(own_cluster: Cluster) -> None:
@@ -181,6 +254,34 @@ async def test_all_nodes_down_and_back(
 def key_of(channel: str) -> str:
     """The key of a process channel."""
     return f"asgi{channel.split('!')[0]}!"
+
+
+async def channel_on(cluster: Cluster, node: Server, layer: RedisChannelLayer) -> str:
+    """A channel whose key is on a node; a prefix is a process key."""
+    while True:
+        name = await layer.new_channel(f"prefix{next(_numbers)}")
+        if cluster.node_of(key_of(name)) is node:
+            return name
+
+
+_numbers = itertools.count()
+
+
+async def until_refused(layer: RedisChannelLayer, channel: str) -> errors.RedisError:
+    """The error that a send gets when it is noticed that its node is gone."""
+    while True:
+        try:
+            await layer.send(channel, {})
+        except errors.ConnectionError as error:
+            return error
+
+
+def is_replaced(cluster: Cluster, lost: Server) -> bool:
+    """Whether a node says that it is lost, and the others that it is no primary."""
+    state = lost.client().cluster("info")["cluster_state"]
+    other = next(node for node in cluster.nodes if node is not lost)
+    rows = other.client().execute_command("CLUSTER SLOTS")
+    return state == "fail" and lost.port not in {row[2][1] for row in rows}
 
 
 def group_on(cluster: Cluster, node: Server) -> str:

@@ -13,9 +13,11 @@ from certificates import Certificates
 from channels.exceptions import ChannelFull
 from layers import end, nothing, opened, persist, soon
 from polling import eventually
+from proxy import Proxy
 from servers import Server
 from tlsfront import TLSFront
 
+from channels_redis_fast._shard import Shard
 from channels_redis_fast.core import RedisChannelLayer
 
 COUNT = 1_000
@@ -256,6 +258,22 @@ async def test_what_the_cancelled_one_would_have_got_goes_to_the_next(
 
 
 # Idle receivers
+
+
+async def test_a_wait_ends_as_soon_as_redis_can_be_told(
+    valkey: Server, start_proxy: Callable[..., Proxy], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told on another connection, which may be missing just then."""
+    proxy = start_proxy(valkey)
+    async with opened(proxy.url) as layer:
+        waiting = asyncio.create_task(layer.receive("worker"))
+        await eventually(lambda: valkey.client().info()["blocked_clients"], "a wait")
+        proxy.refuse()
+        waiting.cancel()
+        await eventually(lambda: "is gone" in caplog.text, "an attempt that fails")
+        proxy.accept()
+        await asyncio.wait([waiting], timeout=Shard.wait / 2)
+        assert waiting.cancelled()
 
 
 async def test_an_idle_receive_is_alive_after_30_seconds(

@@ -157,3 +157,37 @@ async def test_closed_for_good(server: Server, moment: str) -> None:
         await asyncio.sleep(0.1)
         assert watch.attempts == attempts
         assert watch.link.connection is None
+
+
+async def test_retired_when_all_is_answered(server: Server) -> None:
+    async with watched(server) as watch:
+        pipe = await watch.link.get()
+        server.client().client_pause(200)
+        calls = [pipe.call((b"INCR", b"counter")) for _ in range(3)]
+        await watch.link.retire()
+        assert [call.result() for call in calls] == [1, 2, 3]
+        with pytest.raises(errors.ConnectionError):
+            await watch.link.get()
+    assert watch.told == ["greeted", "ready"]
+
+
+@pytest.mark.parametrize("when", ["before", "while connecting", "lost"])
+async def test_retired_without_an_answer(server: Server, when: str) -> None:
+    async with watched(server) as watch:
+        call: Any = None
+        if when == "while connecting":
+            call = asyncio.ensure_future(watch.link.get())
+            await asyncio.sleep(0)
+        elif when == "lost":
+            pipe = await watch.link.get()
+            server.client().client_pause(10_000)
+            call = pipe.call((b"INCR", b"counter"))
+        retiring = asyncio.ensure_future(watch.link.retire())
+        if when == "lost":
+            await asyncio.sleep(0)
+            server.kill()
+        await asyncio.wait_for(retiring, 5)
+        if call is not None:
+            with pytest.raises(errors.ConnectionError):
+                await call
+    assert "down" not in watch.told
