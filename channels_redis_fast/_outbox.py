@@ -132,6 +132,7 @@ class Lane:
         self._senders: list[asyncio.Future[None]] = []  # that wait for room
         # What has to be tried again, or couldn't be written; nothing overtakes it.
         self._later: deque[tuple[Receipt, errors.RedisError | None]] = deque()
+        self._is_trying = False
 
     async def put(self, receipt: Receipt) -> None:
         """Returns when the command is in a connection's buffer, which has room.
@@ -206,7 +207,8 @@ class Lane:
 
     def _postpone(self, receipt: Receipt, error: Any) -> None:
         self._later.append((receipt, error))
-        if len(self._later) == 1:
+        if not self._is_trying:
+            self._is_trying = True
             self._shard.spawn(self._try_again())
 
     async def _try_again(self) -> None:
@@ -227,6 +229,7 @@ class Lane:
             self._drop(end, everything=True)
             raise
         finally:
+            self._is_trying = False
             self._relieve()
 
     def _drop(self, error: BaseException, everything: bool) -> None:

@@ -16,7 +16,9 @@ from polling import eventually
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._outbox import FAILED, FULL
+from channels_redis_fast._connection import Command
+from channels_redis_fast._outbox import FAILED, FULL, Asked, Outbox
+from channels_redis_fast._scripts import key_of
 from channels_redis_fast.core import RedisChannelLayer
 
 COUNT = 3_000
@@ -329,3 +331,38 @@ async def test_flush_removes_what_is_on_its_way(kind: str, valkey: Server) -> No
         await layer.flush()
         await layer.flush_sends()
         assert valkey.client().keys("*") == []
+
+
+class Away:
+    """A shard without a connection at first; all that is run later succeeds."""
+
+    def __init__(self, members: list[bytes]) -> None:
+        self.ran: list[Command] = []
+        self._members = members
+
+    def post(self, command: Command, receipt: Any) -> None:
+        """Takes nothing."""
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    async def rerun(self, command: Command, error: Any, repeat: bool) -> Any:
+        self.ran.append(command)
+        await asyncio.sleep(0)
+        return self._members if len(self.ran) == 1 else [1]
+
+
+async def test_what_is_tried_again_may_bring_more_to_try() -> None:
+    """The members of a group, and then its messages, while no connection is there."""
+    layer = RedisChannelLayer(confirm_sends=False)
+    shard: Any = Away([b"specific.x!y"])
+    outbox = Outbox([shard], layer._operations, layer._counters)
+    index, members = layer._operations.members("room")
+    lane = outbox._lanes[index]
+    lane.push(Asked(lane, members, [layer._codec.body({"n": 1})]), outbox.batch)
+    await asyncio.wait_for(outbox.settled(), 5)
+    assert [key_of(command) for command in shard.ran] == [
+        b"asgi:group:room",
+        b"asgispecific.x!",
+    ]
+    assert lane._load == 0
