@@ -94,6 +94,13 @@ class Mailboxes:
             if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
                 del self._inboxes[inbox.name]
 
+    def room(self, inbox: Inbox) -> int:
+        """How many messages may come to an inbox now; it stalls when none may."""
+        with self._lock:
+            room = inbox.room()
+            inbox.stalled = room == 0
+            return room
+
     def snapshot(self) -> Snapshot:
         """What waits to be received, by channel."""
         with self._lock:
@@ -263,6 +270,7 @@ class Mailboxes:
         return box
 
     def _take(self, box: Mailbox) -> Entry | None:
+        self._ending.pop(box, None)
         messages, now, found = box.messages, time.monotonic(), None
         while messages and found is None:
             entry = messages.popleft()

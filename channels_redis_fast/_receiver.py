@@ -97,9 +97,7 @@ class InboxReceiver:
         await self._reader.aclose()
 
     def _demand(self) -> int:
-        room = self._inbox.room()
-        self._inbox.stalled = room == 0
-        return room
+        return self._mailboxes.room(self._inbox)
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
         failure: Exception | None = None

@@ -236,6 +236,30 @@ async def test_a_name_that_is_waited_on_lives(valkey: Server) -> None:
         await eventually(lambda: not valkey.client().exists(key), "the member to go")
 
 
+async def test_a_name_that_always_has_messages_lives(valkey: Server) -> None:
+    """Who reads never waits, and is there all the same."""
+    loop = asyncio.get_running_loop()
+    async with opened(valkey.url, expiry=1, capacity=1_000) as layer:
+        name = str(await layer.new_channel()).encode().decode()
+        await layer.group_add("room", name)
+        gc.collect()
+        await layer.group_send("room", {"n": 0})
+        assert await soon(layer, name) == {"n": 0}  # from now on they come
+        until = loop.time() + 2.5
+        sent = received = 1
+        while loop.time() < until:
+            while sent < received + 20:
+                await layer.group_send("room", {"n": sent})
+                sent += 1
+            await eventually(lambda: layer._mailboxes.snapshot(), "messages")
+            assert await soon(layer, name) == {"n": received}
+            received += 1
+        await layer.group_send("room", {"n": sent})
+        while received <= sent:
+            assert await soon(layer, name) == {"n": received}
+            received += 1
+
+
 async def test_a_name_used_again_after_its_end(valkey: Server) -> None:
     """A copy that outlived its channel begins a new one, with no groups."""
     async with opened(valkey.url, expiry=0.1) as layer:

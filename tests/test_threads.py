@@ -21,8 +21,10 @@ import reference_messages
 from channels_redis_fast import _fanout, _hashing, _names
 from channels_redis_fast._aead import AesGcmFrames
 from channels_redis_fast._capacity import CapacityTable
+from channels_redis_fast._counters import Counters
 from channels_redis_fast._envelope import pack, splice, splice_list, unpack
 from channels_redis_fast._framing import FernetFrames, UniqueBytes
+from channels_redis_fast._mailboxes import Mailboxes
 from channels_redis_fast.exceptions import UnreadableMessage
 
 KEYS = ["the first", b"the second"]
@@ -197,6 +199,29 @@ def test_aes_gcm_frames_of_more_senders_than_are_remembered() -> None:
             reader.open(frame, b"another", 60)
 
     hammer(work, times=1000)
+
+
+def test_room_while_others_fill_and_empty() -> None:
+    boxes = Mailboxes(
+        expiry=60.0,
+        capacity_of=lambda name: 10,
+        inbox_of=lambda name: "specific!",
+        counters=Counters(),
+        on_wait=None,
+        on_end=lambda name: None,
+    )
+    names = [boxes.new(f"specific!{n}") for n in range(100)]
+    (inbox,) = boxes.inboxes()
+
+    def work(thread: int, number: int) -> None:
+        if thread == 0:
+            assert boxes.room(inbox) > 0
+        elif number % 2:
+            boxes.put(inbox, names, {}, None)
+        else:
+            boxes.clear()
+
+    hammer(work, 300)
 
 
 def test_no_module_asks_for_the_gil() -> None:
