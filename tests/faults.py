@@ -23,7 +23,7 @@ UNREACHED = frozenset({"ConnectionError"})
 GONE = "Redis restarts, fails over, or the network is cut"
 UNKNOWN = "the connection breaks after a send was written"
 ON_THEIR_WAY = "the connection breaks while messages are on their way to a reader"
-ANOTHER = "a replica answers after a failover, or Redis is loading"
+SWAPPED = "a Cluster's node and its replica swap (`CLUSTER FAILOVER`)"
 EMPTY = "Redis lost its data"
 REWOUND = "a replica takes over that had not been told the latest"
 UNREADABLE = "a message that can't be read (malformed, wrong key, too old, too large)"
@@ -52,6 +52,7 @@ class Fault:
     keeps_order: bool = True  # also of what is published
     empties: bool = False  # Redis: also the groups
     rewinds: bool = False  # Redis to what a replica knew
+    echoes: bool = False  # what was published before may be published again
 
     def promises(self, layer: str, lines: Iterable[str]) -> Promise:
         """What a layer of that kind may lose on these lines."""
@@ -68,6 +69,7 @@ class Fault:
             limits,
             CAPACITY * len(kept) if self.rewinds else 0,
             exempt,
+            exempt if self.echoes else frozenset(),
             self.refusals | FULL,
             self.keeps_order or layer == "core",
         )
@@ -246,11 +248,12 @@ FAULTS = [
         "Cluster failover, roles swapped",
         "cluster",
         inflicting.nodes_swapped,
-        ANOTHER,
+        SWAPPED,
         **breaks(),
         times=2,
         often=9,
         keeps_order=False,
+        echoes=True,
     ),
     Fault(
         "slots moved there and back",

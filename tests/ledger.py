@@ -76,12 +76,14 @@ class Promise:
 
     `limits` has for each line how many messages an outage may lose. In `exempt`
     routes all that was sent during the outage may be lost; outside outages nothing.
-    `repeats` is how many messages an outage may bring twice.
+    `repeats` is how many messages an outage may bring twice, but for `echoed` routes,
+    where all may come again.
     """
 
     limits: dict[str, int]
     repeats: int = 0
     exempt: frozenset[str] = frozenset()
+    echoed: frozenset[str] = frozenset()
     refusals: frozenset[str] = frozenset()
     order: bool = True
 
@@ -136,10 +138,12 @@ class Ledger:
             times = [self.began, *(t for t in addressee.times if t > self.began)]
             gaps = [b - a for a, b in pairwise(times)]
             found.silence = max([found.silence, *gaps])
-        found.doubled = self._doubled()
+        doubled = self._doubled()
+        found.doubled = doubled.total()
         found.repeats = promise.repeats * len(self.outages)
-        if found.doubled > found.repeats:
-            found.problems.append(f"{found.doubled} messages came twice")
+        kept = doubled.total() - sum(doubled[route] for route in promise.echoed)
+        if kept > found.repeats:
+            found.problems.append(f"{kept} messages came twice")
         if found.reordered and promise.order:
             found.problems.append(f"{found.reordered} messages were overtaken")
         if phantoms := sum(map(self._phantoms, self.addressees)):
@@ -227,13 +231,17 @@ class Ledger:
                     found[pair] = max(count, found.get(pair, 0))
         return found
 
-    def _doubled(self) -> int:
-        """How often a message came to somebody of a line again."""
+    def _doubled(self) -> Counter[str]:
+        """How often a message came to somebody of a line again, by route."""
         times: dict[str, Counter[Message]] = {}
         for addressee in self.addressees:
             times.setdefault(addressee.line, Counter())
             times[addressee.line] |= Counter(addressee.got)
-        return sum(line.total() - len(line) for line in times.values())
+        found: Counter[str] = Counter()
+        for line in times.values():
+            for (name, _), count in line.items():
+                found[self.sources[name].route] += count - 1
+        return found
 
     def _phantoms(self, addressee: Addressee) -> int:
         """Messages that came although their sends had said that they won't."""

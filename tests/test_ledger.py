@@ -79,6 +79,13 @@ def test_some_may_come_twice() -> None:
     assert books(4, [0, 1, 1, 2, 2, 3], (0, 2), promise=promise).problems
 
 
+def test_what_is_published_may_come_again() -> None:
+    for routes, problems in ({"direct"}, 0), ({"group"}, 1):
+        promise = Promise({LINE: 0}, echoed=frozenset(routes))
+        found = books(3, [0, 1, 1, 1, 2], promise=promise)
+        assert (found.doubled, len(found.problems)) == (2, problems)
+
+
 def test_what_was_refused() -> None:
     unknown = [ACCEPTED, "ConnectionError", ACCEPTED]
     promise = Promise({LINE: 0}, refusals=frozenset({"ConnectionError", "ChannelFull"}))
