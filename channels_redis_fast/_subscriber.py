@@ -167,7 +167,8 @@ class Subscriber:
     def _pushed(self, push: list[Any]) -> None:
         kind, name = push[0], push[1]
         if kind == b"message" or kind == b"smessage":
-            self._deliver(name, push[2])
+            if name in self.names:  # else it may come from its new node, too
+                self._deliver(name, push[2])
             return
         asked = self._asked
         while asked and asked[0][2].done():

@@ -220,7 +220,9 @@ async def test_a_failover(own_cluster: Cluster, how: str) -> None:
             assert everywhere(sharded, cluster) == {*names, GROUP}
         await load.aclose()
         await consumers.aclose()
-        for numbers in seen(consumers):
-            # In order but for what was published at a replica while roles changed,
-            # which reaches the primary's subscribers by the Cluster's bus.
-            assert len(numbers) == len(set(numbers))
+        # What was published at the old primary, or at a replica while roles changed,
+        # reaches the new primary's subscribers by the Cluster's bus, so late that they
+        # may have it already, or later ones.
+        if how == "killed":
+            for numbers in seen(consumers):
+                assert len(numbers) == len(set(numbers))

@@ -17,6 +17,9 @@ from redis import exceptions as errors
 from sentinels import SentinelSet
 from servers import Server
 
+from channels_redis_fast._hosts import decode_hosts
+from channels_redis_fast._shard import Shard
+from channels_redis_fast._subscriber import CLASSIC, Subscriber
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
 TOLD = {"on_disconnect": "gone", "on_reconnect": "back"}
@@ -258,3 +261,31 @@ async def test_sentinels_name_another_primary() -> None:
             await eventually(lambda: consumers.all_got({"n": 1}), "a message")
             await consumers.aclose()
             assert subscribers(sentinels.primary, name) == 1
+
+
+async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
+    """By then another node of a Cluster may deliver it, too."""
+    (host,) = decode_hosts([server.url], 1.0)
+    shard = Shard(0, host, 1.0, _heal_nothing)
+    got: list[bytes] = []
+    subscriber = Subscriber(
+        shard,
+        None,
+        CLASSIC,
+        deliver=lambda name, payload: got.append(payload),
+        stray=lambda subscriber, name: None,
+        down=lambda subscriber: None,
+        up=lambda subscriber: None,
+    )
+    await subscriber.subscribe(b"name")
+    assert server.client().publish("name", "1") == 1
+    await eventually(lambda: got, "a message")
+    subscriber.unsubscribe(b"name")
+    assert server.client().publish("name", "2") == 1  # the server doesn't know yet
+    await subscriber.subscribe(b"other")
+    assert got == [b"1"]
+    await shard.aclose()
+
+
+async def _heal_nothing(*_: Any) -> None:
+    """There are no groups."""
