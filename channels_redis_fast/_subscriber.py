@@ -90,19 +90,13 @@ class Subscriber:
     async def subscribe(self, name: bytes) -> None:
         """Returns when the server has confirmed a name; lost connections are renewed.
 
-        Raises redis-py's `ConnectionError` while there is no connection; the name
-        stays wanted then. Raises what the server answers; it doesn't stay then.
+        Raises what keeps it from connecting; the name stays wanted then. Raises what
+        the server answers to the name; it doesn't stay then.
         """
-        self.names[name] = None
         try:
-            try:
-                await self._confirmed(name)
-            except errors.ConnectionError:
-                await self._confirmed(name)
-        except errors.RedisError as error:
-            if not is_connection_loss(error):
-                self.unsubscribe(name)
-            raise
+            await self._confirmed(name)
+        except errors.ConnectionError:
+            await self._confirmed(name)
 
     def unsubscribe(self, name: bytes) -> None:
         """Gives a name up; nobody waits for the answer."""
@@ -119,13 +113,19 @@ class Subscriber:
     # Steps
 
     async def _confirmed(self, name: bytes) -> None:
+        self.names[name] = None
         pipe = self._pipe
         if pipe is None:
             pipe = await self._link.get()  # on which the name was asked for already
         confirmation = self._confirmations.get(name)
         if confirmation is None:
             confirmation = self._request(pipe, name)
-        await asyncio.shield(confirmation)
+        try:
+            await asyncio.shield(confirmation)
+        except errors.RedisError as error:
+            if not is_connection_loss(error):
+                self.unsubscribe(name)
+            raise
 
     def _request(self, pipe: PipelinedConnection, name: bytes) -> Confirmation:
         confirmation = self._ask(pipe, self._verbs.subscribe, name)
@@ -159,8 +159,10 @@ class Subscriber:
                 self._verbs = CLASSIC
                 self._confirmations.pop(name, None)
             elif isinstance(error, errors.NoPermissionError):
-                # Only this name is refused, and who waits for it is told.
+                # Only this name is refused: who waits for it is told. It is tried
+                # again by itself, until the server's rules allow it.
                 logger.warning("Redis at %s: %s", self.shard.host, error)
+                self._let_stray(name)
             else:
                 raise
 

@@ -287,5 +287,50 @@ async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
     await shard.aclose()
 
 
+async def test_a_refused_join_takes_no_group_from_others(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_server(password="first")
+    admin = server.client()
+    async with published(server.url, **TOLD, command_timeout=0.5) as layer:
+        first, second = [await layer.new_channel() for _ in range(2)]
+        await layer.group_add("room", first)
+        admin.config_set("requirepass", "second")
+        admin.client_kill_filter(_type="pubsub")
+        assert await soon(layer, first) == GONE
+        for channel in second, first:
+            with pytest.raises(errors.AuthenticationError):
+                await layer.group_add("room", channel)
+        admin.config_set("requirepass", "first")
+        assert await soon(layer, first) == BACK
+        assert subscribers(server, "asgi__group__room") == 1
+        await insist(layer.group_send, "room", {"n": 1})
+        assert await soon(layer, first) == {"n": 1}
+        assert await soon(layer, second) == GONE
+        assert await soon(layer, second) == BACK
+        await layer.group_add("room", second)  # it had not joined
+        await layer.group_send("room", {"n": 2})
+        assert await soon(layer, second) == {"n": 2}
+
+
+async def test_a_name_that_was_refused_for_a_while(server: Server) -> None:
+    """By the server's rules, which change while it is subscribed."""
+    admin = server.client()
+    rights = ["on", "nopass", "~*", "+@all", "resetchannels"]
+    admin.execute_command("ACL SETUSER", "site", *rights, "&*")
+    host = f"redis://site:x@127.0.0.1:{server.port}"
+    async with published(host, **TOLD) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        # Redis ends the connections of those whose channels are allowed no more.
+        admin.execute_command("ACL SETUSER", "site", *rights, "&asgispecific*")
+        assert [await soon(layer, name) for _ in range(2)] == [GONE, BACK]
+        assert not subscribers(server, "asgi__group__room")
+        admin.execute_command("ACL SETUSER", "site", *rights, "&*")
+        await eventually(lambda: subscribers(server, "asgi__group__room"), "the group")
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+
+
 async def _heal_nothing(*_: Any) -> None:
     """There are no groups."""
