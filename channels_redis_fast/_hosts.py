@@ -58,7 +58,9 @@ class Host:
         return describe(self.settings)
 
     def _connections(self) -> aioredis.ConnectionPool:
-        return self.pool({**self.settings, **_OURS})
+        pool = self.pool({**self.settings, **_OURS})
+        pool.connection_kwargs.update(_OURS)  # a URL's own options win over arguments
+        return pool
 
 
 class SentinelHost(Host):

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from layers import soon
 from polling import eventually
 from redis import exceptions as errors
 from servers import Server
+from syncing import KINDS
 
 from channels_redis_fast._connection import open_connection
 from channels_redis_fast._hosts import Host, decode_hosts
@@ -94,6 +96,25 @@ async def test_bytes_that_came_before_the_pipe_was_ours_are_read() -> None:
         assert await asyncio.wait_for(pipe.call((b"PING",)), 5) == b"PONG"
         assert pushes == [[b"message", b"channel", b"hi"]]
         await pipe.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_protocol_in_the_url(valkey: Server, kind: str) -> None:
+    """It is ours to choose: we read what comes."""
+    layer: Any = KINDS[kind](hosts=[f"{valkey.url}?protocol=3"])
+    name = await layer.new_channel()
+    for n in range(5):
+        await layer.group_add("room", name)
+        await layer.group_send("room", {"n": n})
+        await layer.send(name, {"n": n})
+        await layer.send("worker", {"n": n})
+    for n in range(5):
+        assert [await soon(layer, name) for _ in range(2)] == [{"n": n}] * 2
+        assert await soon(layer, "worker") == {"n": n}
+    await asyncio.to_thread(layer.sync.send, "worker", {"n": 5})
+    assert await soon(layer, "worker") == {"n": 5}
+    await layer.close_pools()
+    layer.sync.close()
 
 
 async def test_nobody_listens(server: Server) -> None:
