@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable
+from typing import Any, Generic, TypeVar
 
 from redis import exceptions as errors
 
@@ -177,29 +178,77 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
                 "and this layer is used in none of this process. Receive in a consumer "
                 "or another coroutine, on a normal channel, or use the core layer"
             )
-        return _result(getattr(self._layer, method), args, loop, timeout)
+        work = getattr(self._layer, method)(*args)
+        return Errand(work, loop).result(timeout, self._layer.command_timeout)
 
 
-def _result(
-    function: Callable[..., Coroutine[Any, Any, T]],
-    args: tuple[Any, ...],
-    loop: asyncio.AbstractEventLoop,
-    timeout: float | None,
-) -> T:
-    work = function(*args)
-    try:
-        there = asyncio.run_coroutine_threadsafe(work, loop)
-    except RuntimeError as error:  # closed meanwhile
-        work.close()
-        raise errors.ConnectionError(f"the loop that listens ended: {error}") from error
-    try:
-        return there.result(timeout)
-    except concurrent.futures.TimeoutError as error:
-        raise TimeoutError(f"nothing within {timeout} s") from error
-    except concurrent.futures.CancelledError as error:
-        raise errors.ConnectionError("the loop that listens ended") from error
-    finally:
-        there.cancel()  # what it would have returned stays there
+class Errand(Generic[T]):
+    """What an event loop does for a thread that waits for it.
+
+    Raises redis-py's `ConnectionError` when the loop is closed.
+    """
+
+    def __init__(
+        self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
+        self._outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._task: asyncio.Task[T] | None = None
+        try:
+            loop.call_soon_threadsafe(self._begin, work)
+        except RuntimeError as error:  # closed meanwhile
+            work.close()
+            text = f"the loop that listens ended: {error}"
+            raise errors.ConnectionError(text) from error
+
+    def result(self, timeout: float | None, patience: float) -> T:
+        """The result; raises `TimeoutError` when there is none after `timeout` seconds.
+
+        What comes as late as the time is up is returned all the same, else it would be
+        lost: so the loop has `patience` seconds more, to say that it has given up.
+        """
+        in_time = self._wait(timeout)
+        if not in_time:
+            self._cancel()
+            if not self._wait(patience):
+                raise errors.ConnectionError("the loop that listens does not answer")
+        try:
+            return self._outcome.result()
+        except concurrent.futures.CancelledError as error:
+            if in_time:
+                text = "the loop that listens ended"
+                raise errors.ConnectionError(text) from error
+            raise TimeoutError(f"nothing within {timeout} s") from error
+
+    def _wait(self, timeout: float | None) -> bool:
+        try:
+            return bool(concurrent.futures.wait([self._outcome], timeout).done)
+        except BaseException:  # of a signal handler, or a greenlet's timeout
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
+        def cancel() -> None:
+            if self._task is not None:
+                self._task.cancel()
+
+        with contextlib.suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(cancel)
+
+    # In the loop
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._outcome.cancel()
+            self._outcome.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(task.result())
 
 
 def _deadline(timeout: float | None) -> float | None:
