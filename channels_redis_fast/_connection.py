@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import hiredis
 from redis import exceptions as errors
 
+from ._forks import leave_to_parent
+
 Command = tuple[Any, ...]
 Push = Callable[[list[Any]], None]
 
@@ -200,10 +202,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
-        if self._transport is None:
-            return -1
-        sock = self._transport.get_extra_info("socket")
-        return -1 if sock is None else int(sock.fileno())
+        return _number_of(self._transport)
 
     # What the transport calls
 
@@ -211,6 +210,7 @@ class PipelinedConnection(asyncio.Protocol):
         """Takes over a transport; `keepalive` is held for as long as the socket."""
         self._keepalive = keepalive
         self._transport = transport
+        leave_to_parent(self)
         # Neither connection_made nor pause_writing is called by set_protocol.
         transport.set_protocol(self)
         self._timer = self._loop.call_later(self._check_every(), self._check)
@@ -246,7 +246,7 @@ class PipelinedConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
         self._fail(error)
-        self._keepalive = None
+        self._keepalive = self._transport = None
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -320,6 +320,11 @@ class PipelinedConnection(asyncio.Protocol):
         self._drained = None
 
 
+def _number_of(transport: asyncio.Transport | None) -> int:
+    sock = None if transport is None else transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())
+
+
 def _is_push(reply: Any) -> bool:
     return type(reply) is list and bool(reply) and reply[0] in _PUSHES
 
@@ -339,6 +344,8 @@ async def open_connection(
     `AuthenticationError`.
     """
     connection = opener.make_connection()
+    opening = _Opening(connection)
+    leave_to_parent(opening)
     try:
         try:
             await _within(opener.connect_timeout, connection.connect(), opener)
@@ -349,6 +356,18 @@ async def open_connection(
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
         raise
+
+
+class _Opening:
+    """What redis-py connects; its socket is the parent's already when it forks."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def fileno(self) -> int:
+        """The descriptor of the socket, once there is one."""
+        writer = self._connection._writer
+        return _number_of(None if writer is None else writer.transport)
 
 
 async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:

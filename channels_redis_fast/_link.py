@@ -134,10 +134,6 @@ class Link:
         if connection is not None:
             await connection.aclose()
 
-    def file_descriptors(self) -> list[int]:
-        """The descriptors of its sockets."""
-        return [self.connection.fileno()] if self.connection is not None else []
-
     async def _connect(self) -> None:
         try:
             connection = await self._open()

@@ -153,10 +153,6 @@ class LocalLayer:
             await self._memberships.give_up(self.run_all)
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
-    def file_descriptors(self) -> list[int]:
-        """The descriptors of the sockets of all shards."""
-        return [fd for shard in self.shards for fd in shard.file_descriptors()]
-
     async def _release(self, inbox: Inbox) -> None:
         """Stops feeding an inbox; who waits on it elsewhere takes over."""
         receiver = self._inboxes.pop(inbox, None)

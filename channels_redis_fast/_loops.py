@@ -20,9 +20,6 @@ class Local(Protocol):
     async def aclose(self) -> None:
         """Ends it; called in its loop."""
 
-    def file_descriptors(self) -> list[int]:
-        """The descriptors of its sockets."""
-
 
 T = TypeVar("T", bound=Local)
 
@@ -132,13 +129,8 @@ class Loops(Generic[T]):
             self._locals.pop(loop, None)
             self._guards.pop(loop, None)
 
-    def _forked(self, null: int) -> None:
-        """Lets go of the parent's sockets without a word to them or their loops."""
-        for local in self._locals.values():
-            for descriptor in local.file_descriptors():
-                # Closing it would take it out of the parent's epoll.
-                if descriptor >= 0:
-                    os.dup2(null, descriptor, inheritable=False)
+    def _forked(self) -> None:
+        """Lets go of what is the parent's without a word to its loops."""
         # Their finalisers would close transports and touch the parent's loops.
         _graveyard.append((self._locals, self._guards))
         self._locals, self._guards = {}, {}
@@ -180,12 +172,8 @@ _graveyard: list[Any] = []
 
 
 def _after_fork() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for loops in list(_all_loops):
-            loops._forked(null)
-    finally:
-        os.close(null)
+    for loops in list(_all_loops):
+        loops._forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork

@@ -17,6 +17,7 @@ import hiredis
 from redis import exceptions as errors
 
 from ._connection import Command, reply_error
+from ._forks import leave_to_parent
 from ._hosts import Host
 
 _NOT_YET = object()
@@ -50,7 +51,7 @@ class Pipe:
         # In garbage that is a cycle the socket's own finaliser might come first, and
         # warn.
         weakref.finalize(self, socket.close).atexit = False
-        _open.add(self)
+        leave_to_parent(self)
 
     def fileno(self) -> int:
         """The descriptor of its socket; -1 when closed."""
@@ -225,22 +226,11 @@ class Pool:
         self._idle = []
 
 
-_open: weakref.WeakSet[Pipe] = weakref.WeakSet()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _graveyard: list[Any] = []
 
 
 def _after_fork() -> None:
-    """Lets go of the parent's sockets without a word to anybody."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for pipe in list(_open):
-            if (number := pipe.fileno()) >= 0:
-                # Who still has it, in a frame that goes on, reads its end.
-                os.dup2(null, number, inheritable=False)
-            _graveyard.append(pipe)
-    finally:
-        os.close(null)
     for pool in list(_pools):
         pool._forked()
 

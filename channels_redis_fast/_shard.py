@@ -219,10 +219,6 @@ class Shard:
         if client is not None:
             await client.aclose()
 
-    def file_descriptors(self) -> list[int]:
-        """The descriptors of the sockets of this shard."""
-        return [fd for link in self._links for fd in link.file_descriptors()]
-
     # Where a command goes: a Cluster has its own answers
 
     def _ready(self, command: Command) -> PipelinedConnection | None:

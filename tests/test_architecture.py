@@ -21,7 +21,7 @@ NAME = "channels_redis_fast"
 LAYERS = (
     {
         *(path.stem for path in SOURCES.glob("*.pyx")),
-        *("_keys", "_version", "exceptions"),
+        *("_forks", "_keys", "_version", "exceptions"),
     },
     {
         *("_blocking", "_cluster", "_codec", "_connection", "_counters", "_hosts"),

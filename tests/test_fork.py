@@ -18,8 +18,10 @@ from forking import needs_fork
 from layers import end, persist, soon
 from loops import LOOPS, Runner
 from polling import eventually
+from proxy import Proxy
 from servers import Server
 
+from channels_redis_fast._groups import Memberships
 from channels_redis_fast.core import RedisChannelLayer
 
 pytestmark = needs_fork
@@ -246,6 +248,56 @@ def test_a_fork_while_connecting(valkey: Server, steps: int) -> None:
         await child.ended()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["connecting", "greeting"])
+def test_a_child_of_a_connection_to_be(
+    valkey: Server,
+    start_proxy: Callable[..., Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """It ends with the parent, though nobody used it yet when the child was made."""
+    proxy = start_proxy(valkey)
+    layer = RedisChannelLayer(hosts=[f"{proxy.url}/1"])
+    read, write = os.pipe()
+
+    def stay() -> None:
+        os.close(write)
+        os.read(read, 1)  # until the parent closes it
+
+    async def main() -> None:
+        reached, gate = asyncio.Event(), asyncio.Event()
+
+        async def heal(*_: Any) -> None:
+            reached.set()
+            await gate.wait()
+
+        if when == "greeting":
+            monkeypatch.setattr(Memberships, "heal", heal)
+        else:
+            proxy.replies.hold()
+        sending = asyncio.create_task(layer.send("worker", {"n": 1}))
+        await eventually(
+            lambda: (
+                reached.is_set() or (when == "connecting" and proxy.requests.passed)
+            ),
+            "the connection",
+        )
+        child = Child(stay)
+        gate.set()
+        proxy.replies.release()
+        await sending
+        assert await soon(layer, "worker") == {"n": 1}
+        await layer.close_pools()
+        try:
+            await eventually(lambda: not proxy.connections, "the end of them all")
+        finally:
+            os.close(write)
+            await child.ended()
+
+    asyncio.run(main())
+    os.close(read)
 
 
 def test_groups_are_not_inherited(valkey: Server) -> None:
