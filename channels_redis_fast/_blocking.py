@@ -151,7 +151,8 @@ class BlockingCluster(BlockingShard):
             self._topology.learn(address, reply)
             self._is_known = True
             for gone in self._nodes.keys() - self._topology.owners:
-                self._nodes.pop(gone).clear()
+                if pool := self._nodes.pop(gone, None):  # else another thread did
+                    pool.clear()
             return
         raise errors.ConnectionError(f"{self.host}: {problem}")
 

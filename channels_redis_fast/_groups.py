@@ -290,6 +290,12 @@ class Terms:
                 self._began.pop((name, channel), None)
                 self._began[name, channel] = time.monotonic()
 
+    def forget(self, name: bytes, channel: str) -> None:
+        """A membership ended."""
+        if self._seconds is not None:
+            with self._lock:
+                self._began.pop((name, channel), None)
+
     def end_due(self) -> None:
         """Ends the memberships whose terms are over."""
         if self._seconds is None:

@@ -69,12 +69,19 @@ class Topics:
     A name has one home at a time: what other loops hear of it is ignored. When the
     home's loop stops or ends, a loop in which somebody waits becomes the home.
     `here` is the home of the running loop, `timeout` (seconds) bounds the wait for
-    another loop. All methods may be called from any thread.
+    another loop, `on_leave` is told each name and channel whose ways part. All
+    methods may be called from any thread.
     """
 
-    def __init__(self, here: Callable[[], Home], timeout: float) -> None:
+    def __init__(
+        self,
+        here: Callable[[], Home],
+        timeout: float,
+        on_leave: Callable[[bytes, str], None],
+    ) -> None:
         self._here = here
         self._timeout = timeout
+        self._on_leave = on_leave
         self._lock = threading.RLock()
         self._topics: dict[bytes, Topic] = {}
         self._joined: dict[str, set[bytes]] = {}  # by channel
@@ -146,6 +153,7 @@ class Topics:
             self._joined[channel].discard(name)
             if not self._joined[channel]:
                 del self._joined[channel]
+            self._on_leave(name, channel)
             if topic.members:
                 return
             del self._topics[name]
@@ -168,6 +176,12 @@ class Topics:
         topic = self._topics.get(name)
         for channel in list(topic.members) if topic else ():
             self.leave(name, channel)
+
+    def has_orphans(self) -> bool:
+        """Whether there are names that nobody listens to."""
+        with self._lock:
+            homes = {topic.home for topic in self._topics.values()}
+        return not all(map(_is_running, homes))
 
     def adopt(self, names: list[bytes] | None = None) -> None:
         """Makes this loop the home of names, or of all that nobody listens to."""

@@ -108,7 +108,9 @@ class RedisPubSubChannelLayer(Layer):
             shard_of=self.consistent_hash,
             group_key=lambda group: self._group_name(group).encode(),
         )
-        self._loops = Loops(self._make_local, self._begin)
+        self._loops = Loops(
+            self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
+        )
         self._blocking = Blocking(self._hosts, lambda *about: None)
         self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
         self._begin()
@@ -325,9 +327,11 @@ class RedisPubSubChannelLayer(Layer):
             lambda: self._tell_all(self.on_disconnect),
             lambda: self._tell_all(self.on_reconnect),
         )
-        self._topics = Topics(self._loops.here, self.command_timeout)
         term = None if self.refresh_groups else self.group_expiry
-        self._terms = Terms(term, self._topics.leave)
+        self._terms = Terms(term, lambda *which: self._topics.leave(*which))
+        self._topics = Topics(
+            self._loops.here, self.command_timeout, on_leave=self._terms.forget
+        )
         self._mailboxes = Mailboxes(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
@@ -376,9 +380,9 @@ class RedisPubSubChannelLayer(Layer):
                     loop.call_soon_threadsafe(self._topics.adopt)
 
     def _tick(self) -> None:
-        """Ends memberships; listens here to what a stopped loop should listen to."""
+        """Ends memberships; listens here to what other loops listen to no more."""
         self._terms.end_due()
-        if all(local.loop.is_running() for local in self._loops.all()):
+        if not self._topics.has_orphans():
             return
         here = asyncio.get_running_loop()
         inboxes = self._mailboxes.inboxes()

@@ -215,3 +215,19 @@ async def test_a_message_outlives_who_was_to_get_it(layer: Layer) -> None:
         await end(*readings)  # before they could look
         got = [(await soon(layer, name))["n"] for _ in range(2 + others)]
         assert got == list(range(2 + others))
+
+
+async def test_memberships_that_end_are_not_remembered(valkey: Server) -> None:
+    """Their terms would be, for as long as `group_expiry`."""
+    options = {"refresh_groups": False, "expiry": 0.1}
+    async with published(valkey.url, **options) as layer:
+        kept = await layer.new_channel()
+        await layer.group_add("room", kept)
+        for n in range(20):
+            name = await layer.new_channel()
+            await layer.group_add("room", name)
+            if n % 2:
+                await layer.group_discard("room", name)
+        del name
+        await eventually(lambda: len(layer._mailboxes) == 1, "the others to end")
+        assert len(layer._terms._began) == 1

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import random
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -101,6 +104,54 @@ def test_a_loop_that_ends_hands_over(
             until(moved, "the other loop to listen")
             asyncio.run(layer.group_send("room", {"n": 1}))
             assert waiting.result(10) == {"n": 1}
+
+
+def test_a_busy_loop_takes_a_group_over(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    """Nobody waits there when the loop that listened to the group ends."""
+    one, two = loops
+    layer = Layer(hosts=[valkey.url])
+    names = []
+    with running(one), running(two):
+        for loop in loops:
+            made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loop)
+            names.append(made.result(10))
+            added = layer.group_add("room", names[-1])
+            asyncio.run_coroutine_threadsafe(added, loop).result(10)
+        asyncio.run_coroutine_threadsafe(layer.close_pools(), one).result(10)
+        until(lambda: not subscribers(valkey, ROOM), "the end of the first loop's")
+        waiting = asyncio.run_coroutine_threadsafe(layer.receive(names[1]), two)
+        until(lambda: subscribers(valkey, ROOM), "the second loop's")
+        asyncio.run(layer.group_send("room", {"n": 1}))
+        assert waiting.result(10) == {"n": 1}
+        asyncio.run_coroutine_threadsafe(layer.close_pools(), two).result(10)
+
+
+def test_who_waited_in_loops_that_were_closed_is_forgotten(valkey: Server) -> None:
+    layer = Layer(hosts=[valkey.url], expiry=0.2)
+
+    async def begin() -> asyncio.Task[dict[str, object]]:
+        name = await layer.new_channel()
+        receiving = asyncio.create_task(layer.receive(name))
+        await asyncio.sleep(0)
+        return receiving
+
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        task = loop.run_until_complete(begin())
+        loop.close()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        del task
+    gc.collect()
+
+    async def others_go_on() -> None:
+        await layer.new_channel()
+        await eventually(lambda: not len(layer._mailboxes), "them to be forgotten")
+        assert not len(layer._topics)
+        await layer.close_pools()
+
+    asyncio.run(others_go_on())
 
 
 def test_a_join_from_a_loop_of_its_own(
@@ -211,3 +262,37 @@ def test_a_fork_has_a_layer_of_its_own(valkey: Server) -> None:
     got = loop.run_until_complete(asyncio.wait_for(layer.receive(name), 10))
     assert got == {"text": "to the parent"}
     loop.close()
+
+
+def test_a_message_at_the_last_moment_stays(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    """A thread's short timeouts, and a loop that is busy when they are over."""
+    loop, count = loops[0], 300
+    got: list[int] = []
+    layer = Layer(hosts=[valkey.url], capacity=1000)
+
+    async def busy() -> None:
+        while len(got) < count:
+            time.sleep(0.002)  # noqa: ASYNC251
+            await asyncio.sleep(0.001)
+
+    def send_all() -> None:
+        for n in range(count):
+            layer.sync.send(name, {"n": n})
+            time.sleep(random.uniform(0.002, 0.006))
+
+    with running(loop):
+        made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loop)
+        name = made.result(10)
+        asyncio.run_coroutine_threadsafe(busy(), loop)
+        sending = threading.Thread(target=send_all)
+        sending.start()
+        deadline = time.monotonic() + 20
+        while len(got) < count and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                got.append(layer.sync.receive(name, 0.004)["n"])
+        sending.join()
+        assert got == list(range(count))
+        asyncio.run_coroutine_threadsafe(layer.close_pools(), loop).result(10)
+    layer.sync.close()
