@@ -59,7 +59,8 @@ class Memberships:
         self._operations = operations
         self._group_expiry = group_expiry
         self._refresh = refresh
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may call the layer from within.
+        self._lock = threading.RLock()
         # By group, by channel: all that Redis may have.
         self._known: dict[str, dict[str, _Membership]] = {}
         self._groups: dict[str, list[str]] = {}  # by channel
@@ -194,10 +195,10 @@ class Memberships:
         limit = now - _REFRESH_AT * self._group_expiry
         requests = []
         with self._lock:
-            for group, members in self._known.items():
+            for group, members in list(self._known.items()):
                 old = [
                     channel
-                    for channel, membership in members.items()
+                    for channel, membership in list(members.items())
                     if membership.since is not None and membership.since < limit
                 ]
                 for channel in old:
@@ -215,8 +216,8 @@ class Memberships:
         with self._lock:
             return [
                 (group, channel)
-                for group, members in self._known.items()
-                for channel, membership in members.items()
+                for group, members in list(self._known.items())
+                for channel, membership in list(members.items())
                 if membership.since is not None
             ]
 

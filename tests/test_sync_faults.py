@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ from redis import exceptions as errors
 from sentinels import SentinelSet
 from servers import Server
 from syncing import KINDS, accepted, blocking, in_threads, signals
+
+from channels_redis_fast._pipe import Pipe
 
 LOST = (errors.ConnectionError, errors.TimeoutError)
 
@@ -278,6 +281,33 @@ def test_in_a_signal_handler(valkey: Server, method: str) -> None:
                     layer.sync.receive("worker", 1)
         layer.sync.send("last", {"n": 1})
         assert layer.sync.receive("last", 5) == {"n": 1}
+
+
+def test_in_a_signal_handler_while_groups_are_healed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, pending = Pipe.write, [signal.SIGUSR1]
+
+    def interrupted(self: Pipe, commands: Any, deadline: float) -> None:
+        if commands[0][0] == b"EVAL" and pending:
+            signal.raise_signal(pending.pop())
+        write(self, commands, deadline)
+
+    with blocking("core", server.url) as layer:
+        own = layer.sync.new_channel()
+        layer.sync.group_add("room", own)
+        server.restart(empty=True)
+        monkeypatch.setattr(Pipe, "write", interrupted)
+        before = signal.signal(
+            signal.SIGUSR1, lambda *_: layer.sync.send("worker", {"n": 1})
+        )
+        try:
+            layer.sync.group_send("room", {"n": 2})
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert not pending
+        assert layer.sync.receive("worker", 5) == {"n": 1}
+        assert layer.sync.receive(own, 5) == {"n": 2}
 
 
 class _allowed:
