@@ -249,9 +249,11 @@ class Shard:
         futures = list(map(self._call_or_wait, commands))
         try:
             return [await _outcome(future) for future in futures]
-        finally:
+        except BaseException:  # a cancellation: nobody will ask for the others
             for future in futures:
-                future.cancel()  # nobody will ask for those after a cancellation
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # has been seen
+            raise
 
     def _call_or_wait(self, command: Command) -> asyncio.Future[Any]:
         connection = self._ready(command)
