@@ -130,11 +130,14 @@ class Cluster:
         old = self.node_of(key)
         replica = next(node for node in self.nodes if _leader(node) == old.port)
         _ask(replica, "CLUSTER FAILOVER")
-        until(
-            lambda: self.node_of(key) is replica and self.settled(),
-            "the primary and its replica to swap",
-            timeout=timeout,
-        )
+
+        def swapped() -> bool:
+            try:
+                return self.node_of(key) is replica and self.settled()
+            except LookupError:  # while it changes hands, before Redis 7
+                return False
+
+        until(swapped, "the primary and its replica to swap", timeout=timeout)
         return replica
 
     def revive(self, node: Server, *, timeout: float = 20.0) -> None:

@@ -16,6 +16,7 @@ from crowds import Crowd, Sender, eventually_sent
 from failovers import goes_on, is_back
 from layers import nothing, opened, soon
 from polling import eventually, until
+from programs import UNSPLIT
 from redis import exceptions as errors
 from servers import Server, free_port
 
@@ -179,6 +180,7 @@ async def test_a_dead_node_keeps_nothing_from_those_on_others(
         assert await soon(layer, second) == {"n": 2}
 
 
+@pytest.mark.skipif(bool(UNSPLIT), reason=str(UNSPLIT))
 @pytest.mark.parametrize("way", ["loop", "thread"])
 async def test_a_node_that_lost_the_others_is_not_believed(
     own_cluster: Cluster, way: str
