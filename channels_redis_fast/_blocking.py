@@ -13,7 +13,7 @@ from ._hosts import ClusterHost, Host
 from ._pipe import Pipe, Pool
 from ._rules import is_ask, is_connection_loss, is_demotion, remedy, retriable
 from ._scripts import key_of, with_text
-from ._slots import Address, Topology
+from ._slots import Address, Topology, share_of
 
 Key = bytes | str
 
@@ -141,9 +141,8 @@ class BlockingCluster(BlockingShard):
         candidates = self._topology.candidates(up)
         problem: Exception | None = None
         for number, address in enumerate(candidates):
-            # A silent node must not use up the time to ask the others.
             now = time.monotonic()
-            until = now + (deadline - now) / max(1, min(3, len(candidates) - number))
+            until = now + share_of(deadline - now, len(candidates) - number)
             reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
             if isinstance(reply, Exception):
                 problem = reply

@@ -14,7 +14,7 @@ from ._link import Link, pause_after
 from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
 from ._shard import Heal, Shard, unblock_client, unlink_keys
-from ._slots import Address, Topology
+from ._slots import Address, Topology, share_of
 
 
 class ClusterShard(Shard):
@@ -201,9 +201,8 @@ class ClusterShard(Shard):
             up = [address for address, link in self._nodes.items() if link.connection]
             candidates = self._topology.candidates(up)
             for number, address in enumerate(candidates):
-                # A silent node must not use up the time to ask the others.
                 left = began + self.host.connect_timeout - self._loop.time()
-                share = max(left, 0.0) / min(3, len(candidates) - number)
+                share = share_of(left, len(candidates) - number)
                 try:
                     ranges = await asyncio.wait_for(self._slots(address), share)
                     self._learn(address, ranges)

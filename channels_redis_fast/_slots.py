@@ -28,6 +28,14 @@ def owners_of_slots(asked: Address, ranges: list[Any]) -> list[Address | None]:
     return owners
 
 
+def share_of(seconds: float, nodes: int) -> float:
+    """How long to wait for the first of so many nodes that are asked in turn (seconds).
+
+    A silent one must not use up the time to ask the others.
+    """
+    return max(0.0, seconds) / min(3, nodes)
+
+
 class Topology:
     """What is known of a Cluster: who owns which slot, and who is to be asked; no I/O.
 

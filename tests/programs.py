@@ -26,8 +26,8 @@ PACKAGES = {
 
 # The reason when the server of this run has no sharded Pub/Sub.
 UNSHARDED = os.environ.get("TEST_SERVER") == "redis62" and "sharded: from Redis 7 on"
-# Why no node can be made deaf to its Cluster.
-UNSPLIT = os.environ.get("TEST_SERVER", "valkey") != "valkey" and "only Valkey can"
+# The reason when no node of this run can be made deaf to the others of its Cluster.
+UNSPLIT = os.environ.get("TEST_SERVER", "valkey") != "valkey" and "deaf: only Valkey"
 
 
 def find(package: str) -> str | None:

@@ -288,7 +288,7 @@ async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
 
 
 async def test_a_refused_join_takes_no_group_from_others(
-    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+    start_server: Callable[..., Server],
 ) -> None:
     server = start_server(password="first")
     admin = server.client()
