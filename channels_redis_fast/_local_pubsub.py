@@ -66,22 +66,13 @@ class LocalPubSub(Publisher, LocalLayer):
         Raises redis-py's `ConnectionError` while there is no connection, and what
         Redis answers if that doesn't pass within `command_timeout`.
         """
-        deadline, pause = self.loop.time() + self._timeout, 0.0
-        while True:
-            subscriber = await self._place(name, anew)
-            try:
-                await subscriber.subscribe(name)
-                break
-            except errors.RedisError as error:
-                if name not in subscriber.names:
-                    self._places.pop(name, None)
-                moved = isinstance(error, (errors.MovedError, errors.AskError))
-                if not (moved or is_passing(error)) or self.loop.time() > deadline:
-                    raise
-            await asyncio.sleep(pause)
-            anew, pause = True, _FIRST_PAUSE
-        if not self._topics.is_home(name, self):
-            self.forget(name)  # nobody wants it any more
+        try:
+            subscriber = await self._subscribe(name, anew)
+        finally:
+            if not self._topics.is_home(name, self):
+                self.forget(name)  # nobody wants it any more
+        if subscriber.is_up:
+            self._outage.back(subscriber)
 
     def settle(self, names: list[bytes]) -> None:
         """Subscribes names in the background, however long it takes."""
@@ -100,7 +91,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._on_end()
         await super().aclose()
         for subscriber in self._subscribers.values():
-            self._outage.back(subscriber)
+            self._outage.replaced(subscriber)
 
     # Publishing without an answer
 
@@ -117,6 +108,23 @@ class LocalPubSub(Publisher, LocalLayer):
         self._proven.add(index)
 
     # Where names are subscribed
+
+    async def _subscribe(self, name: bytes, anew: bool) -> Subscriber:
+        """Tries until Redis has confirmed a name, as long as that may help."""
+        deadline, pause = self.loop.time() + self._timeout, 0.0
+        while True:
+            subscriber = await self._place(name, anew)
+            try:
+                await subscriber.subscribe(name)
+                return subscriber
+            except errors.RedisError as error:
+                if name not in subscriber.names:
+                    self._places.pop(name, None)
+                moved = isinstance(error, (errors.MovedError, errors.AskError))
+                if not (moved or is_passing(error)) or self.loop.time() > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            anew, pause = True, _FIRST_PAUSE
 
     async def _place(self, name: bytes, anew: bool) -> Subscriber:
         former = self._places.get(name)
@@ -144,7 +152,7 @@ class LocalPubSub(Publisher, LocalLayer):
     def _leave(self, subscriber: Subscriber, name: bytes) -> None:
         subscriber.unsubscribe(name)
         if not subscriber.names and subscriber not in self._evacuating:
-            self._outage.back(subscriber)
+            self._outage.needless(subscriber)
 
     async def _settle_all(self, names: list[bytes], anew: bool = False) -> None:
         for start in range(0, len(names), _BATCH):
@@ -203,7 +211,7 @@ class LocalPubSub(Publisher, LocalLayer):
         finally:
             self._evacuating.discard(subscriber)
         if not subscriber.names:
-            self._outage.back(subscriber)
+            self._outage.needless(subscriber)
 
     # Housekeeping
 

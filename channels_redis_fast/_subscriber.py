@@ -87,6 +87,11 @@ class Subscriber:
         """Whether there was a connection before."""
         return self._link.was_up
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection, on which all names are confirmed."""
+        return self._link.connection is not None
+
     async def subscribe(self, name: bytes) -> None:
         """Returns when the server has confirmed a name; lost connections are renewed.
 

@@ -53,12 +53,15 @@ class Home(Protocol):
 
 
 class Topic:
-    """The channels that get a name's messages, and where the name is subscribed."""
+    """The channels that get a name's messages, and where the name is subscribed.
+
+    A member's value: its joins that still wait for Redis; None when one has its answer.
+    """
 
     __slots__ = ("channels", "home", "members")
 
     def __init__(self) -> None:
-        self.members: dict[str, None] = {}
+        self.members: dict[str, set[object] | None] = {}
         self.channels: tuple[str, ...] | None = None  # the members, made on demand
         self.home: Home | None = None
 
@@ -145,21 +148,8 @@ class Topics:
     def leave(self, name: bytes, channel: str) -> None:
         """Gives a channel no more messages of a name."""
         with self._lock:
-            topic = self._topics.get(name)
-            if topic is None or channel not in topic.members:
-                return
-            del topic.members[channel]
-            topic.channels = None
-            self._joined[channel].discard(name)
-            if not self._joined[channel]:
-                del self._joined[channel]
-            self._on_leave(name, channel)
-            if topic.members:
-                return
-            del self._topics[name]
-            if self._own.get(channel) is topic:
-                del self._own[channel]
-        _tell_forget(topic.home, name)
+            home = self._take_out(name, channel)
+        _tell_forget(home, name)
 
     def end(self, channel: str) -> None:
         """Gives a channel no more messages at all."""
@@ -202,32 +192,71 @@ class Topics:
     # Steps
 
     async def _join(self, name: bytes, channel: str, beside: bytes, keep: bool) -> None:
-        is_new, home = self._enter(name, channel, beside)
+        join = object()
+        home = self._enter(name, channel, beside, join)
+        stays = False
         try:
             await self._confirm(home, name)
-        except BaseException as error:
-            if is_new and not (keep and is_connection_loss(error)):
-                self.leave(name, channel)
+            stays = True
+        except errors.RedisError as error:
+            stays = keep and is_connection_loss(error)
             raise
+        finally:
+            self._settle(name, channel, join, stays)
 
-    def _enter(self, name: bytes, channel: str, beside: bytes) -> tuple[bool, Home]:
+    def _settle(self, name: bytes, channel: str, join: object, stays: bool) -> None:
+        """Undoes a join that failed, unless another one holds."""
+        home = None
+        with self._lock:
+            topic = self._topics.get(name)
+            joins = topic.members.get(channel) if topic is not None else None
+            if topic is None or joins is None or join not in joins:
+                return  # a member already, or no more
+            joins.remove(join)
+            if stays:
+                topic.members[channel] = None
+            elif not joins:
+                home = self._take_out(name, channel)
+        _tell_forget(home, name)
+
+    def _take_out(self, name: bytes, channel: str) -> Home | None:
+        """Ends a membership; the home of a name that nobody wants any more."""
+        topic = self._topics.get(name)
+        if topic is None or channel not in topic.members:
+            return None
+        del topic.members[channel]
+        topic.channels = None
+        self._joined[channel].discard(name)
+        if not self._joined[channel]:
+            del self._joined[channel]
+        self._on_leave(name, channel)
+        if topic.members:
+            return None
+        del self._topics[name]
+        if self._own.get(channel) is topic:
+            del self._own[channel]
+        return topic.home
+
+    def _enter(self, name: bytes, channel: str, beside: bytes, join: object) -> Home:
         here = self._here()
         with self._lock:
             topic = self._topics.get(name)
             if topic is None:
                 topic = self._topics[name] = Topic()
-            is_new = channel not in topic.members
-            if is_new:
-                topic.members[channel] = None
+            if channel not in topic.members:
+                topic.members[channel] = set()
                 topic.channels = None
                 self._joined.setdefault(channel, set()).add(name)
                 if channel.encode() == name:
                     self._own[channel] = topic
+            joins = topic.members[channel]
+            if joins is not None:
+                joins.add(join)
             former = topic.home
             home = topic.home = self._choose(former, beside) or here
         if former is not home:
             _tell_forget(former, name)
-        return is_new, home
+        return home
 
     def _choose(self, former: Home | None, beside: bytes) -> Home | None:
         if _is_running(former):

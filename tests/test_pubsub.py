@@ -10,13 +10,11 @@ from typing import Any
 import msgpack
 import pytest
 from layers import end, nothing, soon
-from peers import PUBSUB
 from polling import eventually
-from pubsubs import published, subscribed, subscribers
+from pubsubs import published, subscribed
 from servers import Server
 
 from channels_redis_fast import _local_pubsub
-from channels_redis_fast._connection import PipelinedConnection
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
 MESSAGES = {
@@ -148,95 +146,6 @@ async def test_several_shards(valkey: Server, redis62: Server) -> None:
             2,
             3,
         ]
-
-
-# Subscriptions
-
-
-async def test_a_join_is_confirmed(
-    layer: Layer, start_peer: Any, valkey: Server
-) -> None:
-    peer = await start_peer(PUBSUB, {"hosts": [valkey.url]})
-    name = await layer.new_channel()
-    got = []
-    for n in range(1_000):
-        await layer.group_add(f"room{n}", name)
-        await peer.group_send(f"room{n}", {"n": n})
-        got.append((await soon(layer, name))["n"])
-    assert got == list(range(1_000))
-
-
-async def test_a_new_channel_is_subscribed(layer: Layer, valkey: Server) -> None:
-    for _ in range(100):
-        assert subscribers(valkey, await layer.new_channel()) == 1
-
-
-async def test_one_subscription_per_name(
-    layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[list[bytes]] = []
-    flush = PipelinedConnection._flush
-
-    def spy(self: PipelinedConnection) -> None:
-        if self._on_push is not None:
-            written.append(list(self._buffer))
-        flush(self)
-
-    names = [await layer.new_channel() for _ in range(100)]
-    monkeypatch.setattr(PipelinedConnection, "_flush", spy)
-    await asyncio.gather(*(layer.group_add("room", name) for name in names))
-    assert [len(commands) for commands in written] == [1]
-    assert subscribers(valkey, "asgi__group__room") == 1
-    await asyncio.gather(*(layer.group_add(f"room{n}", names[0]) for n in range(99)))
-    assert [len(commands) for commands in written] == [1, 99]
-    for name in names[1:]:
-        await layer.group_discard("room", name)
-    await layer.group_add("after", names[0])  # confirmed after all of those
-    assert subscribers(valkey, "asgi__group__room") == 1
-    await layer.group_discard("room", names[0])
-    await eventually(lambda: not subscribers(valkey, "asgi__group__room"), "the end")
-
-
-async def test_leaving_and_joining_at_once(layer: Layer, valkey: Server) -> None:
-    name = await layer.new_channel()
-    for _ in range(100):
-        await layer.group_add("room", name)
-        await asyncio.gather(
-            layer.group_discard("room", name), layer.group_add("room", name)
-        )
-        await layer.group_send("room", {"n": 1})
-        assert await soon(layer, name) == {"n": 1}
-        await layer.group_discard("room", name)
-    await eventually(lambda: subscribed(valkey) == {name}, "the last to leave")
-
-
-async def test_a_cancelled_join_is_none(layer: Layer, valkey: Server) -> None:
-    name = await layer.new_channel()
-    joining = asyncio.create_task(layer.group_add("room", name))
-    await asyncio.sleep(0)
-    await end(joining)
-    await eventually(lambda: subscribed(valkey) == {name}, "the join to be undone")
-    await layer.group_send("room", {"n": 1})
-    assert await nothing(layer, name)
-
-
-async def test_leaving_while_the_node_is_looked_up(
-    layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = asyncio.Event()
-
-    async def node_of(key: bytes, *, anew: bool = False) -> None:
-        await gate.wait()
-
-    name = await layer.new_channel()
-    monkeypatch.setattr(layer._loops.here().shards[0], "node_of", node_of)
-    joining = asyncio.create_task(layer.group_add("room", name))
-    await asyncio.sleep(0)
-    await layer.group_discard("room", name)
-    gate.set()
-    await joining
-    await layer.group_add("after", name)
-    assert subscribed(valkey) == {name, "asgi__group__after"}
 
 
 # Groups

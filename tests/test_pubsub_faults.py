@@ -155,6 +155,21 @@ async def test_calls_while_there_is_no_server(layer: Layer, server: Server) -> N
     assert consumers.told() == {("gone", "back")}
 
 
+async def test_closing_the_pools_is_no_return(layer: Layer, server: Server) -> None:
+    name = await layer.new_channel()
+    server.kill()
+    assert await soon(layer, name) == GONE
+    await layer.close_pools()
+    with pytest.raises(asyncio.TimeoutError):
+        await soon(layer, name, 0.3)
+    server.start()
+    assert await soon(layer, name, 30) == BACK
+    assert subscribers(server, name) == 1
+    waiting = asyncio.create_task(soon(layer, name))
+    await layer.send(name, {"n": 1})
+    assert await waiting == {"n": 1}
+
+
 async def test_a_layer_that_starts_before_redis(server: Server) -> None:
     server.kill()
     async with published(server.url, **TOLD) as layer:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from asgiref.sync import async_to_sync
 from forking import in_child, needs_fork
-from layers import soon
+from layers import end, soon
 from polling import eventually, until
 from pubsubs import subscribed, subscribers
 from servers import Server
@@ -172,6 +172,33 @@ def test_a_join_from_a_loop_of_its_own(
         assert waiting.result(10) == {"n": 1}
         async_to_sync(layer.group_discard)("room", name)
         until(lambda: subscribed(valkey) == {name}, "the end")
+
+
+def test_a_join_given_up_while_the_other_loop_is_busy(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    layer, busy, go = Layer(hosts=[valkey.url]), threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        go.wait(10)
+
+    async def give_up() -> None:
+        joining = asyncio.create_task(layer.group_add("room", name))
+        await asyncio.sleep(0)
+        await end(joining)
+        await layer.close_pools()
+
+    with running(loops[0]):
+        made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loops[0])
+        name = made.result(10)
+        loops[0].call_soon_threadsafe(block)
+        assert busy.wait(10)
+        asyncio.run(give_up())
+        go.set()
+        joining = layer.group_add("after", name)
+        asyncio.run_coroutine_threadsafe(joining, loops[0]).result(10)
+        assert subscribed(valkey) == {name, "asgi__group__after"}
 
 
 def test_a_stopped_loop_is_replaced(
