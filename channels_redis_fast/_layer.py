@@ -132,6 +132,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     async def close_pools(self) -> None:
         """Closes the running loop's connections; the next call opens new ones.
 
+        It goes on in the background when its caller is cancelled.
         Where calls block, as in `async_to_sync`, those that they left are closed.
         """
         if may_block():

@@ -40,6 +40,7 @@ class Loops(Generic[T]):
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._closing: set[asyncio.Task[None]] = set()
         self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         _all_loops.add(self)
 
@@ -103,7 +104,11 @@ class Loops(Generic[T]):
                 self._ending.add(loop)
             self._locals.pop(loop, None)
             self._guards.pop(loop, None)
-            await local.aclose()
+            # Cancelled halfway it would leave connections, and what was claimed.
+            closing = loop.create_task(local.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
     def _close_with(self, loop: asyncio.AbstractEventLoop) -> None:
         """For loops that nobody shuts down: `loop.close` ends the guard first."""
@@ -132,8 +137,8 @@ class Loops(Generic[T]):
     def _forked(self) -> None:
         """Lets go of what is the parent's without a word to its loops."""
         # Their finalisers would close transports and touch the parent's loops.
-        _graveyard.append((self._locals, self._guards))
-        self._locals, self._guards = {}, {}
+        _graveyard.append((self._locals, self._guards, self._closing))
+        self._locals, self._guards, self._closing = {}, {}, set()
         self._on_fork()
 
 

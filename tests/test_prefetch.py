@@ -100,6 +100,23 @@ async def test_closed(layer: RedisChannelLayer, valkey: Server) -> None:
         assert await numbers(other, 9) == list(range(1, 10))
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_cancelled_close_goes_on(
+    layer: RedisChannelLayer, valkey: Server, steps: int
+) -> None:
+    await send(layer, 10)
+    before = stored(valkey)
+    assert await numbers(layer, 1) == [0]
+    closing = asyncio.create_task(layer.close_pools())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await end(closing)
+    if not steps:  # it did not begin
+        await layer.close_pools()
+    await eventually(lambda: stored(valkey) == before[1:], "all to be put back")
+    await eventually(lambda: len(valkey.client().client_list()) == 1, "the end")
+
+
 async def test_closed_while_somebody_waits(
     layer: RedisChannelLayer, valkey: Server
 ) -> None:
