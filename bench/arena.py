@@ -27,6 +27,9 @@ PATIENCE = 60.0  # seconds for one answer
 WARMED = 3  # attempts to see every message of a small run arrive
 ROOMY = 1_000_000  # messages: room for all
 ENOUGH = 0.1  # seconds of a run from which a rate can be told
+# By default a server gives up a subscriber that is behind by 32 MB, as one may be to
+# whom 20 send 900 KiB.
+ROOM = {"client-output-buffer-limit": "pubsub 256mb 64mb 60"}
 
 
 class Failed(Exception):
@@ -159,7 +162,7 @@ class Arena:
     def __enter__(self) -> Arena:
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self.redis = stack.enter_context(Server())
+            self.redis = stack.enter_context(Server(options=ROOM))
             self.nats: Nats | None = None
             stack.callback(self.dismiss)
             self._stack = stack.pop_all()

@@ -123,6 +123,8 @@ class Station:
     async def collect(self, numbers: range, senders: int = 1) -> Arrivals:
         """What came of these numbers, to each receiver; waits for all."""
         left, changed = self._left, time.monotonic()
+        if not self._arrived.is_set():
+            self._last = changed  # or before, if what is missing never comes
         while not self._arrived.is_set():
             try:
                 await asyncio.wait_for(self._arrived.wait(), STEP)
