@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Protocol
 
@@ -14,6 +14,12 @@ from .serializers import BaseMessageSerializer, MsgPackSerializer
 CHANNEL = "__asgi_channel__"
 
 Message = dict[str, Any]
+
+# Larger groups get several members, so that those of any message can be told from
+# what is too large to be read.
+MOST_CHANNELS = 10_000
+_PER_CHANNEL = 140  # bytes: a name, its punctuation, and a third more if encrypted
+_PUNCTUATION = 4  # bytes
 
 Opened = tuple[list[str] | None, Message, bool]
 
@@ -41,22 +47,35 @@ class Codec(Protocol):
 
 
 class SizeLimit:
-    """How long a member may be (bytes), and what is raised when one to send isn't."""
+    """How long a message may be (bytes), and what is raised when one to send isn't.
 
-    __slots__ = ("_error", "size")
+    The names of its channels don't count. A member of more than `longest`
+    bytes holds no such message.
+    """
+
+    __slots__ = ("_error", "longest", "size")
 
     def __init__(self, size: int, error: type[InvalidMessage]) -> None:
         self.size = size
+        self.longest = (size + MOST_CHANNELS * _PER_CHANNEL) * 4 // 3 + 1024
         self._error = error
 
-    def check(self, member: bytes) -> bytes:
-        """The member itself."""
-        if len(member) > self.size:
+    def check(self, message: bytes, channels: Sequence[str] = ()) -> bytes:
+        """The message itself, which names these channels."""
+        if not self.allows(message, channels):
             raise self._error(
-                f"message of {len(member)} bytes is over max_message_size "
+                f"message of {len(message)} bytes is over max_message_size "
                 f"({self.size} bytes)"
             )
-        return member
+        return message
+
+    def allows(self, message: bytes, channels: Sequence[str]) -> bool:
+        """Whether a message that names these channels isn't too long."""
+        if len(message) <= self.size or not channels:
+            return len(message) <= self.size
+        names = len(CHANNEL) + sum(map(len, channels))
+        names += _PUNCTUATION * (len(channels) + 1)
+        return len(message) <= self.size + names * 4 // 3  # they may be encrypted
 
 
 class MsgpackCodec:
@@ -69,6 +88,7 @@ class MsgpackCodec:
         self._encrypt = serializer.seal
         self._decrypt = serializer.open
         self._limit = limit.size
+        self._longest = limit.longest
         self._checked = limit.check
 
     def body(self, message: Message) -> bytes:
@@ -98,11 +118,11 @@ class MsgpackCodec:
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """The reverse of both."""
-        if len(member) > self._limit:
+        if len(member) > self._longest:
             raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
         if self._is_encrypted:
-            return _envelope.unpack(self._decrypt(member, key))
-        return _envelope.unpack(member, self._unique_length)
+            return _envelope.unpack(self._decrypt(member, key), 0, self._limit)
+        return _envelope.unpack(member, self._unique_length, self._limit)
 
 
 class SerializerCodec:
@@ -119,8 +139,7 @@ class SerializerCodec:
     ) -> None:
         self._serialize = serialize
         self._deserialize = deserialize
-        self._limit = limit.size
-        self._checked = limit.check
+        self._limit = limit
 
     def body(self, message: Message) -> Message:
         """The message itself, checked."""
@@ -133,14 +152,14 @@ class SerializerCodec:
 
     def seal(self, body: Message, channel: str | None, key: bytes) -> bytes:
         """What the serialiser makes of the message with its channel."""
-        if channel is not None:
-            body = {**body, CHANNEL: channel}
-        return self._serialized(body, key)
+        if channel is None:
+            return self._serialized(body, key, ())
+        return self._serialized({**body, CHANNEL: channel}, key, (channel,))
 
     def seal_list(self, body: Message, channels: list[bytes], key: bytes) -> bytes:
         """As `seal`, for some channels."""
         names = [channel.decode() for channel in channels]
-        return self._serialized({**body, CHANNEL: names}, key)
+        return self._serialized({**body, CHANNEL: names}, key, names)
 
     def check(self, body: Message) -> None:
         """Serialises it for nobody."""
@@ -148,7 +167,7 @@ class SerializerCodec:
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """The reverse of both."""
-        if len(member) > self._limit:
+        if len(member) > self._limit.longest:
             raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
         try:
             message = self._deserialize(member, key)
@@ -158,15 +177,20 @@ class SerializerCodec:
             raise UnreadableMessage(f"{type(error).__name__}: {error}") from error
         if not isinstance(message, dict):
             raise UnreadableMessage(f"not a message: {reprlib.repr(message)}")
-        return _channels(message.pop(CHANNEL, None)), message, False
+        channels = _channels(message.pop(CHANNEL, None))
+        if not self._limit.allows(member, channels or ()):
+            raise UnreadableMessage(f"a message of {len(member)} bytes on {key!r}")
+        return channels, message, False
 
-    def _serialized(self, message: Message, key: bytes) -> bytes:
+    def _serialized(
+        self, message: Message, key: bytes, channels: Sequence[str]
+    ) -> bytes:
         try:
             member = self._serialize(message, key)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"message can't be serialised: {error}: {reprlib.repr(message)}"
             raise InvalidMessage(text) from error
-        return self._checked(member)
+        return self._limit.check(member, channels)
 
 
 def codec_of(serializer: Any, limit: SizeLimit) -> Codec:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from ._codec import Codec, Message
+from ._codec import MOST_CHANNELS, Codec, Message
 from ._connection import Command
 from ._fanout import bundle
 from ._names import split_local
@@ -115,16 +115,18 @@ class Operations:
     def seal_all(self, members: list[bytes], message: Any) -> list[Sealed]:
         """As `deliveries`, for commands that take several messages."""
         sealed = []
-        for non_local, channels in bundle(members).items():
-            try:
-                name, first = non_local.decode(), channels[0].decode()
-                key = self._prefix + non_local
-                member = self.codec.seal_list(message, channels, key)
-            except UnicodeDecodeError:
-                continue
-            capacity = self._capacity_of(first)
-            sealed.append(Sealed(self.shard_of(name), key, member, capacity))
+        for non_local, found in bundle(members).items():
+            channels = _decodable(found)
+            for start in range(0, len(channels), MOST_CHANNELS):
+                part = channels[start : start + MOST_CHANNELS]
+                sealed.append(self._sealed(message, non_local, part))
         return sealed
+
+    def _sealed(self, message: Any, non_local: bytes, channels: list[bytes]) -> Sealed:
+        key = self._prefix + non_local
+        member = self.codec.seal_list(message, channels, key)
+        capacity = self._capacity_of(channels[0].decode())
+        return Sealed(self.shard_of(non_local.decode()), key, member, capacity)
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:
         """Logs full channels; raises the first error that a delivery got."""
@@ -175,3 +177,16 @@ class Operations:
     def non_local(self, channel: str) -> str:
         """The part of a name up to and including the first `!`, unchecked."""
         return split_local(channel)
+
+
+def _decodable(names: list[bytes]) -> list[bytes]:
+    """Those that are UTF-8: others may write to a group, too."""
+    return names if b"".join(names).isascii() else list(filter(_is_text, names))
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -288,17 +288,20 @@ cdef bint is_flat(dict message) noexcept:
     return True
 
 
-def unpack(bytes payload not None, Py_ssize_t start=0) -> tuple:
+def unpack(
+    bytes payload not None, Py_ssize_t start=0, Py_ssize_t limit=PY_SSIZE_T_MAX
+) -> tuple:
     """Return `(channels, message, flat)` from the bytes of `payload` behind `start`.
 
     `channels` are the names in the entry `__asgi_channel__`, None without one;
     `message` is the rest. `flat` says that no value of it is a list or dict, so
     that `dict.copy()` makes a message of its own. Values are what
     `msgpack.unpackb` makes of them. Raises UnreadableMessage for all that is
-    not one whole map with such an entry or none, whatever the bytes.
+    not one whole map with such an entry or none, whatever the bytes, and for a
+    message (without that entry) of more than `limit` bytes.
     """
     cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(payload)
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), first, last
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), first, last, size
     cdef int64_t count
     cdef bytes body
     cdef list channels = None
@@ -313,6 +316,9 @@ def unpack(bytes payload not None, Py_ssize_t start=0) -> tuple:
     if last < 0:
         raise UnreadableMessage(f"not one whole map: {excerpt(payload, start)}")
     cdef bint named = count > 0 and is_channel_key(data, last, end)
+    size = header_size(count - 1, False) + last - first if named else end - start
+    if size > limit:
+        raise UnreadableMessage(f"a message of {size} bytes: {excerpt(payload, start)}")
     try:
         if named:
             channels = read_channels(data, last + KEY_SIZE, end)

@@ -275,6 +275,23 @@ async def test_many_unreadable_messages(
     assert len([m for m in caplog.messages if "unreadable" in m]) == 1
 
 
+@pytest.mark.parametrize("format", ["msgpack", "json"])
+@pytest.mark.parametrize("bad", [b"!\xff", b"\xff!name"])
+async def test_names_that_are_no_text(valkey: Server, format: str, bad: bytes) -> None:
+    """Others wrote them to the group; whoever shares a process with them loses none."""
+    async with opened(valkey.url, serializer_format=format) as layer:
+        names = [await layer.new_channel() for _ in range(3)]
+        key, process = "asgi:group:room", names[0].split("!")[0].encode()
+        members = [process + bad if bad[:1] == b"!" else bad, *names]
+        now = time.time()
+        valkey.client().zadd(key, dict.fromkeys(members, now))
+        await layer.group_send("room", {"n": 1})
+        await layer.group_send_many([("room", {"n": 2})])
+        for name in names:
+            assert [(await soon(layer, name))["n"] for _ in range(2)] == [1, 2]
+        assert layer.counters == {}
+
+
 async def test_an_unknown_key(valkey: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Also a message without encryption, and one for a layer without."""
     keys: list[list[str] | None] = [["the first"], ["the second"], None]
