@@ -144,6 +144,9 @@ class BlockingCluster(BlockingShard):
             now = time.monotonic()
             until = now + share_of(deadline - now, len(candidates) - number)
             reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
+            if not reply:  # it was forgotten by the Cluster, perhaps
+                problem = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
+                continue
             if isinstance(reply, Exception):
                 problem = reply
                 continue
@@ -153,6 +156,8 @@ class BlockingCluster(BlockingShard):
                 if pool := self._nodes.pop(gone, None):  # else another thread did
                     pool.clear()
             return
+        if isinstance(problem, errors.ClusterDownError):
+            raise problem
         raise errors.ConnectionError(f"{self.host}: {problem}")
 
 
@@ -246,11 +251,7 @@ class Blocking:
         else:
             batch = Batch(self.shards, requests, repeat)
             batch.fly(deadline)
-        while (pause := batch.prepare_again(deadline)) is not None:
-            if pause:
-                time.sleep(pause)
-            batch.fly(deadline)
-        return batch.replies
+        return batch.complete(deadline)
 
     def unlink(self, pattern: bytes, deadline: float) -> None:
         """Deletes the keys that match a glob pattern, on all servers."""
@@ -312,6 +313,14 @@ class Batch:
                 if self._asks(position):
                     next(replies)
                 self._note(position, next(replies), flight.was_written)
+
+    def complete(self, deadline: float) -> list[Any]:
+        """The replies, when what may be tried again was; sleeps meanwhile."""
+        while (pause := self.prepare_again(deadline)) is not None:
+            if pause:
+                time.sleep(pause)
+            self.fly(deadline)
+        return self.replies
 
     def prepare_again(self, deadline: float) -> float | None:
         """Seconds until the next round trip for what failed; None: all is done."""

@@ -10,6 +10,7 @@ from redis import exceptions as errors
 
 from ._codec import Message
 from ._operations import Operations, Request, Sealed
+from .exceptions import InvalidMessage
 
 Outcome = Exception | None
 RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
@@ -166,17 +167,28 @@ class GroupSendMany:
         parcels = Parcels(self._operations)
         for number, group, body in self._bodies:
             if not isinstance(members[group], Exception):
-                for sealed in self._operations.seal_all(members[group], body):
-                    parcels.add(number, sealed)
+                self._add_all(parcels, number, members[group], body)
         results, _ = await parcels.run(run_all, [])
         by_number: dict[int, list[Any]] = {}
         for number, result in results:
             by_number.setdefault(number, []).append(result)
         for number, group, _ in self._bodies:
-            self.outcomes[number] = self._outcome(
-                group, members[group], by_number.get(number, [])
-            )
+            if self.outcomes[number] is None:
+                self.outcomes[number] = self._outcome(
+                    group, members[group], by_number.get(number, [])
+                )
         return self.outcomes
+
+    def _add_all(
+        self, parcels: Parcels, number: int, members: list[bytes], body: Any
+    ) -> None:
+        try:
+            sealed = self._operations.seal_all(members, body)
+        except InvalidMessage as error:  # that no other message pays for
+            self.outcomes[number] = error
+            return
+        for one in sealed:
+            parcels.add(number, one)
 
     def _outcome(self, group: str, members: Any, results: list[Any]) -> Outcome:
         if isinstance(members, Exception):

@@ -205,8 +205,10 @@ class ClusterShard(Shard):
                 share = share_of(left, len(candidates) - number)
                 try:
                     ranges = await asyncio.wait_for(self._slots(address), share)
-                    self._learn(address, ranges)
-                    return
+                    if ranges:
+                        self._learn(address, ranges)
+                        return
+                    self._problem = None  # it was forgotten by the Cluster, perhaps
                 except asyncio.TimeoutError:
                     text = f"no answer from {self.host.node(*address)} in time"
                     self._problem = errors.ConnectionError(text)

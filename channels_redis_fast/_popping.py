@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._blocking import BlockingShard
+from ._blocking import Batch, BlockingShard
 from ._codec import Codec, Message
 from ._connection import Command
 from ._counters import Counters
@@ -19,7 +19,7 @@ from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._receiver import deliver
 from ._rules import is_ask, remedy
-from ._scripts import PUT_BACK, with_text
+from ._scripts import PUT_BACK
 from ._waiters import NO_LOOP, ThreadWaiter
 from .exceptions import UnreadableMessage
 
@@ -119,16 +119,21 @@ class Wait:
 class Popper:
     """Pops from a key on some shards, whichever has a message first.
 
-    An outage is ridden out for `command_timeout` seconds.
+    An outage is ridden out for `command_timeout` seconds. It ends when `is_served`:
+    the caller got what it wants from somebody else.
     """
 
     def __init__(
         self,
         shards: list[BlockingShard],
         key: bytes,
+        counters: Counters,
         command_timeout: float,
         expiry: float,
+        is_served: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._counters = counters
+        self._is_served = is_served
         self._waits = [Wait(shard, key) for shard in shards]
         self._key = key
         self._command_timeout = command_timeout
@@ -143,7 +148,7 @@ class Popper:
         """A member and its score; None at the deadline. Raises redis-py's errors."""
         found: list[tuple[Wait, Entry]] = []
         try:
-            while not found:
+            while not found and not self._is_served():
                 self._begin(deadline)
                 now = time.monotonic()
                 nap = min(
@@ -217,10 +222,12 @@ class Popper:
     def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
         until = time.monotonic() + self._command_timeout
         command = PUT_BACK.on(self._key, self._expiry, score, member)
-        for again in (command, with_text(command)):
-            reply = shard.pool_of(self._key, until).ask(again, until)
-            if not isinstance(reply, errors.NoScriptError):
-                return
+        # Not repeated when the connection breaks: who got it meanwhile has it.
+        batch = Batch([shard], [(0, command)], repeat=False)
+        batch.fly(until)
+        (reply,) = batch.complete(until)
+        if isinstance(reply, Exception):
+            self._counters.count("lost while being put back", reply)
 
 
 def _select(waits: list[Wait], seconds: float) -> None:
@@ -242,7 +249,7 @@ def pop_message(
     expiry: float,
 ) -> Message:
     """The next message of a normal channel; raises `TimeoutError` at the deadline."""
-    popper = Popper(shards, key, command_timeout, expiry)
+    popper = Popper(shards, key, counters, command_timeout, expiry)
     while (entry := popper.pop(deadline)) is not None:
         try:
             return codec.open(entry[0], key)[1]
@@ -310,7 +317,14 @@ class InboxPump:
         command_timeout: float,
     ) -> None:
         """Pops and delivers until the own message has come."""
-        popper = Popper([self._shard], self._key, command_timeout, self._expiry)
+        popper = Popper(
+            [self._shard],
+            self._key,
+            self._counters,
+            command_timeout,
+            self._expiry,
+            is_served=lambda: waiter.message() is not None,
+        )
         try:
             while waiter.message() is None:
                 entry = popper.pop(deadline)

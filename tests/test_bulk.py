@@ -17,6 +17,8 @@ from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
 
+from channels_redis_fast.exceptions import InvalidMessage
+
 Pairs = list[tuple[Any, Any]]
 
 
@@ -160,3 +162,16 @@ async def test_a_slot_that_moved(kind: str, way: Way, own_cluster: Cluster) -> N
     assert got == list(range(60))
     await sender.close_pools()
     await reader.close_pools()
+
+
+async def test_one_bad_message_costs_no_other(way: Way, valkey: Server) -> None:
+    """Some serialisers find out only when it is on its way."""
+    layer = KINDS["core"](hosts=[valkey.url], serializer_format="json")
+    name = await layer.new_channel()
+    await layer.group_add("room", name)
+    good = {"n": 1}
+    pairs: Pairs = [("room", good), ("room", {"bad": object()}), ("room", good)]
+    outcomes = await way(layer, "group_send_many", pairs)
+    assert [type(o) for o in outcomes] == [type(None), InvalidMessage, type(None)]
+    assert [await soon(layer, name) for _ in range(2)] == [good] * 2
+    await layer.close_pools()

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from behaviours import BEHAVIOURS, Behaviour, until_it_works
@@ -112,6 +112,32 @@ async def test_an_address_that_is_no_cluster(valkey: Server, kind: str) -> None:
             with pytest.raises(errors.ConnectionError, match=named) as caught:
                 await call
             assert f"cluster 127.0.0.1:{address[1]}" in str(caught.value)
+
+
+async def sent(layer: RedisChannelLayer, way: str) -> None:
+    """Sends a message, awaited or blocking."""
+    if way == "awaited":
+        await layer.send("worker", {"n": 1})
+    else:
+        await asyncio.to_thread(layer.sync.send, "worker", {"n": 1})
+
+
+@pytest.mark.parametrize("way", ["awaited", "blocking"])
+async def test_a_node_that_the_others_forgot(
+    cluster: Cluster, start_server: Callable[..., Server], way: str
+) -> None:
+    """It still answers, and knows of no slot."""
+    forgotten = start_server(options={"cluster-enabled": "yes"})
+    assert forgotten.client().execute_command("CLUSTER SLOTS") == []
+    nodes = [forgotten.address, *(node.address for node in cluster.nodes)]
+    async with opened({"cluster": nodes}) as layer, opened(cluster.host) as other:
+        await sent(layer, way)
+        assert await soon(other, "worker") == {"n": 1}
+        layer.sync.close()
+    async with opened({"cluster": [forgotten.address]}, command_timeout=0.3) as layer:
+        with pytest.raises(errors.ClusterDownError):
+            await sent(layer, way)
+        layer.sync.close()
 
 
 async def test_silent_nodes_hold_nobody_up_for_long() -> None:
