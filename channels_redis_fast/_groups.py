@@ -135,8 +135,8 @@ class Memberships:
                 if not is_connection_loss(reply):
                     kept.discard(pair)
         finally:
-            with self._lock:
-                self._left |= kept
+            with self._lock:  # some may have been joined again meanwhile
+                self._left |= {pair for pair in kept if self._find(*pair) is None}
 
     def clear(self) -> None:
         """Forgets all."""

@@ -97,7 +97,9 @@ class Link:
             self._cancel_timer()
             attempt = self._loop.create_task(self._connect())
             # An eager task factory may have ended it already.
-            self._attempt = None if attempt.done() else attempt
+            if not attempt.done():
+                self._attempt = attempt
+                attempt.add_done_callback(self._attempted)
 
     def drop(self, error: Exception) -> None:
         """Gives the connection up (its server is no primary any more); tries again."""
@@ -148,13 +150,16 @@ class Link:
         except Exception as error:
             self._attempt = None
             self._failed(error)
-        except BaseException as error:
-            self._attempt = None
-            self._error = errors.ConnectionError("connecting was cancelled")
-            raise error
         else:
             self._attempt = None
             self._up(connection)
+
+    def _attempted(self, attempt: asyncio.Task[None]) -> None:
+        """Also of an attempt that was cancelled before it began."""
+        if attempt.cancelled():
+            self._error = errors.ConnectionError("connecting was cancelled")
+        if self._attempt is attempt:
+            self._attempt = None
 
     def _up(self, connection: PipelinedConnection) -> None:
         self.connection, self.was_up = connection, True

@@ -142,6 +142,12 @@ class LocalLayer:
         """Awaits all sends, settles readers and groups, then closes all connections."""
         self._closed = True
         self._timer.cancel()
+        try:
+            await self._wind_up()
+        finally:  # though its loop ends meanwhile
+            await asyncio.gather(*(shard.aclose() for shard in self.shards))
+
+    async def _wind_up(self) -> None:
         if self.outbox is not None:
             await self.outbox.settled()
         channels, self._channels = self._channels, {}
@@ -151,7 +157,6 @@ class LocalLayer:
         await asyncio.gather(*releases, *self._retiring)
         if not self._memberships.is_tidy:  # short loops would never come to it
             await self._memberships.give_up(self.run_all)
-        await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     async def _release(self, inbox: Inbox) -> None:
         """Stops feeding an inbox; who waits on it elsewhere takes over."""

@@ -89,9 +89,11 @@ class LocalPubSub(Publisher, LocalLayer):
         """Ends it; a loop in which somebody waits takes the names over."""
         self.is_open = False
         self._on_end()
-        await super().aclose()
-        for subscriber in self._subscribers.values():
-            self._outage.replaced(subscriber)
+        try:
+            await super().aclose()
+        finally:
+            for subscriber in self._subscribers.values():
+                self._outage.replaced(subscriber)
 
     # Publishing without an answer
 
@@ -118,10 +120,13 @@ class LocalPubSub(Publisher, LocalLayer):
                 await subscriber.subscribe(name)
                 return subscriber
             except errors.RedisError as error:
-                if name not in subscriber.names:
-                    self._places.pop(name, None)
-                moved = isinstance(error, (errors.MovedError, errors.AskError))
-                if not (moved or is_passing(error)) or self.loop.time() > deadline:
+                if (place := self._places.get(name)) is not subscriber:
+                    again = place is not None  # it went there meanwhile
+                else:
+                    again = is_passing(error) or isinstance(error, errors.AskError)
+                    if name not in subscriber.names:
+                        del self._places[name]
+                if not again or self.loop.time() > deadline:
                     raise
             await asyncio.sleep(pause)
             anew, pause = True, _FIRST_PAUSE
@@ -143,6 +148,7 @@ class LocalPubSub(Publisher, LocalLayer):
                 down=self._down,
                 up=self._outage.back,
             )
+            self._outage.joined(subscriber)
         former = self._places.get(name)
         self._places[name] = subscriber
         if former is not None and former is not subscriber:

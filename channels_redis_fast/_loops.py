@@ -118,16 +118,24 @@ class Loops(Generic[T]):
         original = loop.close
 
         def close(loop: asyncio.AbstractEventLoop) -> None:
-            guard = self._guards.get(loop)
             try:
-                if guard and not loop.is_running() and not loop.is_closed():
-                    _run(loop, guard.aclose())
+                if not loop.is_running() and not loop.is_closed():
+                    self._finish(loop)
             finally:
                 loop.close = original  # type: ignore[method-assign]
                 original()
                 self._on_closed(loop)
 
         loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
+
+    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends what a loop that stands still has, and what is ending in it."""
+        guard = self._guards.get(loop)
+        if guard is not None:
+            _run(loop, guard.aclose())
+        closing = [task for task in self._closing if task.get_loop() is loop]
+        if closing:
+            _run(loop, _all_done(closing))
 
     def _forget_closed(self) -> None:
         for loop in [loop for loop in list(self._locals) if loop.is_closed()]:
@@ -170,6 +178,10 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> No
         thread = threading.Thread(target=loop.run_until_complete, args=(work,))
         thread.start()
         thread.join()
+
+
+async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
 
 
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()

@@ -27,6 +27,12 @@ class Outage:
                 self._is_on = True
                 self._begin()
 
+    def joined(self, what: object) -> None:
+        """Notes something new, for which an outage lasts until it is there."""
+        with self._lock:
+            if self._is_on:
+                self._lost.add(what)
+
     def back(self, what: object) -> None:
         """Notes that something is there (again)."""
         if not self._is_on:

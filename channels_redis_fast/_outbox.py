@@ -207,30 +207,35 @@ class Lane:
 
     def _postpone(self, receipt: Receipt, error: Any) -> None:
         self._later.append((receipt, error))
-        if not self._is_trying:
+        self._begin_trying()
+
+    def _begin_trying(self) -> None:
+        if self._later and not self._is_trying:
             self._is_trying = True
-            self._shard.spawn(self._try_again())
+            self._shard.spawn(self._try_again()).add_done_callback(self._tried)
 
     async def _try_again(self) -> None:
         """One after the other; when a server stays away, none."""
-        try:
-            while self._later:
-                receipt, error = self._later[0]
-                try:
-                    reply = await self._shard.rerun(
-                        receipt.command, error, receipt.repeat
-                    )
-                except errors.RedisError as later:
-                    self._drop(later, everything=_is_hopeless(later))
-                else:
-                    self._later.popleft()
-                    self.take(receipt, reply)
-        except BaseException as end:  # its loop ends
-            self._drop(end, everything=True)
-            raise
-        finally:
-            self._is_trying = False
-            self._relieve()
+        while self._later:
+            receipt, error = self._later[0]
+            try:
+                reply = await self._shard.rerun(receipt.command, error, receipt.repeat)
+            except errors.RedisError as later:
+                self._drop(later, everything=_is_hopeless(later))
+            else:
+                self._later.popleft()
+                self.take(receipt, reply)
+
+    def _tried(self, trying: asyncio.Task[None]) -> None:
+        # A callback: a task that its loop's end cancels may not have begun.
+        self._is_trying = False
+        if trying.cancelled():
+            error = errors.ConnectionError("the event loop ended")
+            self._drop(error, everything=True)
+        elif (failure := trying.exception()) is not None:
+            self._drop(failure, everything=True)
+        self._relieve()
+        self._begin_trying()
 
     def _drop(self, error: BaseException, everything: bool) -> None:
         for _ in range(len(self._later) if everything else 1):

@@ -96,8 +96,10 @@ class Subscriber:
         """Returns when the server has confirmed a name; lost connections are renewed.
 
         Raises what keeps it from connecting; the name stays wanted then. Raises what
-        the server answers to the name; it doesn't stay then.
+        the server answers to the name; it doesn't stay then. Raises `ConnectionError`
+        when the name was given up meanwhile.
         """
+        self.names[name] = None
         try:
             await self._confirmed(name)
         except errors.ConnectionError:
@@ -118,16 +120,23 @@ class Subscriber:
     # Steps
 
     async def _confirmed(self, name: bytes) -> None:
-        self.names[name] = None
         pipe = self._pipe
         if pipe is None:
             pipe = await self._link.get()  # on which the name was asked for already
+        if name not in self.names:
+            raise errors.ConnectionError(f"{name!r} was given up")
         confirmation = self._confirmations.get(name)
         if confirmation is None:
             confirmation = self._request(pipe, name)
         try:
             await asyncio.shield(confirmation)
         except errors.RedisError as error:
+            if is_too_old(error):
+                self._verbs = CLASSIC
+                if self._confirmations.get(name) is confirmation:
+                    del self._confirmations[name]
+                await self._confirmed(name)
+                return
             if not is_connection_loss(error):
                 self.unsubscribe(name)
             raise

@@ -376,6 +376,8 @@ class RedisPubSubChannelLayer(Layer):
         """Lets a loop in which somebody waits listen to what nobody listens to."""
         for inbox in self._mailboxes.inboxes():
             for loop in self._mailboxes.waiting_loops(inbox):
+                if self._loops.is_ending(loop):
+                    continue
                 with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                     loop.call_soon_threadsafe(self._topics.adopt)
 

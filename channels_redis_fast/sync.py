@@ -23,6 +23,8 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 
 T = TypeVar("T")
 
+_LOOK = 1.0  # seconds between looks whether a loop was closed
+
 
 class SyncChannelLayer:
     """The methods of a core layer for callers without an event loop: `layer.sync`.
@@ -192,10 +194,11 @@ class Errand(Generic[T]):
         self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._loop = loop
+        self._work = work
         self._outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._task: asyncio.Task[T] | None = None
         try:
-            loop.call_soon_threadsafe(self._begin, work)
+            loop.call_soon_threadsafe(self._begin)
         except RuntimeError as error:  # closed meanwhile
             work.close()
             text = f"the loop that listens ended: {error}"
@@ -221,11 +224,27 @@ class Errand(Generic[T]):
             raise TimeoutError(f"nothing within {timeout} s") from error
 
     def _wait(self, timeout: float | None) -> bool:
+        deadline = _deadline(timeout)
         try:
-            return bool(concurrent.futures.wait([self._outcome], timeout).done)
+            while True:
+                left = _LOOK if deadline is None else deadline - time.monotonic()
+                if concurrent.futures.wait([self._outcome], min(left, _LOOK)).done:
+                    return True
+                if self._loop.is_closed():
+                    return self._is_over()
+                if left <= _LOOK and deadline is not None:
+                    return False
         except BaseException:  # of a signal handler, or a greenlet's timeout
             self._cancel()
             raise
+
+    def _is_over(self) -> bool:
+        """Whether it was done when its loop was closed: it never will be, if not."""
+        if not self._outcome.done():
+            if self._task is None:
+                self._work.close()
+            raise errors.ConnectionError("the loop that listens ended")
+        return True
 
     def _cancel(self) -> None:
         def cancel() -> None:
@@ -237,8 +256,8 @@ class Errand(Generic[T]):
 
     # In the loop
 
-    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(work)
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._work)
         self._task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[T]) -> None:

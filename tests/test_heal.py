@@ -247,3 +247,20 @@ async def test_on_several_hosts(
             await layer.group_send(group, {"group": group})
         got: list[Any] = [await soon(layer, name) for _ in groups]
         assert {message["group"] for message in got} == {*groups}
+
+
+async def test_a_membership_made_while_another_is_given_up(valkey: Server) -> None:
+    """The channel ended and was opened again, by a copy of its name."""
+    memberships = RedisChannelLayer(hosts=[valkey.url])._memberships
+    with memberships.joining("room", "name"):
+        pass
+    memberships.end("name")
+
+    async def joined_meanwhile(requests: Any) -> Any:
+        with memberships.joining("room", "name"):
+            pass
+        raise errors.ConnectionError
+
+    with pytest.raises(errors.ConnectionError):
+        await memberships.give_up(joined_meanwhile)
+    assert memberships.is_tidy

@@ -191,3 +191,13 @@ async def test_retired_without_an_answer(server: Server, when: str) -> None:
             with pytest.raises(errors.ConnectionError):
                 await call
     assert "down" not in watch.told
+
+
+async def test_an_attempt_that_is_cancelled_before_it_begins(server: Server) -> None:
+    async with watched(server) as watch:
+        watch.link.begin()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(errors.ConnectionError, match="cancelled"):
+            await watch.link.get()
+        assert await (await watch.link.get()).call((b"PING",)) == b"PONG"

@@ -44,6 +44,12 @@ def stored(server: Server) -> list[tuple[bytes, float]]:
     return list(found)
 
 
+def _run_and_close(work: Any) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(work)
+    loop.close()
+
+
 # Claimed
 
 
@@ -115,6 +121,26 @@ async def test_a_cancelled_close_goes_on(
         await layer.close_pools()
     await eventually(lambda: stored(valkey) == before[1:], "all to be put back")
     await eventually(lambda: len(valkey.client().client_list()) == 1, "the end")
+
+
+@pytest.mark.parametrize("run", [_run_and_close, asyncio.run])
+async def test_a_cancelled_close_at_the_end_of_its_loop(
+    valkey: Server, run: Callable[[Any], None]
+) -> None:
+    layer = RedisChannelLayer(hosts=[valkey.url], prefetch=4)
+
+    async def work() -> None:
+        await send(layer, 10)
+        assert await numbers(layer, 1) == [0]
+        closing = asyncio.create_task(layer.close_pools())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        closing.cancel()
+
+    await asyncio.to_thread(run, work())
+    await eventually(lambda: len(valkey.client().client_list()) == 1, "the end")
+    if run is not asyncio.run:  # which cancels what is being put back
+        assert len(stored(valkey)) == 9
 
 
 async def test_closed_while_somebody_waits(

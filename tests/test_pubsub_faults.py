@@ -17,9 +17,6 @@ from redis import exceptions as errors
 from sentinels import SentinelSet
 from servers import Server
 
-from channels_redis_fast._hosts import decode_hosts
-from channels_redis_fast._shard import Shard
-from channels_redis_fast._subscriber import CLASSIC, Subscriber
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
 TOLD = {"on_disconnect": "gone", "on_reconnect": "back"}
@@ -170,6 +167,11 @@ async def test_closing_the_pools_is_no_return(layer: Layer, server: Server) -> N
     assert await waiting == {"n": 1}
 
 
+def listeners(server: Server) -> set[str]:
+    """The connections that subscribe."""
+    return {one["id"] for one in server.client().client_list(_type="pubsub")}
+
+
 async def test_a_layer_that_starts_before_redis(server: Server) -> None:
     server.kill()
     async with published(server.url, **TOLD) as layer:
@@ -197,6 +199,32 @@ async def test_several_shards_are_one_outage(
         servers[1].kill()
         servers[0].start()
         await eventually(lambda: subscribed(servers[0]), "one to be back")
+        assert consumers.told() == {("gone",)}
+        servers[1].start()
+        await eventually(lambda: consumers.all_got(BACK), "both to be back")
+        await consumers.aclose()
+        assert consumers.told() == {("gone", "back")}
+
+
+async def test_closing_the_pools_while_one_of_several_shards_is_away(
+    start_server: Callable[..., Server],
+) -> None:
+    servers = [start_server(), start_server()]
+    async with published(*(s.url for s in servers), **TOLD) as layer:
+        names = [await layer.new_channel() for _ in range(20)]
+        consumers = Consumers(layer, names)
+        before, connections = subscribed(servers[0]), listeners(servers[0])
+        servers[1].kill()
+        await eventually(lambda: consumers.all_got(GONE), "the loss")
+        await layer.close_pools()
+        await eventually(
+            lambda: (
+                listeners(servers[0]).isdisjoint(connections)
+                and subscribed(servers[0]) == before
+            ),
+            "the other one",
+        )
+        await layer.group_send("nobody", {})
         assert consumers.told() == {("gone",)}
         servers[1].start()
         await eventually(lambda: consumers.all_got(BACK), "both to be back")
@@ -278,30 +306,6 @@ async def test_sentinels_name_another_primary() -> None:
             assert subscribers(sentinels.primary, name) == 1
 
 
-async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
-    """By then another node of a Cluster may deliver it, too."""
-    (host,) = decode_hosts([server.url], 1.0)
-    shard = Shard(0, host, 1.0, _heal_nothing)
-    got: list[bytes] = []
-    subscriber = Subscriber(
-        shard,
-        None,
-        CLASSIC,
-        deliver=lambda name, payload: got.append(payload),
-        stray=lambda subscriber, name: None,
-        down=lambda subscriber: None,
-        up=lambda subscriber: None,
-    )
-    await subscriber.subscribe(b"name")
-    assert server.client().publish("name", "1") == 1
-    await eventually(lambda: got, "a message")
-    subscriber.unsubscribe(b"name")
-    assert server.client().publish("name", "2") == 1  # the server doesn't know yet
-    await subscriber.subscribe(b"other")
-    assert got == [b"1"]
-    await shard.aclose()
-
-
 async def test_a_refused_join_takes_no_group_from_others(
     start_server: Callable[..., Server],
 ) -> None:
@@ -345,7 +349,3 @@ async def test_a_name_that_was_refused_for_a_while(server: Server) -> None:
         await eventually(lambda: subscribers(server, "asgi__group__room"), "the group")
         await layer.group_send("room", {"n": 1})
         assert await soon(layer, name) == {"n": 1}
-
-
-async def _heal_nothing(*_: Any) -> None:
-    """There are no groups."""

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -16,6 +17,7 @@ from forking import in_child, needs_fork
 from layers import end, soon
 from polling import eventually, until
 from pubsubs import subscribed, subscribers
+from redis import exceptions as errors
 from servers import Server
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
@@ -152,6 +154,41 @@ def test_who_waited_in_loops_that_were_closed_is_forgotten(valkey: Server) -> No
         await layer.close_pools()
 
     asyncio.run(others_go_on())
+
+
+def test_a_thread_that_waits_in_a_loop_that_was_closed(
+    valkey: Server, loops: list[asyncio.AbstractEventLoop]
+) -> None:
+    layer = Layer(hosts=[valkey.url])
+    with ThreadPoolExecutor(1) as threads:
+        with running(loops[0]):
+            made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loops[0])
+            name = made.result(10)
+            waiting = threads.submit(layer.sync.receive, name)
+            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+        loops[0].close()
+        with pytest.raises(errors.ConnectionError, match="ended"):
+            waiting.result(10)
+
+
+def test_a_loop_that_is_closed_under_a_receive(
+    valkey: Server,
+    loops: list[asyncio.AbstractEventLoop],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    layer, loop = Layer(hosts=[valkey.url]), loops[0]
+
+    async def wait() -> None:
+        name = await layer.new_channel()
+        waiting.append(asyncio.create_task(layer.receive(name)))
+        await asyncio.sleep(0)
+
+    waiting: list[asyncio.Task[object]] = []
+    loop.run_until_complete(wait())
+    loop.close()
+    assert not caplog.records
+    waiting.clear()
+    gc.collect()  # which says that the task was pending
 
 
 def test_a_join_from_a_loop_of_its_own(

@@ -1,0 +1,86 @@
+"""A connection with subscriptions: names given up, and servers that are too old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from polling import eventually
+from pubsubs import subscribed
+from redis import exceptions as errors
+from servers import Server
+
+from channels_redis_fast._hosts import decode_hosts
+from channels_redis_fast._shard import Shard
+from channels_redis_fast._subscriber import CLASSIC, SHARDED, Subscriber, Verbs
+
+
+@asynccontextmanager
+async def subscribed_by(
+    server: Server, verbs: Verbs = CLASSIC
+) -> AsyncIterator[tuple[Subscriber, list[bytes]]]:
+    """A subscriber of its own, and what it delivers."""
+    (host,) = decode_hosts([server.url], 1.0)
+    shard = Shard(0, host, 1.0, _heal_nothing)
+    got: list[bytes] = []
+    yield (
+        Subscriber(
+            shard,
+            None,
+            verbs,
+            deliver=lambda name, payload: got.append(payload),
+            stray=lambda subscriber, name: None,
+            down=lambda subscriber: None,
+            up=lambda subscriber: None,
+        ),
+        got,
+    )
+    await shard.aclose()
+
+
+async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
+    """By then another node of a Cluster may deliver it, too."""
+    async with subscribed_by(server) as (subscriber, got):
+        await subscriber.subscribe(b"name")
+        assert server.client().publish("name", "1") == 1
+        await eventually(lambda: got, "a message")
+        subscriber.unsubscribe(b"name")
+        assert server.client().publish("name", "2") == 1  # the server doesn't know yet
+        await subscriber.subscribe(b"other")
+        assert got == [b"1"]
+
+
+async def test_a_name_that_is_given_up_while_connecting(server: Server) -> None:
+    """It isn't subscribed at the second attempt."""
+    async with subscribed_by(server) as (subscriber, _):
+        await subscriber.subscribe(b"name")
+        server.pause()
+        subscriber._link.drop(errors.ConnectionError("for a test"))
+        await eventually(lambda: subscriber._link._attempt, "an attempt")
+        wanted = asyncio.create_task(subscriber.subscribe(b"other"))
+        await asyncio.sleep(0)
+        subscriber.unsubscribe(b"other")
+        server.kill()
+        with pytest.raises(errors.ConnectionError):
+            await wanted
+        assert list(subscriber.names) == [b"name"]
+        server.start()
+        await eventually(lambda: subscribed(server) == {"name"}, "just this")
+
+
+async def test_a_server_without_sharded_pubsub(redis62: Server) -> None:
+    """Also those hear nothing of it who come while the first one finds out."""
+    async with subscribed_by(redis62, SHARDED) as (subscriber, got):
+        await subscriber._link.get()  # before there is a name to find out with
+        names = [b"name%d" % n for n in range(3)]
+        await asyncio.gather(*map(subscriber.subscribe, [*names, *names]))
+        for name in names:
+            assert redis62.client().publish(name, name) == 1
+        await eventually(lambda: got == names, "the messages")
+
+
+async def _heal_nothing(*_: Any) -> None:
+    """There are no groups."""
