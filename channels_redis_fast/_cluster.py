@@ -44,6 +44,9 @@ class ClusterShard(Shard):
         """Deletes the keys that match a glob pattern on every primary."""
         await self._refresh()
         self._raise_problem()
+        if not self._topology.owners:
+            text = f"CLUSTERDOWN no node of {self.host} knows of slots"
+            raise errors.ClusterDownError(text)
         for address in self._topology.owners:
             await unlink_keys(await self._node(address).get(), pattern)
 

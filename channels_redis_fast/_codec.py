@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Protocol
@@ -87,7 +88,7 @@ class MsgpackCodec:
         self._is_encrypted = serializer.crypter is not None
         self._encrypt = serializer.seal
         self._decrypt = serializer.open
-        self._limit = limit.size
+        self._limit = min(limit.size, sys.maxsize)
         self._longest = limit.longest
         self._checked = limit.check
 

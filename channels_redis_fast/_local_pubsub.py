@@ -12,7 +12,7 @@ from ._codec import Codec, copier
 from ._local import LocalLayer
 from ._outage import Outage
 from ._publisher import Publisher, verbs_of
-from ._rules import is_passing
+from ._rules import is_connection_loss, is_passing
 from ._subscriber import CLASSIC, Subscriber
 from ._topics import Topics
 from .exceptions import UnreadableMessage
@@ -120,16 +120,23 @@ class LocalPubSub(Publisher, LocalLayer):
                 await subscriber.subscribe(name)
                 return subscriber
             except errors.RedisError as error:
-                if (place := self._places.get(name)) is not subscriber:
-                    again = place is not None  # it went there meanwhile
-                else:
-                    again = is_passing(error) or isinstance(error, errors.AskError)
-                    if name not in subscriber.names:
-                        del self._places[name]
-                if not again or self.loop.time() > deadline:
+                if not self._may_pass(name, subscriber, error):
+                    raise
+                if self.loop.time() > deadline:
                     raise
             await asyncio.sleep(pause)
             anew, pause = True, _FIRST_PAUSE
+
+    def _may_pass(self, name: bytes, subscriber: Subscriber, error: Exception) -> bool:
+        """Whether a name that failed there is to be tried again."""
+        place = self._places.get(name)
+        if place is subscriber and name not in subscriber.names:
+            del self._places[name]
+        if is_passing(error) or isinstance(error, errors.AskError):
+            return True
+        if place is None:  # it strayed while this waited for the connection
+            return is_connection_loss(error) and self._topics.is_home(name, self)
+        return place is not subscriber  # it went there meanwhile
 
     async def _place(self, name: bytes, anew: bool) -> Subscriber:
         former = self._places.get(name)

@@ -40,7 +40,7 @@ class Loops(Generic[T]):
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], T] = {}
         self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         _all_loops.add(self)
 
@@ -106,9 +106,14 @@ class Loops(Generic[T]):
             self._guards.pop(loop, None)
             # Cancelled halfway it would leave connections, and what was claimed.
             closing = loop.create_task(local.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._closing[closing] = local
+            closing.add_done_callback(self._closed)
             await asyncio.shield(closing)
+
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        # One that the end of its loop cancelled may not even have begun: `_finish`.
+        if not closing.cancelled():
+            self._closing.pop(closing, None)
 
     def _close_with(self, loop: asyncio.AbstractEventLoop) -> None:
         """For loops that nobody shuts down: `loop.close` ends the guard first."""
@@ -133,9 +138,11 @@ class Loops(Generic[T]):
         guard = self._guards.get(loop)
         if guard is not None:
             _run(loop, guard.aclose())
-        closing = [task for task in self._closing if task.get_loop() is loop]
-        if closing:
-            _run(loop, _all_done(closing))
+        for closing, local in list(self._closing.items()):
+            if closing.get_loop() is loop:
+                self._closing.pop(closing, None)
+                again = closing.cancelled()
+                _run(loop, local.aclose() if again else _done(closing))
 
     def _forget_closed(self) -> None:
         for loop in [loop for loop in list(self._locals) if loop.is_closed()]:
@@ -146,7 +153,7 @@ class Loops(Generic[T]):
         """Lets go of what is the parent's without a word to its loops."""
         # Their finalisers would close transports and touch the parent's loops.
         _graveyard.append((self._locals, self._guards, self._closing))
-        self._locals, self._guards, self._closing = {}, {}, set()
+        self._locals, self._guards, self._closing = {}, {}, {}
         self._on_fork()
 
 
@@ -180,8 +187,8 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> No
         thread.join()
 
 
-async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)
+async def _done(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()

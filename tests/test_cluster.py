@@ -137,6 +137,12 @@ async def test_a_node_that_the_others_forgot(
     async with opened({"cluster": [forgotten.address]}, command_timeout=0.3) as layer:
         with pytest.raises(errors.ClusterDownError):
             await sent(layer, way)
+        with pytest.raises(errors.ClusterDownError):
+            await (
+                layer.flush()
+                if way == "awaited"
+                else asyncio.to_thread(layer.sync.flush)
+            )
         layer.sync.close()
 
 

@@ -226,3 +226,24 @@ async def test_a_failover(own_cluster: Cluster, how: str) -> None:
         if how == "killed":
             for numbers in seen(consumers):
                 assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+async def test_who_joins_together_follows_a_slot(
+    cluster: Cluster, is_warm: bool
+) -> None:
+    """All of them, though one answer tells them where it is."""
+    async with published(cluster.host) as layer:
+        names = [await layer.new_channel() for _ in range(3)]
+        topology = layer._loops.here().shards[0]._topology
+        owner = cluster.node_of(GROUP)
+        wrong = next(node for node in cluster.primaries if node is not owner)
+        warm = (f"warm{n}" for n in itertools.count())
+        warming = next(g for g in warm if cluster.node_of(f"asgi__group__{g}") is wrong)
+        if is_warm:
+            await layer.group_add(warming, names[0])
+        topology._owners[slot_of(GROUP)] = wrong.address
+        await asyncio.gather(*(layer.group_add("room", name) for name in names))
+        assert GROUP in sharded(owner)
+        await layer.group_send("room", {"n": 1})
+        assert [await soon(layer, name) for name in names] == [{"n": 1}] * 3

@@ -169,6 +169,7 @@ def test_a_thread_that_waits_in_a_loop_that_was_closed(
         loops[0].close()
         with pytest.raises(errors.ConnectionError, match="ended"):
             waiting.result(10)
+    gc.collect()  # which says that the task was pending
 
 
 def test_a_loop_that_is_closed_under_a_receive(
@@ -186,7 +187,7 @@ def test_a_loop_that_is_closed_under_a_receive(
     waiting: list[asyncio.Task[object]] = []
     loop.run_until_complete(wait())
     loop.close()
-    assert not caplog.records
+    assert not [one for one in caplog.messages if "in callback" in one]
     waiting.clear()
     gc.collect()  # which says that the task was pending
 
