@@ -8,7 +8,7 @@ import os
 import threading
 import types
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from asgiref.sync import AsyncToSync
@@ -67,9 +67,17 @@ class Loops(Generic[T]):
         """Those of all loops."""
         return list(self._locals.values())
 
-    def is_ending(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether a loop takes no new work, because it is being shut down."""
-        return loop in self._ending
+    def call_in(
+        self,
+        loops: Iterable[asyncio.AbstractEventLoop],
+        callback: Callable[..., object],
+        *args: object,
+    ) -> None:
+        """Calls something soon in those loops that take new work."""
+        for loop in loops:
+            if loop not in self._ending:
+                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
+                    loop.call_soon_threadsafe(callback, *args)
 
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""
@@ -142,7 +150,7 @@ class Loops(Generic[T]):
             if closing.get_loop() is loop:
                 self._closing.pop(closing, None)
                 again = closing.cancelled()
-                _run(loop, local.aclose() if again else _done(closing))
+                _run(loop, local.aclose() if again else asyncio.wait([closing]))
 
     def _forget_closed(self) -> None:
         for loop in [loop for loop in list(self._locals) if loop.is_closed()]:
@@ -177,7 +185,7 @@ def may_block() -> bool:
     )
 
 
-def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, object]) -> None:
     """Runs something to its end in a loop that stands still."""
     if asyncio._get_running_loop() is None:
         loop.run_until_complete(work)
@@ -185,10 +193,6 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> No
         thread = threading.Thread(target=loop.run_until_complete, args=(work,))
         thread.start()
         thread.join()
-
-
-async def _done(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
 
 
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()

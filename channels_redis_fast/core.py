@@ -332,10 +332,8 @@ class RedisChannelLayer(Layer):
 
     def _hand_over(self, inbox: Inbox) -> None:
         """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
-        for loop in self._mailboxes.waiting_loops(inbox):
-            if not self._loops.is_ending(loop):
-                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
-                    loop.call_soon_threadsafe(self._attend, inbox)
+        loops = self._mailboxes.waiting_loops(inbox)
+        self._loops.call_in(loops, self._attend, inbox)
 
     def _end(self, channel: str) -> None:
         self._memberships.end(channel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -375,11 +374,8 @@ class RedisPubSubChannelLayer(Layer):
     def _hand_over(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""
         for inbox in self._mailboxes.inboxes():
-            for loop in self._mailboxes.waiting_loops(inbox):
-                if self._loops.is_ending(loop):
-                    continue
-                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
-                    loop.call_soon_threadsafe(self._topics.adopt)
+            loops = self._mailboxes.waiting_loops(inbox)
+            self._loops.call_in(loops, self._topics.adopt)
 
     def _tick(self) -> None:
         """Ends memberships; listens here to what other loops listen to no more."""
