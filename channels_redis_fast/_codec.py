@@ -16,8 +16,8 @@ CHANNEL = "__asgi_channel__"
 
 Message = dict[str, Any]
 
-# Larger groups get several members, so that those of any message can be told from
-# what is too large to be read.
+# A process with more members of a group gets its message several times, for some of
+# them each: else no bound could be set to what is read.
 MOST_CHANNELS = 10_000
 _PER_CHANNEL = 140  # bytes: a name, its punctuation, and a third more if encrypted
 _PUNCTUATION = 4  # bytes
@@ -72,8 +72,10 @@ class SizeLimit:
 
     def allows(self, message: bytes, channels: Sequence[str]) -> bool:
         """Whether a message that names these channels isn't too long."""
-        if len(message) <= self.size or not channels:
-            return len(message) <= self.size
+        if len(message) <= self.size:
+            return True
+        if not channels:
+            return False
         names = len(CHANNEL) + sum(map(len, channels))
         names += _PUNCTUATION * (len(channels) + 1)
         return len(message) <= self.size + names * 4 // 3  # they may be encrypted

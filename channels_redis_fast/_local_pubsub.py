@@ -120,18 +120,19 @@ class LocalPubSub(Publisher, LocalLayer):
                 await subscriber.subscribe(name)
                 return subscriber
             except errors.RedisError as error:
-                if not self._may_pass(name, subscriber, error):
-                    raise
-                if self.loop.time() > deadline:
+                again = self._is_worthwhile(name, subscriber, error)
+                if name not in subscriber.names:
+                    self._forget_place(name, subscriber)
+                if not again or self.loop.time() > deadline:
                     raise
             await asyncio.sleep(pause)
             anew, pause = True, _FIRST_PAUSE
 
-    def _may_pass(self, name: bytes, subscriber: Subscriber, error: Exception) -> bool:
+    def _is_worthwhile(
+        self, name: bytes, subscriber: Subscriber, error: Exception
+    ) -> bool:
         """Whether a name that failed there is to be tried again."""
         place = self._places.get(name)
-        if place is subscriber and name not in subscriber.names:
-            del self._places[name]
         if is_passing(error) or isinstance(error, errors.AskError):
             return True
         if place is None:  # it strayed while this waited for the connection
@@ -161,6 +162,11 @@ class LocalPubSub(Publisher, LocalLayer):
         if former is not None and former is not subscriber:
             self._leave(former, name)
         return subscriber
+
+    def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:
+        """Looks for a name's place anew, unless it has another by now."""
+        if self._places.get(name) is subscriber:
+            del self._places[name]
 
     def _leave(self, subscriber: Subscriber, name: bytes) -> None:
         subscriber.unsubscribe(name)
@@ -201,8 +207,7 @@ class LocalPubSub(Publisher, LocalLayer):
             self._counters.count("for no channel of this process", name, unknown)
 
     def _stray(self, subscriber: Subscriber, name: bytes) -> None:
-        if self._places.get(name) is subscriber:
-            del self._places[name]
+        self._forget_place(name, subscriber)
         self._spawn(self._settle_all([name], anew=True))
 
     def _down(self, subscriber: Subscriber) -> None:
