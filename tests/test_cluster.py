@@ -8,6 +8,7 @@ import itertools
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from behaviours import BEHAVIOURS, Behaviour, until_it_works
@@ -114,15 +115,15 @@ async def test_an_address_that_is_no_cluster(valkey: Server, kind: str) -> None:
             assert f"cluster 127.0.0.1:{address[1]}" in str(caught.value)
 
 
-async def sent(layer: RedisChannelLayer, way: str) -> None:
-    """Sends a message, awaited or blocking."""
-    if way == "awaited":
-        await layer.send("worker", {"n": 1})
+async def call(layer: RedisChannelLayer, way: str, method: str, *args: Any) -> None:
+    """Calls a method, awaited or blocking."""
+    if way == "loop":
+        await getattr(layer, method)(*args)
     else:
-        await asyncio.to_thread(layer.sync.send, "worker", {"n": 1})
+        await asyncio.to_thread(getattr(layer.sync, method), *args)
 
 
-@pytest.mark.parametrize("way", ["awaited", "blocking"])
+@pytest.mark.parametrize("way", ["loop", "thread"])
 async def test_a_node_that_the_others_forgot(
     cluster: Cluster, start_server: Callable[..., Server], way: str
 ) -> None:
@@ -131,18 +132,14 @@ async def test_a_node_that_the_others_forgot(
     assert forgotten.client().execute_command("CLUSTER SLOTS") == []
     nodes = [forgotten.address, *(node.address for node in cluster.nodes)]
     async with opened({"cluster": nodes}) as layer, opened(cluster.host) as other:
-        await sent(layer, way)
+        await call(layer, way, "send", "worker", {"n": 1})
         assert await soon(other, "worker") == {"n": 1}
         layer.sync.close()
     async with opened({"cluster": [forgotten.address]}, command_timeout=0.3) as layer:
         with pytest.raises(errors.ClusterDownError):
-            await sent(layer, way)
+            await call(layer, way, "send", "worker", {"n": 1})
         with pytest.raises(errors.ClusterDownError):
-            await (
-                layer.flush()
-                if way == "awaited"
-                else asyncio.to_thread(layer.sync.flush)
-            )
+            await call(layer, way, "flush")
         layer.sync.close()
 
 
@@ -220,20 +217,13 @@ async def test_a_node_that_lost_the_others_is_not_believed(
     """Clients reach it, and it says CLUSTERDOWN; its replica was promoted meanwhile."""
     lost = own_cluster.primaries[0]
     async with opened(own_cluster.host) as layer, opened(own_cluster.host) as other:
-
-        async def send(message: dict[str, int]) -> None:
-            if way == "loop":
-                await other.send(name, message)
-            else:
-                await asyncio.to_thread(other.sync.send, name, message)
-
         name = await channel_on(own_cluster, lost, layer)
-        await send({"n": 0})
+        await call(other, way, "send", name, {"n": 0})
         assert await soon(layer, name) == {"n": 0}
         waiting = asyncio.create_task(soon(layer, name, 30))
         lost.client().execute_command("DEBUG DROP-CLUSTER-PACKET-FILTER -2")
         await asyncio.to_thread(until, lambda: is_replaced(own_cluster, lost), "it")
-        await send({"n": 1})
+        await call(other, way, "send", name, {"n": 1})
         assert await waiting == {"n": 1}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -187,13 +188,21 @@ async def test_a_layer_that_starts_before_redis(server: Server) -> None:
         assert await waiting == {"n": 1}  # and no word of a loss
 
 
+@asynccontextmanager
+async def consumers_on(
+    servers: list[Server],
+) -> AsyncIterator[tuple[Layer, Consumers]]:
+    """A layer on several shards, with consumers on all of them."""
+    async with published(*(s.url for s in servers), **TOLD) as layer:
+        names = [await layer.new_channel() for _ in range(20)]
+        yield layer, Consumers(layer, names)
+
+
 async def test_several_shards_are_one_outage(
     start_server: Callable[..., Server],
 ) -> None:
     servers = [start_server(), start_server()]
-    async with published(*(s.url for s in servers), **TOLD) as layer:
-        names = [await layer.new_channel() for _ in range(20)]
-        consumers = Consumers(layer, names)
+    async with consumers_on(servers) as (_, consumers):
         servers[0].kill()
         await eventually(lambda: consumers.all_got(GONE), "the first loss")
         servers[1].kill()
@@ -210,9 +219,7 @@ async def test_closing_the_pools_while_one_of_several_shards_is_away(
     start_server: Callable[..., Server],
 ) -> None:
     servers = [start_server(), start_server()]
-    async with published(*(s.url for s in servers), **TOLD) as layer:
-        names = [await layer.new_channel() for _ in range(20)]
-        consumers = Consumers(layer, names)
+    async with consumers_on(servers) as (layer, consumers):
         before, connections = subscribed(servers[0]), listeners(servers[0])
         servers[1].kill()
         await eventually(lambda: consumers.all_got(GONE), "the loss")
