@@ -121,8 +121,8 @@ def _machine(data: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "CPU is in seconds per 10,000 deliveries. *core ÷* and *pubsub ÷*: how many"
     yield "times its rate this package's layers reach, each with its defaults."
-    yield "The server lets a subscriber be 256 MB behind (by default 32): large ones"
-    yield "need that."
+    yield "The server lets a subscriber be 256 MB behind (by default 32), as large"
+    yield "messages need."
 
 
 def _case(found: dict[str, Rounds], unit: str) -> Iterator[str]:
