@@ -123,8 +123,17 @@ class LocalLayer:
             receiver.forget()
 
     def feed(self, inbox: Inbox) -> InboxReceiver:
-        """Begins to read for an inbox here."""
-        receiver = InboxReceiver(
+        """Begins to read for an inbox here, or goes on with it."""
+        receiver = self._inboxes.get(inbox)
+        if receiver is None:
+            receiver = self._inboxes[inbox] = self._inbox_receiver(inbox)
+        receiver.note_that_it_runs()
+        if inbox.reader is not None:  # in a loop that stands still
+            receiver.take_over(inbox.reader)
+        return receiver
+
+    def _inbox_receiver(self, inbox: Inbox) -> InboxReceiver:
+        return InboxReceiver(
             inbox,
             self.shards[self._operations.shard_of(inbox.name)],
             self._operations.channel_key(inbox.name),
@@ -133,8 +142,6 @@ class LocalLayer:
             self._counters,
             self._retire,
         )
-        self._inboxes[inbox] = receiver
-        return receiver
 
     # The end
 
@@ -164,13 +171,17 @@ class LocalLayer:
         if receiver is None:
             return  # under way already
         await receiver.aclose()
-        self._mailboxes.unfeed(inbox)
+        self._mailboxes.unfeed(inbox, receiver)
         self._hand_over(inbox)
 
     # Housekeeping
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(self._tick_every, self._tick)
+        for inbox, reader in list(self._inboxes.items()):
+            reader.note_that_it_runs()
+            if inbox.reader is not reader:  # another loop took over
+                self._retire(inbox)
         self._sweep()
         for receiver in self._channels.values():
             receiver.recall()
@@ -189,8 +200,11 @@ class LocalLayer:
         for inbox in self._mailboxes.inboxes():
             reader = inbox.reader
             if reader is not None and reader.loop.is_closed():  # over its head
-                self._mailboxes.unfeed(inbox)
-                self._hand_over(inbox)
+                self._mailboxes.unfeed(inbox, reader)
+                reader = None
+            if reader is None or reader.stands_still():
+                if self.loop in self._mailboxes.waiting_loops(inbox):
+                    self._hand_over(inbox)
             elif inbox in empty:
                 reader.retire()
         if not self._memberships.is_tidy:

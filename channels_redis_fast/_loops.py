@@ -74,10 +74,14 @@ class Loops(Generic[T]):
         *args: object,
     ) -> None:
         """Calls something soon in those loops that take new work."""
+
+        def call() -> None:
+            if asyncio.get_running_loop() not in self._ending:
+                callback(*args)
+
         for loop in loops:
-            if loop not in self._ending:
-                with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
-                    loop.call_soon_threadsafe(callback, *args)
+            with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
+                loop.call_soon_threadsafe(call)
 
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""

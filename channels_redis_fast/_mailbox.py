@@ -39,6 +39,10 @@ class Inbox:
         # Nobody reads for it: no feeder yet, or one that stopped for want of room.
         self.stalled = True
 
+    def is_fed_in(self, loop: Any) -> bool:
+        """Whether somebody reads for it in this loop; None: in any."""
+        return not self.stalled and loop in (None, self.reader.loop)
+
     def room(self) -> int:
         """How many messages may come now (messages); 0 when they should wait in Redis.
 

@@ -29,9 +29,9 @@ class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
-    inbox. `on_wait` is called when somebody asks for a message of a stalled inbox;
-    None: messages come by themselves. `on_end` is called with a channel's name after
-    the channel ended. All methods may be called from any thread.
+    inbox. `on_wait` is called when somebody waits in a loop that doesn't read; None:
+    messages come by themselves. `on_end` is called with the name of a channel that
+    ended. All methods may be called from any thread.
     """
 
     def __init__(
@@ -78,15 +78,17 @@ class Mailboxes:
         return held
 
     def feed(self, inbox: Inbox, make: Callable[[Inbox], Any]) -> Any:
-        """Who feeds an inbox; `make` makes one if nobody does."""
+        """Who feeds an inbox; `make` makes one if nobody does, or one stands still."""
         with self._lock:
-            if inbox.reader is None:
+            if inbox.reader is None or inbox.reader.stands_still():
                 inbox.reader = make(inbox)
             return inbox.reader
 
-    def unfeed(self, inbox: Inbox) -> None:
-        """Notes that nobody feeds an inbox any more."""
+    def unfeed(self, inbox: Inbox, reader: Any) -> None:
+        """Notes that `reader` doesn't feed an inbox any more."""
         with self._lock:
+            if inbox.reader is not reader:
+                return  # somebody took over from it
             inbox.reader, inbox.stalled = None, True
             for waiter in self._waiters(inbox):
                 if isinstance(waiter, ThreadWaiter):
@@ -94,9 +96,11 @@ class Mailboxes:
             if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
                 del self._inboxes[inbox.name]
 
-    def room(self, inbox: Inbox) -> int:
-        """How many messages may come to an inbox now; it stalls when none may."""
+    def room(self, inbox: Inbox, reader: Any) -> int:
+        """How many messages may come by `reader`; the inbox stalls when none may."""
         with self._lock:
+            if inbox.reader is not reader:
+                return 0  # its loop stood still, and another one took over
             room = inbox.room()
             inbox.stalled = room == 0
             return room
@@ -126,15 +130,15 @@ class Mailboxes:
     def begin(self, name: str) -> Message | TaskWaiter | None:
         """A message of a channel, or what to await at once for it; None: no channel."""
         with self._lock:
-            box = self._boxes.get(name)
-            if box is None:
+            if (box := self._boxes.get(name)) is None:
                 return None
             entry = self._take(box) if box.messages else None
             if entry is None:
                 # A room for it first: what follows may already fill it.
                 waiter = self._waiter(box)
                 self._enter(box, waiter)
-        if self._on_wait is not None and box.inbox.stalled:
+            is_fed = box.inbox.is_fed_in(None if entry else waiter.loop)
+        if self._on_wait is not None and not is_fed:
             try:
                 self._on_wait(box.inbox)
             except BaseException:
@@ -161,10 +165,10 @@ class Mailboxes:
         with self._lock:
             if waiter.box.waiter is waiter:
                 waiter.box.waiter = None
-            if not self._forget(waiter) and waiter.error is None:
-                entry = waiter.give_back()
-                if entry is not None:
-                    self._put_back(waiter.box, entry)
+            if self._forget(waiter) or waiter.error is not None:
+                return
+            if entry := waiter.give_back():
+                self._put_back(waiter.box, entry)
 
     def put(
         self,
@@ -209,10 +213,9 @@ class Mailboxes:
                 call(waiter, self._fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
-        """The event loops in which somebody waits on an inbox."""
+        """The loops in which somebody waits on an inbox."""
         with self._lock:
-            loops = {waiter.loop for waiter in self._waiters(inbox)}
-            return loops - {NO_LOOP}
+            return {waiter.loop for waiter in self._waiters(inbox)} - {NO_LOOP}
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forgets who waited in a loop that was closed under them."""
@@ -259,8 +262,7 @@ class Mailboxes:
 
     def _open(self, name: str) -> Mailbox:
         inbox_name = self._inbox_of(name)
-        inbox = self._inboxes.get(inbox_name)
-        if inbox is None:
+        if (inbox := self._inboxes.get(inbox_name)) is None:
             inbox = self._inboxes[inbox_name] = Inbox(inbox_name)
         capacity = max(1, self._capacity_of(name))
         box = self._boxes[name] = Mailbox(name, capacity, inbox)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import selectors
 import time
@@ -26,6 +27,7 @@ from .exceptions import UnreadableMessage
 Entry = tuple[bytes, bytes]  # a member and its score
 
 _PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
+_LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
 
 
 class Wait:
@@ -168,6 +170,13 @@ class Popper:
         self._end(found, 1)
         return found[0][1] if found else None
 
+    def end_wait_of(self, client_id: int) -> None:
+        """Ends the wait of another who pops from the key."""
+        until = time.monotonic() + self._patience
+        unblock = (b"CLIENT", b"UNBLOCK", client_id)
+        with contextlib.suppress(errors.RedisError):  # else it runs out
+            self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
+
     def _begin(self, deadline: float | None) -> None:
         now = time.monotonic()
         left = math.inf if deadline is None else deadline - now
@@ -280,12 +289,17 @@ class InboxPump:
         self._counters = counters
         self._mailboxes = mailboxes
         self._hand_over = hand_over
+        self._before: int | None = None  # the client whose wait is to be ended
 
     def poke(self) -> None:
         """Nothing: it pops as long as it lasts."""
 
     def retire(self) -> None:
         """Nothing: it ends by itself."""
+
+    def stands_still(self) -> bool:
+        """Never."""
+        return False
 
     def receive(
         self, channel: str, deadline: float | None, command_timeout: float
@@ -295,7 +309,7 @@ class InboxPump:
         inbox = self._mailboxes.begin_in_thread(channel, waiter)
         try:
             while (message := waiter.message()) is None:
-                reader = self._mailboxes.feed(inbox, lambda inbox: self)
+                reader = self._mailboxes.feed(inbox, self._take_over)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
                 else:
@@ -308,6 +322,11 @@ class InboxPump:
             self._mailboxes.withdraw(waiter)
             raise
         return message
+
+    def _take_over(self, inbox: Inbox) -> InboxPump:
+        # From a loop that stands still, if from anybody.
+        self._before = inbox.reader and inbox.reader.waiting_client
+        return self
 
     def _feed(
         self,
@@ -326,6 +345,8 @@ class InboxPump:
             is_served=lambda: waiter.message() is not None,
         )
         try:
+            if self._before is not None:
+                popper.end_wait_of(self._before)
             while waiter.message() is None:
                 entry = popper.pop(deadline)
                 if entry is None:
@@ -339,7 +360,7 @@ class InboxPump:
                     self._counters,
                 )
         finally:
-            self._mailboxes.unfeed(inbox)
+            self._mailboxes.unfeed(inbox, self)
             self._hand_over(inbox)
 
     def _wait(
@@ -349,6 +370,8 @@ class InboxPump:
         try:
             reader.poke()
         except RuntimeError:  # its loop was closed over its head
-            self._mailboxes.unfeed(inbox)
+            self._mailboxes.unfeed(inbox, reader)
         else:
-            waiter.wait(None if deadline is None else deadline - time.monotonic())
+            # Its loop may stand still from now on, and won't say so.
+            left = _LOOK_AFTER if deadline is None else deadline - time.monotonic()
+            waiter.wait(min(left, _LOOK_AFTER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,11 @@ class Reader:
         """Whether messages may be on their way."""
         return self._popping
 
+    @property
+    def waiting_client(self) -> int | None:
+        """The id of the connection that waits at the server, where it is known."""
+        return self._client_id if self._popping else None
+
     def poke(self) -> None:
         """Pops if there is demand and nothing keeps it from popping."""
         if self._popping or self._settling or self._closed or self._timer is not None:
@@ -87,6 +93,10 @@ class Reader:
         finally:
             self._settling -= 1
         self.poke()
+
+    def end_wait_of(self, client_id: int) -> None:
+        """Ends the wait of another reader of the key, whose loop stands still."""
+        self.shard.spawn(self._end_wait_of(client_id))
 
     async def aclose(self) -> None:
         """Ends the wait and the connection; delivers what was on its way."""
@@ -195,6 +205,10 @@ class Reader:
             # Not waiting yet when UNBLOCK overtook it on the other connection.
             await asyncio.wait([settled], timeout=patience)
             patience = min(2 * patience, _LONGEST_PATIENCE)
+
+    async def _end_wait_of(self, client_id: int) -> None:
+        with contextlib.suppress(errors.RedisError):  # else it runs out
+            await self.shard.unblock(self.key, client_id)
 
     async def _unblock(self) -> None:
         if self._client_id is not None:

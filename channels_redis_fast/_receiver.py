@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ Outcome = tuple[Message, "Reader", Entry]
 # messages at a time.
 _LONGEST_HOLD = 5.0
 _MOST_RETURNED = 500
+# A loop that has not run for so long (seconds) lets others read.
+_STILL_AFTER = 1.5
 
 
 def deliver(
@@ -65,6 +68,7 @@ class InboxReceiver:
         retire: Callable[[Inbox], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.ran_at = time.monotonic()
         self._inbox = inbox
         self._retire = retire
         self._mailboxes = mailboxes
@@ -92,12 +96,39 @@ class InboxReceiver:
         """Ends it if no channel is left; from any thread, as `poke`."""
         self.loop.call_soon_threadsafe(self._retire, self._inbox)
 
+    def note_that_it_runs(self) -> None:
+        """Called by its loop, every second at least while that runs."""
+        self.ran_at = time.monotonic()
+
+    def stands_still(self) -> bool:
+        """Whether its loop doesn't run, and hasn't for a while, or was closed.
+
+        One that runs again and again does not: messages that it got meanwhile would be
+        overtaken by those that another reader gets.
+        """
+        if self.loop.is_running():
+            return False
+        return self.loop.is_closed() or time.monotonic() > self.ran_at + _STILL_AFTER
+
+    @property
+    def waiting_client(self) -> int | None:
+        """The id of the connection that waits at the server, where it is known."""
+        return self._reader.waiting_client
+
+    def take_over(self, other: InboxReceiver) -> None:
+        """Reads from now on; the other's loop stands still.
+
+        What came to the other already is delivered when its loop goes on or is closed.
+        """
+        if (client_id := other.waiting_client) is not None:
+            self._reader.end_wait_of(client_id)
+
     async def aclose(self) -> None:
         """Stops reading; what was on its way is in the mailboxes on return."""
         await self._reader.aclose()
 
     def _demand(self) -> int:
-        return self._mailboxes.room(self._inbox)
+        return self._mailboxes.room(self._inbox, self)
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
         failure: Exception | None = None
@@ -118,6 +149,8 @@ class InboxReceiver:
             raise failure
 
     def _refuse(self, error: Exception) -> None:
+        if self._inbox.reader is not self:
+            return
         self._inbox.stalled = True  # who asks next tries again
         self._mailboxes.refuse(self._inbox, functools.partial(_again, error))
 

@@ -324,16 +324,23 @@ class RedisChannelLayer(Layer):
         """Sees to it that an inbox is fed, from this loop if from no other."""
         local = self._loops.here()
         while True:
+            reader = self._mailboxes.feed(inbox, local.feed)
+            if reader.loop is not local.loop and not inbox.stalled:
+                return  # it reads without being told
             try:
-                self._mailboxes.feed(inbox, local.feed).poke()
+                reader.poke()
                 return
-            except RuntimeError:  # the loop that fed it was closed over its head
-                self._mailboxes.unfeed(inbox)
+            except RuntimeError:  # its loop was closed over its head
+                self._mailboxes.unfeed(inbox, reader)
 
     def _hand_over(self, inbox: Inbox) -> None:
-        """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
+        """Lets a loop in which somebody waits feed an inbox that nobody feeds.
+
+        One that stands still sees to it at its next tick: calls would pile up in it.
+        """
         loops = self._mailboxes.waiting_loops(inbox)
-        self._loops.call_in(loops, self._attend, inbox)
+        running = [loop for loop in loops if loop.is_running()]
+        self._loops.call_in(running, self._attend, inbox)
 
     def _end(self, channel: str) -> None:
         self._memberships.end(channel)

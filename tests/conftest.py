@@ -18,6 +18,7 @@ from certificates import Certificates
 from clusters import Cluster
 from leaks import LoopWatch, Snapshot
 from ledger import table
+from loops import LOOPS, LoopThread
 from peers import Peer
 from programs import needs
 from proxy import Proxy
@@ -280,3 +281,19 @@ async def start_peer() -> AsyncIterator[Callable[..., Any]]:
             return await stack.enter_async_context(Peer(*args, **kwargs))
 
         yield start
+
+
+@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """Makes event loops of either kind."""
+    factory: Callable[[], Any] = request.param
+    return factory
+
+
+@pytest.fixture
+def threads(new_loop: Callable[[], Any]) -> Iterator[list[LoopThread]]:
+    """Two threads with a loop each."""
+    both = [LoopThread(new_loop()) for _ in range(2)]
+    yield both
+    for thread in both:
+        thread.close()

@@ -151,6 +151,11 @@ class Server:
             )
         return self._clients[key]
 
+    def clients(self) -> list[dict[str, str]]:
+        """Who is connected, but for the client that asks."""
+        me = self.client().client_id()
+        return [one for one in self.client().client_list() if int(one["id"]) != me]
+
     def disconnect(self) -> None:
         """Close the connections of the clients, which open new ones when used again."""
         for client in self._clients.values():

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from certificates import Certificates
 from forking import needs_fork
 from layers import end, persist, soon
-from loops import LOOPS, Runner
+from loops import Runner
 from polling import eventually
 from proxy import Proxy
 from servers import Server
@@ -25,12 +25,6 @@ from channels_redis_fast._groups import Memberships
 from channels_redis_fast.core import RedisChannelLayer
 
 pytestmark = needs_fork
-
-
-@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
-    factory: Callable[[], Any] = request.param
-    return factory
 
 
 class Child:

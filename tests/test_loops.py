@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,60 +12,16 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 from layers import end, opened, persist, soon
-from loops import LOOPS, Runner
+from loops import LoopThread, Runner
 from polling import eventually, until
 from servers import Server
 
 from channels_redis_fast.core import RedisChannelLayer
 
 
-@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
-    """Makes event loops of either kind."""
-    factory: Callable[[], Any] = request.param
-    return factory
-
-
 @pytest.fixture
 def layer(valkey: Server) -> RedisChannelLayer:
     return RedisChannelLayer(hosts=[valkey.url])
-
-
-class Thread:
-    """A thread with an event loop, in which coroutines can be run."""
-
-    def __init__(self, loop: Any) -> None:
-        self.loop = loop
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
-
-    def _work(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    def begin(self, coroutine: Any) -> Any:
-        """Starts a coroutine; a future of `concurrent.futures`."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-
-    def run(self, coroutine: Any) -> Any:
-        """The result of a coroutine."""
-        return self.begin(coroutine).result(20)
-
-    def close(self) -> None:
-        """Ends the loop without a word to anybody."""
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
-            self.loop.close()
-
-
-@pytest.fixture
-def threads(new_loop: Callable[[], Any]) -> Iterator[list[Thread]]:
-    """Two threads with a loop each."""
-    both = [Thread(new_loop()) for _ in range(2)]
-    yield both
-    for thread in both:
-        thread.close()
 
 
 def sockets() -> int:
@@ -78,7 +33,7 @@ def sockets() -> int:
 # At once
 
 
-def test_two_loops_receive(layer: RedisChannelLayer, threads: list[Thread]) -> None:
+def test_two_loops_receive(layer: RedisChannelLayer, threads: list[LoopThread]) -> None:
     names = [thread.run(layer.new_channel()) for thread in threads]
 
     async def read(name: str) -> list[int]:
@@ -99,7 +54,7 @@ def test_two_loops_receive(layer: RedisChannelLayer, threads: list[Thread]) -> N
 
 
 def test_two_loops_receive_on_one_normal_channel(
-    layer: RedisChannelLayer, threads: list[Thread]
+    layer: RedisChannelLayer, threads: list[LoopThread]
 ) -> None:
     async def read() -> list[int]:
         return [(await soon(layer, "worker"))["n"] for _ in range(50)]
@@ -112,7 +67,7 @@ def test_two_loops_receive_on_one_normal_channel(
 
 
 def test_the_other_loop_takes_over(
-    layer: RedisChannelLayer, threads: list[Thread]
+    layer: RedisChannelLayer, threads: list[LoopThread]
 ) -> None:
     """The loop that reads for both ends while the other waits."""
     first, second = threads
@@ -129,7 +84,7 @@ def test_the_other_loop_takes_over(
 
 
 def test_channels_ended_in_the_other_loop(
-    valkey: Server, threads: list[Thread]
+    valkey: Server, threads: list[LoopThread]
 ) -> None:
     """All channels end, tidied up by the loop that doesn't read; new ones work."""
     layer = RedisChannelLayer(hosts=[valkey.url], expiry=0.1)
@@ -147,13 +102,8 @@ def test_channels_ended_in_the_other_loop(
             second.run(layer.send(old, {"n": n}))
             assert second.run(soon(layer, old)) == {"n": n}
     assert layer.counters == {}
-    readers = [one for one in clients(valkey) if one["cmd"] == "bzpopmin"]
+    readers = [one for one in valkey.clients() if one["cmd"] == "bzpopmin"]
     assert len(readers) == 1
-
-
-def clients(server: Server) -> list[dict[str, str]]:
-    me = server.client().client_id()
-    return [one for one in server.client().client_list() if int(one["id"]) != me]
 
 
 def test_many_threads_begin_and_end_loops(layer: RedisChannelLayer) -> None:
@@ -220,7 +170,7 @@ def test_many_loops_leave_nothing(
             runner.run(main(n))
     assert sockets() == before
     assert not layer._loops.all()
-    until(lambda: not clients(valkey), "the server to see them go")
+    until(lambda: not valkey.clients(), "the server to see them go")
 
 
 def test_a_loop_closed_without_shutdown(
@@ -235,7 +185,7 @@ def test_a_loop_closed_without_shutdown(
         loop.close()
         loop.close()
     assert sockets() == before
-    until(lambda: not clients(valkey), "the server to see them go")
+    until(lambda: not valkey.clients(), "the server to see them go")
 
 
 def test_messages_outlive_the_loop_that_read_them(layer: RedisChannelLayer) -> None:
@@ -316,7 +266,7 @@ async def test_a_loop_closed_with_waiters(
 ) -> None:
     """Who waited in a loop that is closed doesn't wait any more."""
     async with opened(valkey.url, expiry=0.2) as layer:
-        thread = Thread(new_loop())
+        thread = LoopThread(new_loop())
         name = await layer.new_channel()
         waiting = thread.begin(layer.receive(name))
         await layer.group_add("room", name)

@@ -215,7 +215,7 @@ def test_room_while_others_fill_and_empty() -> None:
 
     def work(thread: int, number: int) -> None:
         if thread == 0:
-            assert boxes.room(inbox) > 0
+            assert boxes.room(inbox, None) > 0
         elif number % 2:
             boxes.put(inbox, names, {}, None)
         else:
