@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import weakref
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from ._codec import Codec, SerializerCodec, SizeLimit, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
+from ._logs import warn
 from ._loops import Loops, may_block
 from ._receiver import ReceiverClosed
 from ._settings import (
@@ -30,8 +30,6 @@ from ._settings import (
 )
 from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
-
-logger = logging.getLogger("channels_redis_fast")
 
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 
@@ -204,7 +202,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             shorter, longer = sorted((self.prefix, other.prefix), key=len)
             if longer.startswith(shorter):
                 text = "two layers on one Redis, of whose prefixes %r begins %r"
-                logger.warning(text, shorter, longer)
+                warn(text, shorter, longer)
         _layers.add(self)
 
     def _capacity_of(self) -> Callable[[str], int]:
