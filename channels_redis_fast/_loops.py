@@ -25,17 +25,20 @@ T = TypeVar("T", bound=Local)
 
 
 class Loops(Generic[T]):
-    """Makes one `T` for each event loop that asks, and ends it when the loop ends."""
+    """Makes one `T` for each event loop that asks, and ends it when the loop ends.
+
+    `on_close` is told a loop before and after it is closed: its tasks go on no more.
+    """
 
     def __init__(
         self,
         make: Callable[[], T],
         on_fork: Callable[[], None],
-        on_closed: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
+        on_close: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
     ) -> None:
         self._make = make
         self._on_fork = on_fork
-        self._on_closed = on_closed
+        self._on_close = on_close
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -137,11 +140,12 @@ class Loops(Generic[T]):
         def close(loop: asyncio.AbstractEventLoop) -> None:
             try:
                 if not loop.is_running() and not loop.is_closed():
+                    self._on_close(loop)  # what still comes is for other loops
                     self._finish(loop)
             finally:
                 loop.close = original  # type: ignore[method-assign]
                 original()
-                self._on_closed(loop)
+                self._on_close(loop)
 
         loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 
