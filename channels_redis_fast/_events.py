@@ -63,8 +63,10 @@ class ReceiveLoop:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._is_ended:  # some `receive` that is cancelled returns an event
+        while True:
             self._event = await self._receive()
+            if self._is_ended:  # it was cancelled, and returned all the same
+                return
             handled = self._handled = loop.create_future()
             self._tell()
             await handled

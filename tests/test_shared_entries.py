@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from layers import soon
-from polling import eventually
 from servers import Server
 from syncing import KINDS
 
@@ -22,13 +21,6 @@ async def layer(request: pytest.FixtureRequest, valkey: Server) -> AsyncIterator
     found = KINDS[request.param](hosts=[valkey.url])
     yield found
     await found.close_pools()
-
-
-async def taken(layer: Any, name: str) -> Any:
-    """The entry of a channel that has one."""
-    found = await eventually(lambda: layer.receive_buffer.get(name), "a message")
-    assert found
-    return layer._begin_receive(name)
 
 
 async def wait(waiter: Any) -> Any:
@@ -92,7 +84,7 @@ async def test_a_nudge_meets_a_message_of_another_thread(layer: Any) -> None:
     thread = asyncio.get_running_loop().run_in_executor(
         None, put, waiter.box.inbox, [name], HELLO, None
     )
-    while waiter.box.waiters:  # noqa: ASYNC110 - so that nothing runs in between
+    while waiter.box.waiters:
         pass
     waiter.nudge()
     assert opened(await asyncio.wait_for(waiting, 10)) == HELLO
