@@ -14,7 +14,8 @@ settings.configure(
     CHANNEL_LAYERS={
         "default": {
             "BACKEND": "channels_redis_fast.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [os.environ["REDIS_URL"]]},
+            # Short: memberships of consumers that a broken socket ended last so long.
+            "CONFIG": {"hosts": [os.environ["REDIS_URL"]], "expiry": 3},
         }
     },
 )
