@@ -21,6 +21,7 @@ from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import check_count, options_of, refuse_unknown
+from ._waiters import Entry, TaskWaiter, opened
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -127,7 +128,11 @@ class RedisChannelLayer(Layer):
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)
-        return found if isinstance(found, dict) else await found
+        return opened(found if isinstance(found, tuple) else await found)
+
+    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+        """For consumers.py: an entry, what to await for it, or None: call `receive`."""
+        return self._mailboxes.begin(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.

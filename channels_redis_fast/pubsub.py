@@ -23,6 +23,7 @@ from ._outage import Outage
 from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from ._topics import Topics, is_made_elsewhere, is_made_here
+from ._waiters import Entry, TaskWaiter, opened
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
@@ -155,7 +156,11 @@ class RedisPubSubChannelLayer(Layer):
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await topics.feed(channel)
-        return found if isinstance(found, dict) else await found
+        return opened(found if isinstance(found, tuple) else await found)
+
+    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+        """For consumers.py: an entry, what to await for it, or None: call `receive`."""
+        return self._mailboxes.begin(channel) if self._topics.is_fed(channel) else None
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.

@@ -35,6 +35,7 @@ LAYERS = (
         "_waiters",
     },
     {"core", "pubsub", "sync"},
+    {"_events", "_old_connections", "consumers"},
     {"__main__", "demo"},
 )
 # What the layers may not even know of.
