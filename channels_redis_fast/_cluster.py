@@ -76,6 +76,9 @@ class ClusterShard(Shard):
 
         return super().reader_link(key, greet, on_ready, down)
 
+    def follow_primary(self) -> None:
+        """Nothing: a node that takes over has the data, and callers are redirected."""
+
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns where the next wait for `key` goes; whether that is elsewhere."""
         if is_ask(error):

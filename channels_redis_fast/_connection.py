@@ -124,6 +124,11 @@ class PipelinedConnection(asyncio.Protocol):
             notEnoughData=_NOT_YET,
         )
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is missing."""
+        return not self._waiting
+
     # What callers use
 
     def call(self, command: Command) -> asyncio.Future[Any]:

@@ -53,6 +53,7 @@ class Reader:
         # For a slot on its way ASKING goes before each command, on one connection.
         self._asking = False
         self._asks_next = False
+        self._seeks_primary = False
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -77,7 +78,7 @@ class Reader:
             return
         if self._link is None:
             self._link = self.shard.reader_link(
-                self.key, self._greet, self.poke, self._down
+                self.key, self._greet, self._ready, self._down
             )
             self.shard.watch(self.key, self._interrupt)
         if self._link.connection is None:
@@ -148,6 +149,7 @@ class Reader:
         if self._link is None:
             return
         if is_demotion(error):
+            self._seeks_primary = True
             self._pause()
             self._link.drop(error)
         elif isinstance(error, errors.AskError) or is_passing(error):
@@ -156,6 +158,12 @@ class Reader:
         elif not is_connection_loss(error):  # else the link comes back and pokes
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
+
+    def _ready(self) -> None:
+        if self._seeks_primary:
+            self._seeks_primary = False
+            self.shard.follow_primary()
+        self.poke()
 
     async def _follow(self, error: Any, link: Link) -> None:
         """Reads where a Cluster's node says, or where the key is now."""

@@ -186,6 +186,16 @@ class Shard:
         """Learns from an error that a reader got; whether to read elsewhere now."""
         return False
 
+    def follow_primary(self) -> None:
+        """A reader found another primary: commands are to go there, too.
+
+        An idle connection hears nothing of the switch; who is connected anew puts
+        members back.
+        """
+        connection = self._main.connection
+        if connection is None or connection.is_idle:  # else it will hear by itself
+            self._main.reopen()
+
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
         await unlink_keys(await self._main.get(), pattern)
