@@ -92,6 +92,15 @@ class Loops(Generic[T]):
             with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                 loop.call_soon_threadsafe(call)
 
+    def for_each(self, callback: Callable[[T], object]) -> None:
+        """Calls something with each loop's own: soon in those that run, else now."""
+        here = asyncio._get_running_loop()
+        for loop, local in list(self._locals.items()):
+            if loop is here or not loop.is_running():
+                callback(local)
+            else:
+                self.call_in([loop], callback, local)
+
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""
         loop = asyncio._get_running_loop()

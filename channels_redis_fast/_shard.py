@@ -179,8 +179,11 @@ class Shard:
         """Ends the blocking wait of a connection; whether it was waiting."""
         return await unblock_client(await self._main.get(), client_id)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns from an error that a reader got; whether to read elsewhere now."""

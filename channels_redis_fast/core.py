@@ -226,8 +226,7 @@ class RedisChannelLayer(Layer):
     async def flush(self) -> None:
         """Deletes every message and group, in Redis and here; channels go on."""
         await self.flush_sends()
-        for local in self._loops.all():
-            local.forget_claimed()
+        self._loops.for_each(LocalLayer.forget_claimed)
         pattern = self._operations.flush_pattern()
         await (self._loops.for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from pubsubs import subscribers
 from servers import Server
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+from channels_redis_fast.sync import Errand
 
 STOOD = "came to an event loop that stood still"
 
@@ -126,3 +129,39 @@ def test_a_loop_that_goes_on_begins_no_outage(
     still.run_until_complete(asyncio.sleep(0.5))
     first.run(layer.send(name, {"n": 1}))
     assert first.run(soon(layer, name)) == {"n": 1}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_message_that_a_thread_gave_up_goes_back(
+    valkey: Server, threads: list[LoopThread], when: str
+) -> None:
+    """It came as the thread was interrupted, or as the loop was too busy to say so."""
+    layer, (first, _) = Layer(hosts=[valkey.url]), threads
+    name = first.run(layer.new_channel())
+    layer.sync.send(name, {"n": 2})
+    until(lambda: layer._mailboxes.snapshot(), "the later one")
+    began, came = threading.Event(), threading.Event()
+
+    async def receive() -> dict[str, Any]:
+        began.set()
+        if when == "after":
+            with contextlib.suppress(asyncio.CancelledError):  # it is given just now
+                await asyncio.sleep(20)
+        came.set()
+        return {"n": 1}
+
+    put_back = functools.partial(layer._mailboxes.put_first, name)
+    errand = Errand(receive(), first.loop, put_back)
+
+    def interrupt(timeout: float | None) -> bool:
+        assert began.wait(20)
+        if when == "before":
+            until(errand._outcome.done, "the message")
+        raise KeyboardInterrupt
+
+    errand._wait = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        errand.result(None, 5)
+    assert came.wait(20)
+    until(lambda: len(layer._mailboxes.snapshot()[name]) == 2, "it to go back")
+    assert [layer.sync.receive(name, 20)["n"] for _ in range(2)] == [1, 2]
