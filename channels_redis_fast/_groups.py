@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import threading
 import time
@@ -15,11 +14,10 @@ from typing import Any
 from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
+from ._logs import warn
 from ._operations import Operations, Request
 from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import with_text
-
-logger = logging.getLogger("channels_redis_fast")
 
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0
@@ -265,7 +263,7 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool:
     except errors.ResponseError as error:
         if is_passing(error) or is_demotion(error):
             raise  # not the server to ask
-        logger.warning("a membership can't be healed: %s", error)
+        warn("a membership can't be healed: %s", error)
         return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,12 +11,11 @@ from redis import exceptions as errors
 from ._connection import Command, PipelinedConnection, Push, open_connection
 from ._hosts import Host
 from ._link import Link
+from ._logs import inform, warn
 from ._rules import is_connection_loss, is_demotion, remedy, retriable
 from ._scripts import key_of, with_text
 
 T = TypeVar("T")
-
-logger = logging.getLogger("channels_redis_fast")
 
 # What a shard calls on each new connection for commands, before any caller gets it:
 # (shard index, connection, whether this connection's server owns a key).
@@ -307,7 +305,7 @@ class Shard:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.info("in the background, with %s: %s", self.host, error)
+            inform("in the background, with %s: %s", self.host, error)
 
     def _new_link(
         self,
@@ -338,15 +336,16 @@ class Shard:
         await self._heal(self.index, connection, lambda key: True)
 
     def _log_down(self, link: Link, error: Exception) -> None:
-        if not self._down:
-            logger.warning("Redis at %s is gone: %s", self.host, error)
+        is_first = not self._down
         self._down.add(link)
+        if is_first:
+            warn("Redis at %s is gone: %s", self.host, error)
 
     def _log_back(self, link: Link) -> None:
         if link in self._down:
             self._down.discard(link)
             if not self._down:
-                logger.warning("Redis at %s is back", self.host)
+                warn("Redis at %s is back", self.host)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

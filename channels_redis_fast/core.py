@@ -15,7 +15,7 @@ from ._blocking import Blocking
 from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
 from ._inline import Inline, drive, heal
-from ._layer import Layer, weakly
+from ._layer import Layer, key_after, weakly
 from ._local import LocalLayer
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
@@ -262,12 +262,12 @@ class RedisChannelLayer(Layer):
 
     def _group_key(self, group: str) -> bytes:
         """The key of a group."""
-        return _group_key(self.prefix, group)
+        return key_after(f"{self.prefix}:group:", group)
 
     def _group_key_of(self) -> Callable[[str], bytes]:
         if type(self)._group_key is not RedisChannelLayer._group_key:
             return self._group_key
-        return functools.partial(_group_key, self.prefix)
+        return functools.partial(key_after, f"{self.prefix}:group:")
 
     # Parts
 
@@ -349,10 +349,6 @@ class RedisChannelLayer(Layer):
 
     def _heal(self, *about: Any) -> None:
         heal(self._memberships, *about)
-
-
-def _group_key(prefix: str, group: str) -> bytes:
-    return f"{prefix}:group:{group}".encode()
 
 
 _OPTIONS = options_of(RedisChannelLayer)
