@@ -266,6 +266,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         overridden = self._is_overridden("get_capacity")
         return self.get_capacity if overridden else self._capacities.lookup
 
+    def _tidy(self) -> None:
+        """What is due by the clock, for callers that block."""
+
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
