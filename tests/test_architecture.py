@@ -21,7 +21,7 @@ NAME = "channels_redis_fast"
 LAYERS = (
     {
         *(path.stem for path in SOURCES.glob("*.pyx")),
-        *("_forks", "_keys", "_version", "exceptions"),
+        *("_forks", "_keys", "_logs", "_version", "exceptions"),
     },
     {
         *("_blocking", "_cluster", "_codec", "_connection", "_counters", "_hosts"),
@@ -32,9 +32,10 @@ LAYERS = (
         *("_bulk", "_groups", "_inline", "_layer", "_local", "_local_pubsub"),
         *("_loops", "_mailbox", "_mailboxes", "_operations", "_outage", "_outbox"),
         *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
-        "_waiters",
+        *("_waiters", "mailboxes"),
     },
     {"core", "pubsub", "sync"},
+    {"_events", "_old_connections", "consumers"},
     {"__main__", "demo"},
 )
 # What the layers may not even know of.
@@ -128,6 +129,7 @@ def test_no_cycles() -> None:
     "module",
     [m for m in MODULES if not m.startswith(("demo.settings", "__main__"))],
 )
+@pytest.mark.slow
 def test_imports_alone(module: str) -> None:
     """In a fresh interpreter, with warnings as errors."""
     name = f"{NAME}.{module}".removesuffix(f".{INIT}")
