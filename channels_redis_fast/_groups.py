@@ -17,8 +17,8 @@ from redis import exceptions as errors
 from ._connection import PipelinedConnection
 from ._logs import warn
 from ._operations import Operations, Request
-from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import with_text
+from .commands.errors import is_connection_loss, may_pass
 
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0
@@ -151,7 +151,7 @@ class Memberships:
             undone = [
                 note
                 for note, reply in zip(undone, replies, strict=True)
-                if is_connection_loss(reply)
+                if is_connection_loss(reply) or may_pass(reply)
             ]
             if undone:
                 now = time.monotonic()
@@ -296,7 +296,7 @@ async def _history(connection: PipelinedConnection) -> bytes | None:
     try:
         info = await connection.call((b"INFO", b"replication"))
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
+        if may_pass(error):
             raise
         return None  # not allowed
     found = _HISTORY.search(info)
@@ -316,8 +316,8 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool:
     try:
         return await reply is not None
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
-            raise  # not the server to ask
+        if may_pass(error):
+            raise  # then it is not done
         warn("a membership can't be healed: %s", error)
         return True
 

@@ -60,6 +60,11 @@ def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
     return call
 
 
+def key_after(begin: str, name: str) -> bytes:
+    """The key of a name: what all keys of its kind begin with, and the name."""
+    return f"{begin}{name}".encode()
+
+
 class Layer(BaseChannelLayer):  # type: ignore[misc]
     """Names, capacities and serialisation, with the hooks that subclasses override."""
 

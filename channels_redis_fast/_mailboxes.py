@@ -160,9 +160,9 @@ class Mailboxes:
             box = waiter.box
             if box.waiter is waiter:
                 box.waiter = None
-            if self._forget(waiter):
-                self._invite(box)  # another one, if this one was called
-            elif waiter.error is None and (entry := waiter.give_back()):
+            if self.forget(waiter):
+                return
+            if waiter.error is None and (entry := waiter.give_back()):
                 self._put_back(box, entry)
 
     def withdraw_later(self, waiter: TaskWaiter) -> None:

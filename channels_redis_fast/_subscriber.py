@@ -12,8 +12,8 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._logs import warn
-from ._rules import is_connection_loss
 from ._shard import Shard
+from .commands.errors import is_connection_loss
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
