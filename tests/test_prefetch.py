@@ -308,12 +308,11 @@ async def test_impatient_readers(
 ) -> None:
     """A storm of cancellations loses and doubles nothing."""
     config = {"hosts": [valkey.url], "capacity": COUNT, "prefetch": 50}
-    readers = [await start_peer(CORE, config) for _ in range(2)]
+    sender, *readers = [await start_peer(CORE, config) for _ in range(3)]
     collecting = [
         peer.begin("collect", "worker", timeout=30, idle=2, readers=3, impatience=0.003)
         for peer in readers
     ]
-    sender = await start_peer(CORE, config)
     await sender.burst("worker", COUNT, senders=2, pause=0.0005)
     answers = await asyncio.gather(*collecting)
     assert all(answer["cancelled"] > 10 for answer in answers)
