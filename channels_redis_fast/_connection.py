@@ -90,6 +90,7 @@ class PipelinedConnection(asyncio.Protocol):
         on_push: Push | None = None,
     ) -> None:
         self.paused = False
+        self.server = ""  # its host in words, for those who share connections
         self.error: errors.RedisError | None = None  # why it is gone
         self.heard = monotonic()  # when something came last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None

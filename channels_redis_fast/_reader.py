@@ -108,7 +108,7 @@ class Reader:
         self.shard.watch(self.key, None)
         link, self._link = self._link, None
         if link is not None:
-            await self.shard.close_link(link)
+            await self.shard.release_link(link)
 
     # Steps
 
@@ -169,7 +169,7 @@ class Reader:
         self._is_refused = True
         self.shard.log_refused(error)
         if is_demotion(error):
-            link.reopen()
+            self.shard.reopen(link)
         elif isinstance(error, errors.ClusterDownError):
             self.shard.spawn(self._follow(error, link))
 
