@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +14,13 @@ from ._hosts import ClusterHost, Host
 from ._pipe import Pipe, Pool
 from ._rules import is_ask, is_connection_loss, is_demotion, remedy, retriable
 from ._scripts import key_of, with_text
-from ._slots import Address, Topology, share_of
+from ._slots import Address, Topology
 
 Key = bytes | str
 
 # Run on each new connection: the shard's index, the connection, whether its server
-# owns a key, and until when.
-Heal = Callable[[int, Pipe, Callable[[Key], bool], float], None]
+# owns a key, and has come by it since what is known of its history, and until when.
+Heal = Callable[[int, Pipe, Callable[[Key], bool], bool, float], None]
 
 
 class BlockingShard:
@@ -31,19 +32,19 @@ class BlockingShard:
         self.host = host
         self._index = index
         self._heal = heal
-        self._pools: list[Pool] = [Pool(host, self._greet)]
+        self._pools: dict[Any, Pool] = {None: Pool(host, self._greet)}
 
     def pool_of(self, key: Key, deadline: float) -> Pool:
         """The connections to the server of a key; raises redis-py's errors."""
-        return self._pools[0]
+        return self._pools[None]
 
     def pool_at(self, error: errors.AskError) -> Pool:
         """The connections to where an ASK points."""
-        return self._pools[0]
+        return self._pools[None]
 
     def primaries(self, deadline: float) -> list[Pool]:
         """The connections to all servers that have keys."""
-        return self._pools
+        return list(self._pools.values())
 
     def redirected(self, error: Exception) -> bool:
         """Whether the error says where to go instead."""
@@ -56,11 +57,11 @@ class BlockingShard:
 
     def close(self) -> None:
         """Closes the connections that nobody uses now."""
-        for pool in list(self._pools):
+        for pool in list(self._pools.values()):
             pool.clear()
 
     def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
-        self._heal(self._index, pipe, lambda key: True, deadline)
+        self._heal(self._index, pipe, lambda key: True, False, deadline)
 
 
 class BlockingCluster(BlockingShard):
@@ -73,8 +74,7 @@ class BlockingCluster(BlockingShard):
 
     def __init__(self, index: int, host: ClusterHost, heal: Heal) -> None:
         super().__init__(index, host, heal)
-        self._pools = []
-        self._nodes: dict[Address, Pool] = {}
+        self._pools = {}  # by address
         self._topology = Topology(host.nodes)
         self._is_known = False
 
@@ -105,7 +105,7 @@ class BlockingCluster(BlockingShard):
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
         if isinstance(error, errors.MovedError):
-            self._topology.correct(error)
+            self._is_known = self._topology.correct(error) and self._is_known
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(self._topology.owner(key))
             self._is_known = False
@@ -115,50 +115,50 @@ class BlockingCluster(BlockingShard):
                 self._node(owner).clear()
             self._is_known = False
 
-    def close(self) -> None:
-        """Closes the connections that nobody uses now."""
-        for pool in list(self._nodes.values()):
-            pool.clear()
-
     def _node(self, address: Address) -> Pool:
-        pool = self._nodes.get(address)
+        pool = self._pools.get(address)
         if pool is None:
             # Of two threads that come here at once, one's is used by both.
-            made = Pool(self.host.node(*address), self._greet)
-            pool = self._nodes.setdefault(address, made)
+            greet = functools.partial(self._greet_at, address)
+            made = Pool(self.host.node(*address), greet)
+            pool = self._pools.setdefault(address, made)
         return pool
 
-    def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
-        def owns(key: Key) -> bool:
-            owner = self._topology.owner(key)
-            return owner is not None and self._nodes.get(owner) is pool
-
-        self._heal(self._index, pipe, owns, deadline)
+    def _greet_at(self, node: Address, _: Pool, pipe: Pipe, deadline: float) -> None:
+        for owns, anew in self._topology.claims(node):
+            self._heal(self._index, pipe, owns, anew, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""
-        up = [address for address, pool in list(self._nodes.items()) if pool.has_idle]
-        candidates = self._topology.candidates(up)
+        up = [address for address, pool in list(self._pools.items()) if pool.has_idle]
+        none = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
         problem: Exception | None = None
-        for number, address in enumerate(candidates):
-            now = time.monotonic()
-            until = now + share_of(deadline - now, len(candidates) - number)
+        for address, seconds, question in self._topology.questions(
+            up, lambda: deadline - time.monotonic()
+        ):
+            until = time.monotonic() + seconds
             reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
-            if not reply:  # it was forgotten by the Cluster, perhaps
-                problem = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
-                continue
-            if isinstance(reply, Exception):
-                problem = reply
-                continue
-            self._topology.learn(address, reply)
-            self._is_known = True
-            for gone in self._nodes.keys() - self._topology.owners:
-                if pool := self._nodes.pop(gone, None):  # else another thread did
-                    pool.clear()
-            return
+            if reply and not isinstance(reply, Exception):
+                self._learn(address, reply, question)
+                return
+            problem = reply or none  # the Cluster forgot it, perhaps
         if isinstance(problem, errors.ClusterDownError):
             raise problem
         raise errors.ConnectionError(f"{self.host}: {problem}")
+
+    def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
+        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
+        self._is_known = True
+        for heir in heirs:
+            self._node(heir).clear()  # the next connection is greeted
+        for gone in self._pools.keys() - self._topology.owners:
+            if pool := self._pools.pop(gone, None):  # else another thread did
+                pool.clear()
+
+    def _is_gone(self, node: Address) -> bool:
+        """Whether a node that was in use can't have handed over what it had."""
+        pool, stays = self._pools.get(node), node in self._topology.owners
+        return pool is not None and not (pool.has_idle and stays)
 
 
 class Flight:

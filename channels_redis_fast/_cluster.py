@@ -14,7 +14,7 @@ from ._link import Link, pause_after
 from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
 from ._shard import Heal, Shard, unblock_client, unlink_keys
-from ._slots import Address, Topology, share_of
+from ._slots import Address, Topology
 
 
 class ClusterShard(Shard):
@@ -82,10 +82,12 @@ class ClusterShard(Shard):
             self._asked[key] = (error.host, error.port)
             return True
         before = self._reading.get(key)
-        if isinstance(error, errors.ClusterDownError):
+        moved = isinstance(error, errors.MovedError)
+        if isinstance(error, errors.MovedError):
+            self._topology.correct(error)
+        elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(before)
         await self._refresh()
-        moved = isinstance(error, errors.MovedError)
         return moved or self._topology.owner(key) != before
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
@@ -98,6 +100,15 @@ class ClusterShard(Shard):
         if anew:
             await self._refresh()
         return await self._owner_of(key)
+
+    async def look_up(self) -> None:
+        """Asks the nodes which slots they have."""
+        await self._refresh()
+
+    def place_of(self, key: bytes) -> tuple[int, Address] | None:
+        """Its index and the owner of a key's slot; None: nobody, as far as is known."""
+        owner = self._topology.owner(key)
+        return None if owner is None else (self.index, owner)
 
     # Where a command goes
 
@@ -135,7 +146,7 @@ class ClusterShard(Shard):
         if self._problem is not None:
             raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
-    def _node(self, address: Address) -> Link:
+    def _node(self, address: Address, *, eager: bool = False) -> Link:
         link = self._nodes.get(address)
         if link is None:
             host = self.host.node(*address)
@@ -144,16 +155,18 @@ class ClusterShard(Shard):
                 return await self._open(host)
 
             async def greet(connection: PipelinedConnection) -> None:
-                await self._heal(
-                    self.index,
-                    connection,
-                    lambda key: self._topology.owner(key) == address,
-                )
+                await self._greet_at(address, connection)
 
             link = self._nodes[address] = self._new_link(
-                open_, greet, on_down=lambda error: self._refresh_soon()
+                open_, greet, on_down=lambda error: self._refresh_soon(), eager=eager
             )
         return link
+
+    async def _greet_at(
+        self, address: Address, connection: PipelinedConnection
+    ) -> None:
+        for owns, anew in self._topology.claims(address):
+            await self._heal(self.index, connection, owns, anew)
 
     # Retry rules
 
@@ -170,8 +183,10 @@ class ClusterShard(Shard):
             connection.ask()
             return await connection.call(command)
         if isinstance(error, errors.MovedError):
-            self._topology.correct(error)
-            self._refresh_soon()
+            if self._topology.correct(error):
+                self._refresh_soon()
+            else:
+                await self._refresh()
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(self._topology.owner(key_of(command)))
             await self._refresh()
@@ -199,17 +214,16 @@ class ClusterShard(Shard):
             self._refreshing = None if refreshing.done() else refreshing
 
     async def _look_up(self) -> None:
-        began = self._loop.time()
+        deadline = self._loop.time() + self.host.connect_timeout
         try:
             up = [address for address, link in self._nodes.items() if link.connection]
-            candidates = self._topology.candidates(up)
-            for number, address in enumerate(candidates):
-                left = began + self.host.connect_timeout - self._loop.time()
-                share = share_of(left, len(candidates) - number)
+            for address, seconds, question in self._topology.questions(
+                up, lambda: deadline - self._loop.time()
+            ):
                 try:
-                    ranges = await asyncio.wait_for(self._slots(address), share)
+                    ranges = await asyncio.wait_for(self._slots(address), seconds)
                     if ranges:
-                        self._learn(address, ranges)
+                        self._learn(address, ranges, question)
                         return
                     self._problem = None  # it was forgotten by the Cluster, perhaps
                 except asyncio.TimeoutError:
@@ -234,13 +248,26 @@ class ClusterShard(Shard):
         finally:
             await connection.aclose()
 
-    def _learn(self, asked: Address, ranges: list[Any]) -> None:
-        self._topology.learn(asked, ranges)
+    def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
+        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
         self._problem, self._failures = None, 0
+        for address in heirs:
+            link = self._node(address, eager=True)
+            if link.connection is None:
+                link.begin()
+            else:
+                self.spawn(self._greet_at(address, link.connection))
         for address in self._nodes.keys() - self._topology.owners:
             link = self._nodes.pop(address)
             self._log_back(link)  # if it was down, it isn't missed any more
             self.spawn(self._retire(link))
+
+    def _is_gone(self, node: Address) -> bool:
+        """Whether a node that was in use can't have handed over what it had."""
+        link = self._nodes.get(node)
+        return link is not None and (
+            link.connection is None or node not in self._topology.owners
+        )
 
     async def _retire(self, link: Link) -> None:
         await link.retire()

@@ -15,6 +15,7 @@ from ._forks import leave_to_parent
 
 Command = tuple[Any, ...]
 Push = Callable[[list[Any]], None]
+Explain = Callable[[errors.RedisError], errors.RedisError]
 
 # First words of an error reply that callers tell apart. The classes that parse a
 # destination out of their text get it without the first word.
@@ -32,17 +33,9 @@ _ERRORS: dict[str, type[errors.RedisError]] = {
     "WRONGPASS": errors.AuthenticationError,
 }
 
-# Kinds of messages that a subscribed connection gets without asking (RESP2).
-_PUSHES = frozenset(
-    (
-        b"message",
-        b"smessage",
-        b"subscribe",
-        b"ssubscribe",
-        b"unsubscribe",
-        b"sunsubscribe",
-    )
-)
+# Kinds of messages that a subscribed connection gets without asking (RESP2). The last
+# one also answers SUNSUBSCRIBE, which has no reply of its own, and looks the same then.
+_PUSHES = frozenset((b"message", b"smessage", b"sunsubscribe"))
 
 # How Redis before 7 wraps an error that a command of a script got.
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -([A-Z]+) ")
@@ -81,13 +74,17 @@ class Opener(Protocol):
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
 
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply of the server as callers get it."""
+
 
 class PipelinedConnection(asyncio.Protocol):
     """Many callers share one socket: a write per loop iteration, replies in order.
 
     `deadline` (seconds) is how long the oldest unanswered command may take before
     the connection counts as dead; an idle connection is pinged about as often.
-    With `on_push`, messages of subscriptions go there. `on_lost` is called once,
+    With `on_push`, messages of subscriptions go there. `explain` says what an error
+    reply means; callers get what it returns. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
     """
 
@@ -97,6 +94,7 @@ class PipelinedConnection(asyncio.Protocol):
         *,
         deadline: float,
         on_push: Push | None = None,
+        explain: Explain = lambda error: error,
     ) -> None:
         self.paused = False
         self.error: errors.RedisError | None = None  # why it is gone
@@ -120,7 +118,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._keepalive: Any = None
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
-            replyError=reply_error,
+            replyError=lambda text: explain(reply_error(text)),
             notEnoughData=_NOT_YET,
         )
 
@@ -140,7 +138,7 @@ class PipelinedConnection(asyncio.Protocol):
         return future
 
     def write(self, *commands: Command) -> None:
-        """Queues commands that have no reply of their own (SUBSCRIBE and its kin)."""
+        """Queues commands that have no reply of their own (SUNSUBSCRIBE)."""
         if len(commands) == 1:
             packed = hiredis.pack_command(commands[0])
         else:
@@ -169,17 +167,9 @@ class PipelinedConnection(asyncio.Protocol):
         """Queues ASKING, which lets the next command into a slot on its way here."""
         self.call((b"ASKING",)).add_done_callback(_consume)
 
-    def answer(self, future: asyncio.Future[Any], reply: Any) -> bool:
-        """Gives a command the push that answers it (SUBSCRIBE and its kin).
-
-        False when it isn't the command's turn: the push came by itself.
-        """
-        if not self._waiting or self._waiting[0] is not future:
-            return False
-        self._waiting.popleft()
-        if not future.done():
-            future.set_result(reply)
-        return True
+    def expect(self, receipt: Any) -> None:
+        """Gives a receipt the next reply: what it got was of a command without one."""
+        self._waiting.appendleft(receipt)
 
     async def drained(self) -> None:
         """Waits while the socket takes no more; returns at once when it does."""
@@ -199,6 +189,11 @@ class PipelinedConnection(asyncio.Protocol):
         """Gives the connection up and waits until its socket is closed."""
         self.abort()
         await asyncio.shield(self.closed)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no command waits for an answer."""
+        return not self._waiting
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
@@ -351,7 +346,14 @@ async def open_connection(
             await _within(opener.connect_timeout, connection.connect(), opener)
         finally:
             await opener.release(connection)
-        return _take_over(connection, deadline, on_push)
+        pipe = PipelinedConnection(
+            asyncio.get_running_loop(),
+            deadline=deadline,
+            on_push=on_push,
+            explain=opener.explain,
+        )
+        _take_over(connection, pipe)
+        return pipe
     except BaseException:
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
@@ -378,15 +380,10 @@ async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -
         raise errors.ConnectionError(text) from error
 
 
-def _take_over(
-    connection: Any, deadline: float, on_push: Push | None
-) -> PipelinedConnection:
-    loop = asyncio.get_running_loop()
+def _take_over(connection: Any, pipe: PipelinedConnection) -> None:
     reader, writer = connection._reader, connection._writer
-    pipe = PipelinedConnection(loop, deadline=deadline, on_push=on_push)
     # redis-py forgets the socket; the StreamWriter, whose end would close it, lives on.
     connection._reader = connection._writer = None
     pipe.adopt(writer.transport, writer, bytes(reader._buffer))
     if reader._eof:
         pipe.abort()  # the end was told to the reader, and won't be told again
-    return pipe

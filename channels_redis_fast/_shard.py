@@ -20,9 +20,10 @@ T = TypeVar("T")
 logger = logging.getLogger("channels_redis_fast")
 
 # What a shard calls on each new connection for commands, before any caller gets it:
-# (shard index, connection, whether this connection's server owns a key).
+# (shard index, connection, whether this connection's server owns a key, and has come
+# by it since what is known of its history).
 Heal = Callable[
-    [int, PipelinedConnection, Callable[[bytes | str], bool]], Awaitable[None]
+    [int, PipelinedConnection, Callable[[bytes | str], bool], bool], Awaitable[None]
 ]
 
 
@@ -170,6 +171,13 @@ class Shard:
     async def node_of(self, key: bytes, *, anew: bool = False) -> Any:
         """Which of its servers a key is on; `anew`: don't trust what was known."""
         return None
+
+    async def look_up(self) -> None:
+        """Asks anew which of its servers has what, where there are several."""
+
+    def place_of(self, key: bytes) -> tuple[int, Any] | None:
+        """Its index and the server that has a key, as far as is known; None: nobody."""
+        return self.index, None
 
     async def close_link(self, link: Link) -> None:
         """Ends a link that `reader_link` or `push_link` gave."""
@@ -335,7 +343,7 @@ class Shard:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._heal(self.index, connection, lambda key: True)
+        await self._heal(self.index, connection, lambda key: True, False)
 
     def _log_down(self, link: Link, error: Exception) -> None:
         if not self._down:
