@@ -229,9 +229,7 @@ class Blocking:
     ) -> Any:
         """The reply to a command; raises errors."""
         (reply,) = self.run_all([(index, command)], deadline, repeat)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return _value(reply)
 
     def run_all(
         self,
@@ -255,14 +253,29 @@ class Blocking:
 
     def unlink(self, pattern: bytes, deadline: float) -> None:
         """Deletes the keys that match a glob pattern, on all servers."""
-        for shard in self.shards:
+        for index, shard in enumerate(self.shards):
             for pool in shard.primaries(deadline):
-                _unlink(pool, pattern, deadline)
+                self._unlink_at(index, pool, pattern, deadline)
 
     def close(self) -> None:
         """Closes the connections that nobody uses now; the next call opens others."""
         for shard in self.shards:
             shard.close()
+
+    def _unlink_at(
+        self, index: int, pool: Pool, pattern: bytes, deadline: float
+    ) -> None:
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            cursor, keys = _value(pool.ask(scan, deadline))
+            # One key a command: on a Cluster several must not span slots, each of which
+            # may be on its way to another node.
+            unlinks: list[tuple[int, Command]] = [(index, (b"UNLINK", k)) for k in keys]
+            for reply in self.run_all(unlinks, deadline, repeat=True):
+                _value(reply)
+            if cursor == b"0":
+                return
 
     def _first(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command at the first attempt; an error as a value."""
@@ -373,25 +386,11 @@ class Batch:
         self.replies[position] = reply
 
 
-def _unlink(pool: Pool, pattern: bytes, deadline: float) -> None:
-    cursor = b"0"
-    while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-        cursor, keys = _call(pool, [scan], deadline)[0]
-        # One key a command: on a Cluster several must not span slots.
-        _call(pool, [(b"UNLINK", key) for key in keys], deadline)
-        if cursor == b"0":
-            return
-
-
-def _call(pool: Pool, commands: list[Command], deadline: float) -> list[Any]:
-    flight = Flight(pool, commands)
-    if commands:
-        fly([flight], deadline)
-    for reply in flight.replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return flight.replies
+def _value(reply: Any) -> Any:
+    """A reply; raises it if it is an error."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _make_shard(index: int, host: Host, heal: Heal) -> BlockingShard:

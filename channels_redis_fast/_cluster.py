@@ -13,7 +13,7 @@ from ._hosts import ClusterHost, Host
 from ._link import Link, pause_after
 from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
-from ._shard import Heal, Shard, unblock_client, unlink_keys
+from ._shard import Heal, Shard, unblock_client
 from ._slots import Address, Topology
 
 
@@ -48,7 +48,7 @@ class ClusterShard(Shard):
             text = f"CLUSTERDOWN no node of {self.host} knows of slots"
             raise errors.ClusterDownError(text)
         for address in self._topology.owners:
-            await unlink_keys(await self._node(address).get(), pattern)
+            await self._unlink_at(await self._node(address).get(), pattern)
 
     def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.

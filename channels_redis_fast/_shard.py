@@ -198,7 +198,7 @@ class Shard:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await unlink_keys(await self._main.get(), pattern)
+        await self._unlink_at(await self._main.get(), pattern)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -245,6 +245,21 @@ class Shard:
     def _redirected(self, error: errors.RedisError) -> bool:
         """Whether the error says where to go instead."""
         return False
+
+    async def _unlink_at(self, connection: PipelinedConnection, pattern: bytes) -> None:
+        """Deletes a server's keys that match a glob pattern, a batch at a time."""
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            cursor, keys = await connection.call(scan)
+            # One key a command: on a Cluster several must not span slots, each of which
+            # may be on its way to another node.
+            unlinks: list[Command] = [(b"UNLINK", key) for key in keys]
+            for reply in await self.run_all(unlinks, repeat=True):
+                if isinstance(reply, Exception):
+                    raise reply
+            if cursor == b"0":
+                return
 
     # Retry rules
 
@@ -367,15 +382,3 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
     return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
-
-
-async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:
-    """Deletes a server's keys that match a glob pattern, a batch at a time."""
-    cursor = b"0"
-    while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-        cursor, keys = await connection.call(scan)
-        # One key a command: on a Cluster several must not span slots.
-        await asyncio.gather(*(connection.call((b"UNLINK", key)) for key in keys))
-        if cursor == b"0":
-            return
