@@ -11,7 +11,9 @@ import pytest
 from clusters import Cluster, slot_of
 from layers import opened, soon
 from polling import eventually
+from programs import UNSHARDED
 from redis import exceptions as errors
+from servers import Server
 from syncing import KINDS
 from test_cluster import call, group_on, key_of
 
@@ -35,6 +37,53 @@ def bare_cluster() -> Iterator[Cluster]:
     with Cluster(replicas=False) as own:
         own.serve_in_part()
         yield own
+
+
+@pytest.fixture(params=["unknown-endpoint", "hostname"])
+def nameless(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Cluster]:
+    """A Cluster whose nodes give the others' ports only, or `?` for their hosts."""
+    option = "cluster-preferred-endpoint-type"
+    for node in cluster.nodes:
+        node.client().config_set(option, request.param)
+    yield cluster
+    for node in cluster.nodes:
+        node.client().config_set(option, "ip")
+
+
+# Without a host
+
+
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nodes_that_give_no_host(nameless: Cluster, kind: str, way: str) -> None:
+    group = "asgi:group:room" if kind == "core" else "asgi__group__room"
+    host = {"cluster": [nameless.nodes[0].address]}
+    async with layer_of(kind, host) as layer, layer_of(kind, host) as other:
+        name = await layer.new_channel()
+        keys = {group, "asgiworker", key_of(name) if kind == "core" else name}
+        for slot in map(slot_of, keys):
+            source = nameless.node_of_slot(slot)
+            target = next(node for node in nameless.primaries if node is not source)
+            # The nodes move slots by the others' addresses, which they know.
+            for goal in target, source:
+                for _ in moves(nameless, slot, goal):
+                    await layer.group_add("room", name)
+                    waiting = [
+                        asyncio.create_task(soon(layer, channel))
+                        for channel in (name, "worker")
+                    ]
+                    await call(other, way, "send", "worker", {"n": 1})
+                    await call(other, way, "group_send", "room", {"n": 2})
+                    assert await asyncio.gather(*waiting) == [{"n": 2}, {"n": 1}]
+                    await layer.group_discard("room", name)
+
+
+def moves(cluster: Cluster, slot: int, target: Server) -> Iterator[str]:
+    """The steps of moving a slot, of which those count that callers notice."""
+    for step in cluster.migration(slot, target):
+        if step != "importing":
+            yield step
 
 
 # To and fro
