@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +10,9 @@ from typing import Any, NamedTuple
 from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
-from ._rules import is_connection_loss
+from ._logs import warn
 from ._shard import Shard
-
-logger = logging.getLogger("channels_redis_fast")
+from .commands.errors import is_connection_loss
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
@@ -219,15 +217,15 @@ class Subscriber:
             elif is_of_the_name(error):
                 # Who waits for it is told. It is tried again by itself, until a node
                 # has it and the server's rules allow it.
-                self._log_refusal(name, error)
                 self._let_stray(name)
+                self._log_refusal(name, error)
             else:
                 raise
 
     def _log_refusal(self, name: bytes, error: errors.ResponseError) -> None:
         if isinstance(error, errors.NoPermissionError) and name not in self._refused:
             self._refused.add(name)
-            logger.warning("Redis at %s: %s", self.shard.host, error)
+            warn("Redis at %s: %s", self.shard.host, error)
 
     def _pushed(self, push: list[Any]) -> None:
         kind, name = push[0], push[1]

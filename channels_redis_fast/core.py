@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -15,13 +16,13 @@ from ._blocking import Blocking
 from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
 from ._inline import Inline, drive, heal
-from ._layer import Layer
+from ._layer import Layer, key_after, weakly
 from ._local import LocalLayer
-from ._loops import Loops
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import check_count, options_of, refuse_unknown
+from ._waiters import Entry, TaskWaiter, opened
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -87,15 +88,11 @@ class RedisChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             codec=self._codec,
             ring_size=self.ring_size,
-            shard_of=self.consistent_hash,
-            group_key=self._group_key,
+            shard_of=self._shard_of(),
+            group_key=self._group_key_of(),
         )
-        self._loops = Loops(
-            self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
-        )
-        self._blocking = Blocking(
-            self._hosts, lambda *about: heal(self._memberships, *about)
-        )
+        self._loops = self._make_loops()
+        self._blocking = Blocking(self._hosts, weakly(self._heal))
         self._begin()
         self.sync = SyncChannelLayer(self)
 
@@ -132,7 +129,11 @@ class RedisChannelLayer(Layer):
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)
-        return found if isinstance(found, dict) else await found
+        return opened(found if isinstance(found, tuple) else await found)
+
+    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+        """For consumers.py: an entry, what to await for it, or None: call `receive`."""
+        return self._mailboxes.begin(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -155,7 +156,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.join(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._joining(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
@@ -164,7 +165,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.leave(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._memberships.leaving(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
@@ -177,10 +178,11 @@ class RedisChannelLayer(Layer):
             await runner.outbox.store_for_group(group, [body])
             return
         index, command = operations.members(group)
-        members = await runner.shards[index].run(command, repeat=True)
+        began = monotonic()
+        members = await runner.shards[index].run(command, began)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await runner.run_all(requests)
+            replies = await runner.run_all(requests, began)
             operations.delivered(group, len(members), replies)
 
     # Many at once
@@ -218,8 +220,7 @@ class RedisChannelLayer(Layer):
         runner = self._loops.for_call() or self._inline()
         if runner.outbox is not None:
             return await work.post(runner.outbox)
-        ask_all = functools.partial(runner.run_all, repeat=True)
-        return await work.run(ask_all, runner.run_all)
+        return await work.run(runner.run_all)
 
     # The flush extension
 
@@ -262,7 +263,12 @@ class RedisChannelLayer(Layer):
 
     def _group_key(self, group: str) -> bytes:
         """The key of a group."""
-        return f"{self.prefix}:group:{group}".encode()
+        return key_after(f"{self.prefix}:group:", group)
+
+    def _group_key_of(self) -> Callable[[str], bytes]:
+        if type(self)._group_key is not RedisChannelLayer._group_key:
+            return self._group_key
+        return functools.partial(key_after, f"{self.prefix}:group:")
 
     # Parts
 
@@ -280,8 +286,8 @@ class RedisChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             inbox_of=self._operations.non_local,
             counters=self._counters,
-            on_wait=self._attend,
-            on_end=self._end,
+            on_wait=weakly(self._attend),
+            on_end=self._memberships.end,
         )
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
@@ -291,19 +297,21 @@ class RedisChannelLayer(Layer):
         return contextlib.nullcontext()
 
     def _inline(self) -> Inline:
-        return Inline(self._blocking, self.command_timeout)
+        runner = Inline(self._blocking, self.command_timeout)
+        self._tidy()
+        return runner
 
     def _tidy(self) -> None:
-        """What a `LocalLayer` does by its clock, for processes without a loop."""
-        if self._mailboxes.is_swept(_TIDY_EVERY):
-            return
-        self._mailboxes.sweep()
-        runner = self._inline()
-        with contextlib.suppress(RedisError):  # next time
-            if not self._memberships.is_tidy:
-                drive(self._memberships.give_up(runner.run_all))
-            if requests := self._memberships.due():
-                drive(runner.run_all(requests, repeat=True))
+        """What a `LocalLayer` does by its clock, for callers that block.
+
+        It takes a quarter of their time at most.
+        """
+        if not self._mailboxes.is_swept(_TIDY_EVERY):
+            self._mailboxes.sweep()
+        if self._memberships.is_due:
+            runner = Inline(self._blocking, self.command_timeout / 4)
+            with contextlib.suppress(RedisError):  # next time
+                drive(self._memberships.tend(runner.run_all))
 
     def _make_local(self) -> LocalLayer:
         return LocalLayer(
@@ -315,7 +323,7 @@ class RedisChannelLayer(Layer):
             expiry=self.expiry,
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
-            hand_over=self._hand_over,
+            hand_over=weakly(self._hand_over),
             confirm_sends=self.confirm_sends,
             prefetch=self.prefetch,
         )
@@ -342,8 +350,8 @@ class RedisChannelLayer(Layer):
         running = [loop for loop in loops if loop.is_running()]
         self._loops.call_in(running, self._attend, inbox)
 
-    def _end(self, channel: str) -> None:
-        self._memberships.end(channel)
+    def _heal(self, *about: Any) -> None:
+        heal(self._memberships, *about)
 
 
 _OPTIONS = options_of(RedisChannelLayer)
