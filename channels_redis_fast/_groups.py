@@ -173,17 +173,19 @@ class Memberships:
         index: int,
         connection: PipelinedConnection,
         owns: Callable[[bytes | str], bool],
+        anew: bool = False,
     ) -> None:
         """Joins again what a server lost, before others use the connection.
 
         The history of its data is the one that was known: nothing was lost, and what
-        is gone was discarded or flushed by somebody, and is not resurrected. All
+        is gone was discarded or flushed by somebody, and is not resurrected; unless the
+        server came by these keys since then, not knowing what was in them (`anew`). All
         gone: it lost its data, everything is joined again. Some there: only what is
         recent, which a failover may have lost.
         """
         history = await _history(connection)
         known = self._histories.setdefault(index, set())
-        if history in known:
+        if history in known and not anew:
             return
         operations = self._operations
         ours = [

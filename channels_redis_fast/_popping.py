@@ -225,8 +225,6 @@ class Popper:
         pause = wait.failed(error)
         if self._trouble_since is None:
             self._trouble_since = now
-        if isinstance(error, errors.AskError):
-            return
         if now + pause - self._trouble_since >= self._command_timeout:
             raise error
 

@@ -27,9 +27,10 @@ T = TypeVar("T")
 _SLACK = 0.02
 
 # What a shard calls on each new connection for commands, before any caller gets it:
-# (shard index, connection, whether this connection's server owns a key).
+# (shard index, connection, whether this connection's server owns a key, and has come
+# by it since what is known of its history).
 Heal = Callable[
-    [int, PipelinedConnection, Callable[[bytes | str], bool]], Awaitable[None]
+    [int, PipelinedConnection, Callable[[bytes | str], bool], bool], Awaitable[None]
 ]
 
 
@@ -166,6 +167,13 @@ class Shard:
         """Which of its servers a key is on; `anew`: don't trust what was known."""
         return None
 
+    async def look_up(self) -> None:
+        """Asks anew which of its servers has what, where there are several."""
+
+    def place_of(self, key: bytes) -> tuple[int, Any] | None:
+        """Its index and the server that has a key, as far as is known; None: nobody."""
+        return self.index, None
+
     async def release_link(self, link: Link) -> None:
         """Ends a link that `reader_link` gave; the next one may have its connection."""
         connection = link.detach()
@@ -205,7 +213,7 @@ class Shard:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await unlink_keys(await self._main.get(), pattern)
+        await self._unlink_at(await self._main.get(), pattern)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -298,6 +306,20 @@ class Shard:
         """Whether a call's next step needs a deadline of its own."""
         return monotonic() - began > self.command_timeout * _SLACK
 
+    async def _unlink_at(self, connection: PipelinedConnection, pattern: bytes) -> None:
+        """Deletes a server's keys that match a glob pattern, a batch at a time."""
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            cursor, keys = await connection.call(scan)
+            # One key a command: on a Cluster several must not span slots, each of which
+            # may be on its way to another node.
+            for reply in await self.run_all([(b"UNLINK", key) for key in keys]):
+                if isinstance(reply, Exception):
+                    raise reply
+            if cursor == b"0":
+                return
+
     # Links and tasks
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
@@ -332,6 +354,7 @@ class Shard:
         open_: Callable[[], Awaitable[PipelinedConnection]],
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_down: Callable[[Exception], None] | None = None,
+        eager: bool = False,
     ) -> Link:
         """A link for commands: what waits for it is written before anything newer."""
 
@@ -346,14 +369,14 @@ class Shard:
                 on_down(error)
             self._backlog.go_on()
 
-        link = self._new_link(open_, greet, ready, down)
+        link = self._new_link(open_, greet, ready, down, eager)
         return link
 
     async def _open(self, host: Host) -> PipelinedConnection:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._heal(self.index, connection, lambda key: True)
+        await self._heal(self.index, connection, lambda key: True, False)
 
     def _log_down(self, link: Link, error: Exception) -> None:
         is_first = not self._down
@@ -379,15 +402,3 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
     return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
-
-
-async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:
-    """Deletes a server's keys that match a glob pattern, a batch at a time."""
-    cursor = b"0"
-    while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-        cursor, keys = await connection.call(scan)
-        # One key a command: on a Cluster several must not span slots.
-        await asyncio.gather(*(connection.call((b"UNLINK", key)) for key in keys))
-        if cursor == b"0":
-            return
