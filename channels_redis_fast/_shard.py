@@ -204,12 +204,25 @@ class Shard:
         """Ends the blocking wait of a connection; whether it was waiting."""
         return await unblock_client(await self._main.get(), client_id)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns from an error that a reader got; whether to read elsewhere now."""
         return False
+
+    def follow_primary(self) -> None:
+        """A reader found another primary: commands are to go there, too.
+
+        An idle connection hears nothing of the switch; who is connected anew puts
+        members back.
+        """
+        connection = self._main.connection
+        if connection is None or connection.is_idle:  # else it will hear by itself
+            self._main.reopen()
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
