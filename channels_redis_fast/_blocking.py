@@ -376,7 +376,7 @@ class Batch:
 def _unlink(pool: Pool, pattern: bytes, deadline: float) -> None:
     cursor = b"0"
     while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
         cursor, keys = _call(pool, [scan], deadline)[0]
         # One key a command: on a Cluster several must not span slots.
         _call(pool, [(b"UNLINK", key) for key in keys], deadline)

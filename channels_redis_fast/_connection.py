@@ -13,6 +13,8 @@ from redis import exceptions as errors
 
 from ._forks import leave_to_parent
 
+# Bytes and str, no numbers: while hiredis turns one into bytes, a signal handler may
+# run, and if it raises (a task queue's soft time limit does), the process crashes.
 Command = tuple[Any, ...]
 Push = Callable[[list[Any]], None]
 

@@ -20,6 +20,7 @@ from ._hosts import decode_hosts
 from ._loops import Loops, may_block
 from ._receiver import ReceiverClosed
 from ._settings import (
+    LONGEST_TIMEOUT,
     capacity_table,
     check_choice,
     check_count,
@@ -28,6 +29,7 @@ from ._settings import (
     check_seconds,
     check_switch,
 )
+from .client.masking import Masked
 from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
 
@@ -36,6 +38,15 @@ logger = logging.getLogger("channels_redis_fast")
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
+
+# What the parts of a layer were made with: a change later would not reach them.
+_FIXED = frozenset(
+    (
+        *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
+        *("group_expiry", "max_message_size", "normal_channels", "prefetch", "prefix"),
+        *("refresh_groups", "ring_size", "sharded_pubsub"),
+    )
+)
 
 
 class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
@@ -55,8 +66,18 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = MessageTooLarge
 
+    # Methods that channels_redis calls, and this package doesn't.
+    _never_called: tuple[str, ...] = ()
+
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
+    _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Layer:
+        """Notes the arguments, of which `pickle` and `copy` make another one."""
+        layer: Layer = super().__new__(cls)
+        layer._arguments = Masked((args, options))
+        return layer
 
     def __init__(
         self,
@@ -75,14 +96,18 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         max_message_size: int,
         confirm_sends: bool,
     ) -> None:
+        self._refuse_overrides()
         self.prefix = check_prefix(prefix)
         check_seconds("expiry", expiry)
         check_seconds("group_expiry", group_expiry)
         self.expiry, self.group_expiry = expiry, group_expiry
-        self.command_timeout = check_seconds("command_timeout", command_timeout)
+        self.command_timeout = check_seconds(
+            "command_timeout", command_timeout, LONGEST_TIMEOUT
+        )
         self.max_message_size = check_count("max_message_size", max_message_size, 1)
         self.confirm_sends = check_switch("confirm_sends", confirm_sends)
-        check_count("random_prefix_length", random_prefix_length)
+        # Below 0 means none, as it does to channels_redis.
+        unique = max(0, check_count("random_prefix_length", random_prefix_length, None))
         check_keys(symmetric_encryption_keys)
         check_choice("encryption", encryption, ENCRYPTIONS)
         self._capacities = capacity_table(capacity, channel_capacity)
@@ -95,7 +120,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._counters = Counters()
         self._serializer = self._make_serializer(
             serializer_format,
-            random_prefix_length=random_prefix_length,
+            random_prefix_length=unique,
             expiry=expiry,
             symmetric_encryption_keys=symmetric_encryption_keys,
             # Whole classes of others don't know this one.
@@ -113,6 +138,20 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def __str__(self) -> str:
         hosts = ", ".join(map(str, self._hosts))
         return f"{type(self).__name__}(hosts=[{hosts}])"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; raises `AttributeError` for a setting that it has."""
+        if name in _FIXED and name in vars(self):
+            text = f"{name} can't be changed: make a layer with {name}={value!r}"
+            raise AttributeError(text)
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (type(self), *self._arguments.value)
+
+    def __deepcopy__(self, memo: Any) -> Layer:
+        # The settings are shared: a credential provider may hold a lock.
+        return _make(type(self), *self._arguments.value)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -184,6 +223,15 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
 
     # For the layers
 
+    def _refuse_overrides(self) -> None:
+        for name in self._never_called:
+            owner = next((c for c in type(self).__mro__ if name in vars(c)), None)
+            if owner and not owner.__module__.startswith("channels_redis_fast."):
+                raise TypeError(
+                    f"{owner.__qualname__}.{name} would never be called: say how to "
+                    "connect by an entry of `hosts` and a `credential_provider` in it"
+                )
+
     def _is_overridden(self, *methods: str) -> bool:
         cls = type(self)
         return any(getattr(cls, name) is not getattr(Layer, name) for name in methods)
@@ -245,3 +293,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def _invalid(self, kind: str, name: Any) -> InvalidName:
         text = self.invalid_name_error.format(kind)
         return InvalidName(f"{text}, not {name!r:.200}")
+
+
+def _make(cls: type[Layer], args: tuple[Any, ...], options: dict[str, Any]) -> Layer:
+    return cls(*args, **options)

@@ -20,7 +20,7 @@ from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._receiver import deliver
 from ._rules import is_ask, remedy
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._waiters import NO_LOOP, ThreadWaiter
 from .exceptions import UnreadableMessage
 
@@ -61,7 +61,7 @@ class Wait:
         self._asks_id = self._pipe.client_id is None
         commands: list[Command] = [(b"CLIENT", b"ID")] if self._asks_id else []
         commands += [(b"ASKING",)] if self._ask is not None else []
-        commands.append((b"BZPOPMIN", self._key, seconds))
+        commands.append((b"BZPOPMIN", self._key, number(seconds)))
         self._ask, self._to_come = None, len(commands)
         self.silent_at = now + seconds + patience
         self._pipe.write(commands, until)
@@ -103,7 +103,7 @@ class Wait:
             if time.monotonic() > self.silent_at:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
             if self._pipe.client_id != -1 and not self._asks_id:
-                unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
+                unblock = (b"CLIENT", b"UNBLOCK", number(self._pipe.client_id or -1))
                 reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
                 if isinstance(reply, errors.ResponseError):
                     self._pipe.client_id = -1
@@ -173,7 +173,7 @@ class Popper:
     def end_wait_of(self, client_id: int) -> None:
         """Ends the wait of another who pops from the key."""
         until = time.monotonic() + self._patience
-        unblock = (b"CLIENT", b"UNBLOCK", client_id)
+        unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
         with contextlib.suppress(errors.RedisError):  # else it runs out
             self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
 
@@ -230,7 +230,7 @@ class Popper:
 
     def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
         until = time.monotonic() + self._command_timeout
-        command = PUT_BACK.on(self._key, self._expiry, score, member)
+        command = PUT_BACK.on(self._key, number(self._expiry), score, member)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         batch = Batch([shard], [(0, command)], repeat=False)
         batch.fly(until)

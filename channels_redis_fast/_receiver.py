@@ -14,7 +14,7 @@ from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._reader import Entry, Reader
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._shard import Shard
 from .exceptions import UnreadableMessage
 
@@ -307,7 +307,7 @@ class ChannelReceiver:
 
     def _return(self, reader: Reader, entries: list[Entry]) -> None:
         pairs = [part for member, score in entries for part in (score, member)]
-        command = PUT_BACK.on(self._key, self._expiry, *pairs)
+        command = PUT_BACK.on(self._key, number(self._expiry), *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         task = reader.shard.spawn(reader.shard.run(command))
         self._returning.add(task)

@@ -13,7 +13,7 @@ from ._connection import Command, PipelinedConnection, Push, open_connection
 from ._hosts import Host
 from ._link import Link
 from ._rules import is_connection_loss, is_demotion, remedy, retriable
-from ._scripts import key_of, with_text
+from ._scripts import key_of, number, with_text
 
 T = TypeVar("T")
 
@@ -358,14 +358,14 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
 
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
-    return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
+    return bool(await connection.call((b"CLIENT", b"UNBLOCK", number(client_id))))
 
 
 async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:
     """Deletes a server's keys that match a glob pattern, a batch at a time."""
     cursor = b"0"
     while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
         cursor, keys = await connection.call(scan)
         # One key a command: on a Cluster several must not span slots.
         await asyncio.gather(*(connection.call((b"UNLINK", key)) for key in keys))

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
 from ._blocking import Blocking
@@ -25,7 +27,8 @@ from ._settings import check_count, options_of, refuse_unknown
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
-__all__ = ["RedisChannelLayer"]
+# Applications import all three from channels_redis.core.
+__all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
@@ -41,6 +44,8 @@ class RedisChannelLayer(Layer):
     messages a reader of a normal channel claims at a time). A wrong value raises
     `ValueError`, an unknown option `TypeError`.
     """
+
+    _never_called = ("create_pool", "connection")
 
     def __init__(
         self,

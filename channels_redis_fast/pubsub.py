@@ -7,6 +7,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+
 from ._blocking import Blocking
 from ._bulk import Outcome, SendMany, collect
 from ._codec import Codec, Message, SerializerCodec, codec_of
@@ -26,7 +29,7 @@ from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
 
-__all__ = ["RedisPubSubChannelLayer"]
+__all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _GROUP = "__group__"
@@ -48,6 +51,8 @@ class RedisPubSubChannelLayer(Layer):
     `max_message_size` and `confirm_sends` (False: a send waits for no answer). Wrong
     values raise `ValueError`, unknown options `TypeError`.
     """
+
+    _never_called = ("_get_layer", "_get_shard")
 
     def __init__(
         self,

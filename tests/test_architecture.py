@@ -26,7 +26,7 @@ LAYERS = (
     {
         *("_blocking", "_cluster", "_codec", "_connection", "_counters", "_hosts"),
         *("_link", "_pipe", "_rules", "_scripts", "_settings", "_shard", "_slots"),
-        "serializers",
+        *("client", "serializers"),
     },
     {
         *("_bulk", "_groups", "_inline", "_layer", "_local", "_local_pubsub"),
@@ -34,7 +34,7 @@ LAYERS = (
         *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
         "_waiters",
     },
-    {"core", "pubsub", "sync"},
+    {"core", "pubsub", "sync", "utils"},
     {"__main__", "demo"},
 )
 # What the layers may not even know of.
