@@ -263,7 +263,7 @@ def pop_message(
         try:
             return codec.open(entry[0], key)[1]
         except UnreadableMessage as error:
-            counters.count("unreadable", error)
+            counters.unreadable(key, error)
     raise TimeoutError("no message in time")
 
 

@@ -44,7 +44,7 @@ def deliver(
     try:
         channels, message, flat = codec.open(member, key)
     except UnreadableMessage as error:
-        counters.count("unreadable", error)
+        counters.unreadable(key, error)
         return
     copy = None
     if channels and len(channels) > 1:
@@ -272,7 +272,7 @@ class ChannelReceiver:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)
             except UnreadableMessage as error:
-                self._counters.count("unreadable", error)
+                self._counters.unreadable(self._key, error)
             else:
                 self._hand((message, reader, entry))
 
