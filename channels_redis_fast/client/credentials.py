@@ -1,0 +1,176 @@
+"""Credential providers: asked by awaited and blocking callers, and listened to."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import inspect
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol
+
+from redis import credentials
+
+from .masking import Masked
+
+logger = logging.getLogger("channels_redis_fast")
+
+# redis-py has it since 5.3; before, nobody could be listened to.
+_Streaming: type = getattr(credentials, "StreamingCredentialProvider", ())  # type: ignore[assignment]
+
+
+class Authenticated(Protocol):
+    """A connection that can send AUTH again."""
+
+    def authenticate(self, command: Masked[tuple[Any, ...]]) -> None:
+        """Sends AUTH; may be called from any thread."""
+
+
+class Credentials(credentials.CredentialProvider):
+    """Asks a provider of the application's, however it wants to be asked.
+
+    redis-py has asynchronous connections call `get_credentials_async` (before 5.1 they
+    don't) and blocking ones `get_credentials`, of which a provider may have one only.
+    """
+
+    def __init__(self, provider: Any, timeout: float) -> None:
+        self._provider = provider
+        self._timeout = timeout
+
+    def get_credentials(self) -> Any:
+        """The user and the password, or the password alone; may block."""
+        asks = self._has("get_credentials_async")
+        if self._has("get_credentials"):
+            try:
+                return self._provider.get_credentials()
+            except NotImplementedError:
+                if not asks:
+                    raise
+        return _run_to_its_end(self._provider.get_credentials_async, self._timeout)
+
+    async def get_credentials_async(self) -> Any:
+        """The same."""
+        if self._has("get_credentials_async"):
+            return await self._provider.get_credentials_async()
+        return self._provider.get_credentials()
+
+    def _has(self, method: str) -> bool:
+        """Whether the provider has a method that isn't the base class's."""
+        found = getattr(type(self._provider), method, None)
+        theirs = getattr(credentials.CredentialProvider, method, None)
+        return found is not None and found is not theirs
+
+
+class Tokens:
+    """Tells all connections of this process when a streaming provider has a new token.
+
+    Providers have room for one listener, so there is one for each provider. Connections
+    are held weakly; there is no lock, which a fork could leave locked.
+    """
+
+    def __init__(self, provider: Any) -> None:
+        self.version = 0
+        self.command: Masked[tuple[Any, ...]] = Masked(())
+        self._connections: dict[int, weakref.ref[Authenticated]] = {}
+        self._callbacks: list[weakref.WeakMethod[Callable[[Any], Any]]] = []
+        provider.on_next(self._next)
+        provider.on_error(self._failed)
+
+    def add(self, connection: Authenticated, version: int) -> None:
+        """Keeps a connection authenticated that was opened when `version` was known."""
+        number = id(connection)
+        forget = self._connections.pop
+        self._connections[number] = weakref.ref(
+            connection, lambda _: forget(number, None)
+        )
+        if version != self.version:  # a token came while it was opened
+            connection.authenticate(self.command)
+
+    def call(self, callback: Callable[[Any], Any]) -> None:
+        """Has a method of redis-py's called with each token."""
+        self._callbacks = [one for one in self._callbacks if one() is not None]
+        self._callbacks.append(weakref.WeakMethod(callback))
+
+    def _next(self, token: Any) -> _Awaited:
+        user, password = token.try_get("oid"), token.get_value()
+        self.command = Masked((b"AUTH", user, password) if user else (b"AUTH", password))
+        self.version += 1
+        for reference in list(self._connections.values()):
+            if (connection := reference()) is not None:
+                connection.authenticate(self.command)
+        made = [one(token) for each in list(self._callbacks) if (one := each())]
+        return _Awaited([each for each in made if inspect.isawaitable(each)])
+
+    def _failed(self, error: Any) -> _Awaited:
+        logger.warning("no new credentials: %s: %s", type(error).__name__, error)
+        return _Awaited([])
+
+
+class _Awaited:
+    """The result of a listener, which providers may await or not."""
+
+    def __init__(self, work: list[Awaitable[Any]]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, None]:
+        for each in self._work:
+            yield from each.__await__()
+
+
+def shared_tokens(provider: Any) -> Tokens | None:
+    """What tells of a provider's tokens; None for one that doesn't stream."""
+    if not isinstance(provider, _Streaming):
+        return None
+    if (tokens := _tokens.get(provider)) is None:
+        tokens = _tokens[provider] = Tokens(provider)
+    return tokens
+
+
+_tokens: weakref.WeakKeyDictionary[Any, Tokens] = weakref.WeakKeyDictionary()
+
+
+def credentials_of(provider: Any, timeout: float) -> Credentials:
+    """A provider for redis-py's connections and clients of both kinds."""
+    tokens = shared_tokens(provider)
+    if tokens is None:
+        return Credentials(provider, timeout)
+    return _streaming_class()(provider, timeout, tokens)
+
+
+def _streaming_class() -> Any:
+    class StreamingCredentials(Credentials, _Streaming):  # type: ignore[misc]
+        """The same, to which redis-py's own clients listen."""
+
+        def __init__(self, provider: Any, timeout: float, tokens: Tokens) -> None:
+            super().__init__(provider, timeout)
+            self._shared = tokens
+
+        def on_next(self, callback: Callable[[Any], Any]) -> None:
+            self._shared.call(callback)
+
+        def on_error(self, callback: Callable[[Any], Any]) -> None:
+            """Errors are logged, once for all."""
+
+        def is_streaming(self) -> bool:
+            return bool(self._provider.is_streaming())
+
+    return StreamingCredentials
+
+
+def _run_to_its_end(ask: Callable[[], Awaitable[Any]], timeout: float) -> Any:
+    """The result of a coroutine function for a caller that blocks."""
+
+    async def limited() -> Any:
+        return await asyncio.wait_for(ask(), timeout)
+
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(limited())
+    # In async_to_sync, which runs the call in an event loop: a thread can have another.
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        return executor.submit(asyncio.run, limited()).result()
+    finally:
+        with contextlib.suppress(RuntimeError):
+            executor.shutdown(wait=False)
