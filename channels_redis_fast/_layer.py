@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import re
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from channels import exceptions
 from channels.layers import BaseChannelLayer
@@ -18,6 +21,7 @@ from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
 from ._loops import Loops, may_block
+from ._mailboxes import Mailboxes
 from ._receiver import ReceiverClosed
 from ._settings import (
     LONGEST_TIMEOUT,
@@ -33,9 +37,14 @@ from .client.masking import Masked
 from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("channels_redis_fast")
 
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
+_overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
+_layers_lock = threading.Lock()
 
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
 
@@ -51,6 +60,17 @@ _FIXED = frozenset(
 
 class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
     """A message that is longer than `max_message_size`."""
+
+
+def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
+    """A method for those who outlive its object: then it does nothing."""
+    ref = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        found: Callable[P, T] | None = ref()
+        return None if found is None else found(*args, **kwargs)
+
+    return call
 
 
 class Layer(BaseChannelLayer):  # type: ignore[misc]
@@ -71,6 +91,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
 
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
+    _mailboxes: Mailboxes
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> Layer:
@@ -174,6 +195,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         It goes on in the background when its caller is cancelled.
         Where calls block, as in `async_to_sync`, those that they left are closed.
         """
+        with _layers_lock:
+            _layers.discard(self)
         if may_block():
             self._blocking.close()
         await self._loops.close_here()
@@ -232,6 +255,31 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
                     "connect by an entry of `hosts` and a `credential_provider` in it"
                 )
 
+    def _make_loops(self) -> Loops[Any]:
+        """What this layer has in each event loop; it ends when the layer is collected.
+
+        So nothing in it refers to the layer, but for hooks that a subclass overrides.
+        """
+        loops: Loops[Any] = Loops(
+            weakly(self._make_local), weakly(self._begin), weakly(self._abandon)
+        )
+        loops.end_with(self)
+        return loops
+
+    def _make_local(self) -> Any:
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._mailboxes.abandon(loop)
+
+    def _shard_of(self) -> Callable[[str], int]:
+        if self._is_overridden("consistent_hash"):
+            return self.consistent_hash
+        return functools.partial(shard_of, ring_size=self.ring_size)
+
     def _is_overridden(self, *methods: str) -> bool:
         cls = type(self)
         return any(getattr(cls, name) is not getattr(Layer, name) for name in methods)
@@ -245,15 +293,19 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
 
     def _warn_of_overlap(self) -> None:
         """Logs layers of this process whose keys would mix with this one's."""
-        ours = set(map(str, self._hosts))
-        for other in _layers:
-            if other.prefix == self.prefix or ours.isdisjoint(map(str, other._hosts)):
-                continue
-            shorter, longer = sorted((self.prefix, other.prefix), key=len)
-            if longer.startswith(shorter):
-                text = "two layers on one Redis, of whose prefixes %r begins %r"
-                logger.warning(text, shorter, longer)
-        _layers.add(self)
+        ours, found = set(map(str, self._hosts)), set()
+        with _layers_lock:
+            for other in _layers:
+                shorter, longer = sorted((self.prefix, other.prefix), key=len)
+                overlap = shorter != longer and longer.startswith(shorter)
+                if overlap and not ours.isdisjoint(map(str, other._hosts)):
+                    found.add((shorter, longer))
+            found -= _overlaps
+            _overlaps.update(found)
+            _layers.add(self)
+        for shorter, longer in found:
+            text = "two layers on one Redis, of whose prefixes %r begins %r"
+            logger.warning(text, shorter, longer)
 
     def _capacity_of(self) -> Callable[[str], int]:
         overridden = self._is_overridden("get_capacity")

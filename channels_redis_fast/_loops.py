@@ -38,11 +38,14 @@ class Loops(Generic[T]):
         self._on_closed = on_closed
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
-        self._wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._closing: dict[asyncio.Task[None], T] = {}
         self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         _all_loops.add(self)
+
+    def end_with(self, owner: object) -> None:
+        """Ends all when `owner` is collected; what was made must not refer to it."""
+        weakref.finalize(owner, self._end_all).atexit = False
 
     def here(self) -> T:
         """The running loop's; raises `RuntimeError` while the loop is shut down."""
@@ -101,8 +104,19 @@ class Loops(Generic[T]):
         # This one only waits to be closed.
         with contextlib.suppress(StopIteration):
             guard.__anext__().send(None)
-        self._close_with(loop)
+        _finish_before_close(loop)
         return local
+
+    def _end_all(self) -> None:
+        """From any thread. A loop that stands still comes to it when it is closed."""
+        for loop in list(self._guards):
+            with contextlib.suppress(RuntimeError):  # closed
+                loop.call_soon_threadsafe(self._end_here)
+
+    def _end_here(self) -> None:
+        ending = asyncio.get_running_loop().create_task(self.close_here())
+        _endings.add(ending)  # a loop itself holds its tasks weakly
+        ending.add_done_callback(_endings.discard)
 
     async def _guard(
         self, loop: asyncio.AbstractEventLoop, local: T
@@ -126,24 +140,6 @@ class Loops(Generic[T]):
         # One that the end of its loop cancelled may not even have begun: `_finish`.
         if not closing.cancelled():
             self._closing.pop(closing, None)
-
-    def _close_with(self, loop: asyncio.AbstractEventLoop) -> None:
-        """For loops that nobody shuts down: `loop.close` ends the guard first."""
-        if loop in self._wrapped:
-            return
-        self._wrapped.add(loop)
-        original = loop.close
-
-        def close(loop: asyncio.AbstractEventLoop) -> None:
-            try:
-                if not loop.is_running() and not loop.is_closed():
-                    self._finish(loop)
-            finally:
-                loop.close = original  # type: ignore[method-assign]
-                original()
-                self._on_closed(loop)
-
-        loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 
     def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends what a loop that stands still has, and what is ending in it."""
@@ -199,7 +195,31 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, object]) -> 
         thread.join()
 
 
+def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
+    """For loops that nobody shuts down: `loop.close` ends what they have first."""
+    if loop in _wrapped:
+        return
+    _wrapped.add(loop)
+    original = loop.close
+
+    def close(loop: asyncio.AbstractEventLoop) -> None:
+        everywhere = list(_all_loops)
+        try:
+            if not loop.is_running() and not loop.is_closed():
+                for loops in everywhere:
+                    loops._finish(loop)
+        finally:
+            loop.close = original  # type: ignore[method-assign]
+            original()
+            for loops in everywhere:
+                loops._on_closed(loop)
+
+    loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
+
+
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()
+_wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_endings: set[asyncio.Task[None]] = set()
 _graveyard: list[Any] = []
 
 

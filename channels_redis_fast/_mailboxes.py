@@ -13,16 +13,7 @@ from typing import Any
 from ._codec import Message
 from ._counters import Counters
 from ._mailbox import ChannelName, Handle, Inbox, Mailbox, Snapshot
-from ._waiters import (
-    NO_LOOP,
-    Entry,
-    TaskWaiter,
-    ThreadWaiter,
-    Waiter,
-    call,
-    opened,
-    wake,
-)
+from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, call, wake
 
 
 class Mailboxes:
@@ -127,7 +118,7 @@ class Mailboxes:
             if name not in self._boxes:
                 self._open(str(name))
 
-    def begin(self, name: str) -> Message | TaskWaiter | None:
+    def begin(self, name: str) -> Entry | TaskWaiter | None:
         """A message of a channel, or what to await at once for it; None: no channel."""
         with self._lock:
             if (box := self._boxes.get(name)) is None:
@@ -148,7 +139,7 @@ class Mailboxes:
                     with self._lock:
                         self._put_back(box, entry)
                 raise
-        return waiter if entry is None else opened(entry)
+        return waiter if entry is None else entry
 
     def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
@@ -170,6 +161,11 @@ class Mailboxes:
             if entry := waiter.give_back():
                 self._put_back(waiter.box, entry)
 
+    def forget(self, waiter: Waiter) -> bool:
+        """Ends a wait to which no message is on its way; whether there was one."""
+        with self._lock:
+            return self._forget(waiter)
+
     def put(
         self,
         inbox: Inbox | None,
@@ -184,7 +180,8 @@ class Mailboxes:
         running loop, whose tasks go on together. Returns how many names were no
         channels.
         """
-        entry = time.monotonic() + self._expiry, message, copy
+        together: dict[Any, Any] | None = None if copy is None else {}
+        entry = time.monotonic() + self._expiry, message, copy, together
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:

@@ -50,7 +50,7 @@ class Pipe:
         )
         # In garbage that is a cycle the socket's own finaliser might come first, and
         # warn.
-        weakref.finalize(self, socket.close).atexit = False
+        weakref.finalize(self, socket.close)
         leave_to_parent(self)
 
     def fileno(self) -> int:

@@ -12,13 +12,17 @@ from typing import Any, Protocol
 from ._codec import Message
 
 # A message on its way to channels, which all share this: when it ends (seconds,
-# monotonic), the message, and what makes a copy for each that reads it, if several do.
-Entry = tuple[float, Message, Callable[[], Message] | None]
+# monotonic), the message, what makes a copy for each that reads it, if several do, and
+# where these keep what they make of it together (see consumers.py).
+Entry = tuple[float, Message, Callable[[], Message] | None, dict[Any, Any] | None]
+
+# What a wait ends with that ends without a message.
+NOTHING: Entry = (0.0, {}, None, None)
 
 
 def opened(entry: Entry) -> Message:
     """A message for one receiver."""
-    _, message, copy = entry
+    _, message, copy, _ = entry
     return message if copy is None else copy()
 
 
@@ -27,6 +31,9 @@ class Leave(Protocol):
 
     def withdraw(self, waiter: Any) -> None:
         """Ends a wait; a message that was given goes back."""
+
+    def forget(self, waiter: Any) -> bool:
+        """Ends a wait to which no message is on its way; whether there was one."""
 
 
 class TaskWaiter:
@@ -63,27 +70,32 @@ class TaskWaiter:
         self.entry: Entry | None = None  # what was given
         self.error: BaseException | None = None
 
-    def __await__(self) -> Generator[TaskWaiter, None, Message]:
+    def __await__(self) -> Generator[TaskWaiter, None, Entry]:
         try:
             if self.entry is None and self.error is None:
                 self._asyncio_future_blocking = True
                 yield self
-            message = opened(self.result())
+            entry = self.result()
         except BaseException:
             self.leave()
             raise
         self._callback = self._context = self.entry = None
         self.is_used = False
-        return message
+        return entry
 
     def give(self, entry: Entry) -> None:
         """Gives a message; called in the loop, perhaps by a task of it."""
         self.entry = entry
         self.loop.call_soon(wake, [self])
 
+    def nudge(self) -> None:
+        """Ends a wait with `NOTHING`, unless a message comes; called in the loop."""
+        if self._mailboxes.forget(self):
+            self.give(NOTHING)
+
     def give_back(self) -> Entry | None:
-        """What was given and not taken."""
-        return self.entry
+        """The message that was given and not taken."""
+        return None if self.entry is NOTHING else self.entry
 
     def fail(self, error: BaseException) -> None:
         """Raises an error in who waits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,13 +17,13 @@ from ._blocking import Blocking
 from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
 from ._inline import Inline, drive, heal
-from ._layer import Layer
+from ._layer import Layer, weakly
 from ._local import LocalLayer
-from ._loops import Loops
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import check_count, options_of, refuse_unknown
+from ._waiters import Entry, TaskWaiter, opened
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -92,15 +92,11 @@ class RedisChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             codec=self._codec,
             ring_size=self.ring_size,
-            shard_of=self.consistent_hash,
-            group_key=self._group_key,
+            shard_of=self._shard_of(),
+            group_key=self._group_key_of(),
         )
-        self._loops = Loops(
-            self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
-        )
-        self._blocking = Blocking(
-            self._hosts, lambda *about: heal(self._memberships, *about)
-        )
+        self._loops = self._make_loops()
+        self._blocking = Blocking(self._hosts, weakly(self._heal))
         self._begin()
         self.sync = SyncChannelLayer(self)
 
@@ -137,7 +133,11 @@ class RedisChannelLayer(Layer):
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)
-        return found if isinstance(found, dict) else await found
+        return opened(found if isinstance(found, tuple) else await found)
+
+    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+        """For consumers.py: an entry, what to await for it, or None: call `receive`."""
+        return self._mailboxes.begin(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -267,7 +267,12 @@ class RedisChannelLayer(Layer):
 
     def _group_key(self, group: str) -> bytes:
         """The key of a group."""
-        return f"{self.prefix}:group:{group}".encode()
+        return _group_key(self.prefix, group)
+
+    def _group_key_of(self) -> Callable[[str], bytes]:
+        if type(self)._group_key is not RedisChannelLayer._group_key:
+            return self._group_key
+        return functools.partial(_group_key, self.prefix)
 
     # Parts
 
@@ -285,8 +290,8 @@ class RedisChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             inbox_of=self._operations.non_local,
             counters=self._counters,
-            on_wait=self._attend,
-            on_end=self._end,
+            on_wait=weakly(self._attend),
+            on_end=self._memberships.end,
         )
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
@@ -320,7 +325,7 @@ class RedisChannelLayer(Layer):
             expiry=self.expiry,
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
-            hand_over=self._hand_over,
+            hand_over=weakly(self._hand_over),
             confirm_sends=self.confirm_sends,
             prefetch=self.prefetch,
         )
@@ -347,8 +352,12 @@ class RedisChannelLayer(Layer):
         running = [loop for loop in loops if loop.is_running()]
         self._loops.call_in(running, self._attend, inbox)
 
-    def _end(self, channel: str) -> None:
-        self._memberships.end(channel)
+    def _heal(self, *about: Any) -> None:
+        heal(self._memberships, *about)
+
+
+def _group_key(prefix: str, group: str) -> bytes:
+    return f"{prefix}:group:{group}".encode()
 
 
 _OPTIONS = options_of(RedisChannelLayer)

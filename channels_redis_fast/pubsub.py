@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -16,15 +17,16 @@ from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships, Terms
 from ._inline import InlinePubSub
-from ._layer import Layer
+from ._layer import Layer, weakly
 from ._local_pubsub import LocalPubSub
-from ._loops import Loops, may_block
+from ._loops import may_block
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
 from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from ._topics import Topics, is_made_elsewhere, is_made_here
+from ._waiters import Entry, TaskWaiter, opened
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
@@ -109,12 +111,10 @@ class RedisPubSubChannelLayer(Layer):
             capacity_of=self._capacity_of(),
             codec=self._normal_codec,
             ring_size=self.ring_size,
-            shard_of=self.consistent_hash,
-            group_key=lambda group: self._group_name(group).encode(),
+            shard_of=self._shard_of(),
+            group_key=functools.partial(_group_key, self._groups_begin),
         )
-        self._loops = Loops(
-            self._make_local, self._begin, lambda loop: self._mailboxes.abandon(loop)
-        )
+        self._loops = self._make_loops()
         self._blocking = Blocking(self._hosts, lambda *about: None)
         self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
         self._begin()
@@ -161,7 +161,11 @@ class RedisPubSubChannelLayer(Layer):
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await topics.feed(channel)
-        return found if isinstance(found, dict) else await found
+        return opened(found if isinstance(found, tuple) else await found)
+
+    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+        """For consumers.py: an entry, what to await for it, or None: call `receive`."""
+        return self._mailboxes.begin(channel) if self._topics.is_fed(channel) else None
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -327,13 +331,13 @@ class RedisPubSubChannelLayer(Layer):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        tell = weakly(self._tell)
         self._outage = Outage(
-            lambda: self._tell_all(self.on_disconnect),
-            lambda: self._tell_all(self.on_reconnect),
+            lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
         )
         term = None if self.refresh_groups else self.group_expiry
-        self._terms = Terms(term, lambda *which: self._topics.leave(*which))
-        self._topics = Topics(
+        self._terms = Terms(term, lambda *which: topics.leave(*which))
+        self._topics = topics = Topics(
             self._loops.here, self.command_timeout, on_leave=self._terms.forget
         )
         self._mailboxes = Mailboxes(
@@ -356,8 +360,8 @@ class RedisPubSubChannelLayer(Layer):
             codec=self._codec,
             outage=self._outage,
             sharded=self.sharded_pubsub,
-            on_tick=self._tick,
-            on_end=self._hand_over,
+            on_tick=weakly(self._tick),
+            on_end=weakly(self._hand_over),
             hosts=self._hosts,
             operations=self._operations,
             mailboxes=self._mailboxes,
@@ -368,6 +372,9 @@ class RedisPubSubChannelLayer(Layer):
             command_timeout=self.command_timeout,
             confirm_sends=self.confirm_sends,
         )
+
+    def _tell(self, option: str) -> None:
+        self._tell_all(getattr(self, option))
 
     def _tell_all(self, kind: str | None) -> None:
         """Gives every channel of this process a message that says only its type."""
@@ -391,6 +398,10 @@ class RedisPubSubChannelLayer(Layer):
         inboxes = self._mailboxes.inboxes()
         if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
             self._topics.adopt()
+
+
+def _group_key(begin: str, group: str) -> bytes:
+    return f"{begin}{group}".encode()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -273,9 +273,9 @@ _TITLES = (
 )
 
 
-def table(rows: Iterable[tuple[str, str, Verdict]]) -> list[str]:
-    """The verdicts of faults and layers, a line each."""
-    lines = [_TITLES, *(_columns(*row) for row in rows)]
+def table(rows: Iterable[Iterable[str]]) -> list[str]:
+    """What `columns` made of the verdicts, a line each."""
+    lines = [_TITLES, *map(tuple, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -286,7 +286,8 @@ def table(rows: Iterable[tuple[str, str, Verdict]]) -> list[str]:
     ]
 
 
-def _columns(fault: str, layer: str, found: Verdict) -> tuple[str, ...]:
+def columns(fault: str, layer: str, found: Verdict) -> tuple[str, ...]:
+    """One verdict as the texts of a line."""
     return (
         *(fault, layer, f"{found.outages}", f"{found.sent}"),
         *(f"{found.refused.total()}", f"{found.arrived}"),

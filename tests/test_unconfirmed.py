@@ -131,6 +131,7 @@ async def test_shards_and_clusters(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.slow
 async def test_in_another_process(
     kind: str, loop: str, valkey: Server, start_peer: Any
 ) -> None:

@@ -276,13 +276,16 @@ def test_the_end_of_one_leaves_the_others_going(valkey: Server) -> None:
         tasks = [loop.create_task(exiting(names[0]))]
         tasks += [loop.create_task(layer.receive(name)) for name in names[1:]]
         await asyncio.sleep(0)
-        await layer.group_send("room", HELLO)
         return tasks
+
+    async def send() -> None:
+        await layer.group_send("room", HELLO)
+        await asyncio.wait(tasks[1:], timeout=10)
 
     tasks = loop.run_until_complete(start())
     try:
         with pytest.raises(SystemExit):
-            loop.run_until_complete(asyncio.wait(tasks[1:], timeout=10))
+            loop.run_until_complete(send())
         finished = asyncio.wait_for(asyncio.gather(*tasks[1:]), 10)
         assert loop.run_until_complete(finished) == [HELLO] * (MEMBERS - 1)
         with pytest.raises(SystemExit):
