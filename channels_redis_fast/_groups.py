@@ -16,8 +16,8 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._operations import Operations, Request
-from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import with_text
+from .commands.errors import is_connection_loss, may_pass
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -132,7 +132,7 @@ class Memberships:
         try:
             replies = await run_all([self._operations.leave(g, c) for g, c in left])
             for pair, reply in zip(left, replies, strict=True):
-                if not is_connection_loss(reply):
+                if not (is_connection_loss(reply) or may_pass(reply)):
                     kept.discard(pair)
         finally:
             with self._lock:  # some may have been joined again meanwhile
@@ -243,7 +243,7 @@ async def _history(connection: PipelinedConnection) -> bytes | None:
     try:
         info = await connection.call((b"INFO", b"replication"))
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
+        if may_pass(error):
             raise
         return None  # not allowed
     found = _HISTORY.search(info)
@@ -263,8 +263,8 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool:
     try:
         return await reply is not None
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
-            raise  # not the server to ask
+        if may_pass(error):
+            raise  # then it is not done
         logger.warning("a membership can't be healed: %s", error)
         return True
 

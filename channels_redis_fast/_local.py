@@ -9,7 +9,6 @@ from typing import Any
 
 from ._cluster import make_shard
 from ._codec import Codec, Message
-from ._connection import Command
 from ._counters import Counters
 from ._groups import Memberships
 from ._hosts import Host
@@ -18,6 +17,7 @@ from ._mailboxes import Mailboxes
 from ._operations import Operations, Request
 from ._outbox import Outbox
 from ._receiver import ChannelReceiver, InboxReceiver
+from .commands.command import Command
 
 _LONGEST_TICK = 1.0  # seconds
 
@@ -68,16 +68,14 @@ class LocalLayer:
 
     # Commands
 
-    async def run_all(
-        self, requests: list[Request], *, repeat: bool = False, in_order: bool = False
-    ) -> list[Any]:
+    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
         """The replies, in order, to requests written together; errors as values.
 
-        With `in_order`, those for one key that are tried again keep their order.
+        Their call began at `began` (`time.monotonic()`; 0: now).
         """
         if len(requests) == 1:
             ((index, command),) = requests
-            return await self.shards[index].run_all([command], repeat=repeat)
+            return await self.shards[index].run_all([command], began)
         by_shard: dict[int, list[int]] = {}
         for position, (index, _) in enumerate(requests):
             by_shard.setdefault(index, []).append(position)
@@ -85,11 +83,7 @@ class LocalLayer:
 
         async def run(index: int, positions: list[int]) -> None:
             commands: list[Command] = [requests[p][1] for p in positions]
-            shard = self.shards[index]
-            if in_order:
-                outcomes = await shard.run_in_order(commands)
-            else:
-                outcomes = await shard.run_all(commands, repeat=repeat)
+            outcomes = await self.shards[index].run_all(commands, began)
             for position, outcome in zip(positions, outcomes, strict=True):
                 replies[position] = outcome
 
@@ -193,7 +187,7 @@ class LocalLayer:
     def tell(self, requests: list[Request]) -> None:
         """Runs requests that nobody waits for; a failure means that they expire."""
         if requests and not self._closed:
-            self._spawn(self.run_all(requests, repeat=True))
+            self._spawn(self.run_all(requests))
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()

@@ -11,10 +11,10 @@ from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
 from ._codec import MOST_CHANNELS, Codec, Message
-from ._connection import Command
 from ._fanout import bundle
 from ._names import split_local
 from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
+from .commands.command import Command
 
 logger = logging.getLogger("channels_redis_fast")
 

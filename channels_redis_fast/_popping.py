@@ -13,20 +13,21 @@ from redis import exceptions as errors
 
 from ._blocking import Batch, BlockingShard
 from ._codec import Codec, Message
-from ._connection import Command
 from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._receiver import deliver
-from ._rules import is_ask, remedy
 from ._scripts import PUT_BACK, number
 from ._waiters import NO_LOOP, ThreadWaiter
+from .commands.command import Command
+from .commands.errors import Kind, is_ask, kind_of, may_pass
 from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
 
 _PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
+_PAUSE_REFUSED = 0.5
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
 
 
@@ -43,6 +44,7 @@ class Wait:
         self._pipe: Pipe | None = None
         self._to_come = 0  # replies
         self._asks_id = False
+        self._was_refused = False
 
     @property
     def pipe(self) -> Pipe | None:
@@ -76,11 +78,13 @@ class Wait:
                 return False, None
             self._to_come -= 1
             if self._asks_id:  # -1: not allowed
-                self._pipe.client_id = reply if isinstance(reply, int) else -1
+                if not may_pass(reply):
+                    self._pipe.client_id = reply if isinstance(reply, int) else -1
                 self._asks_id = False
             elif not self._to_come:
                 self._pool.give(self._pipe)
                 self._pipe = None
+                self._was_refused = self._was_refused and isinstance(reply, Exception)
                 return True, reply
 
     def failed(self, error: Exception) -> float:
@@ -89,10 +93,12 @@ class Wait:
         self.shard.learn(self._key, error)
         if is_ask(error):
             self._ask = error
-        pause = remedy(error, True, self.shard.redirected(error))
-        if pause is None:
+        kind = kind_of(error)
+        if kind is Kind.FINAL:
             raise error
-        pause = max(pause, _PAUSE)
+        passes = kind in (Kind.PASSING, Kind.DEMOTED)
+        pause = _PAUSE_REFUSED if passes and self._was_refused else _PAUSE
+        self._was_refused = passes
         self.not_before = time.monotonic() + pause
         return pause
 
@@ -102,10 +108,11 @@ class Wait:
         while self._pipe is not None and self._pool is not None:
             if time.monotonic() > self.silent_at:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
-            if self._pipe.client_id != -1 and not self._asks_id:
-                unblock = (b"CLIENT", b"UNBLOCK", number(self._pipe.client_id or -1))
+            client_id = self._pipe.client_id
+            if client_id not in (None, -1) and not self._asks_id:
+                unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
                 reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
-                if isinstance(reply, errors.ResponseError):
+                if isinstance(reply, errors.ResponseError) and not may_pass(reply):
                     self._pipe.client_id = -1
             _select([self], _PAUSE)
             over, reply = self.poll()
@@ -232,9 +239,9 @@ class Popper:
         until = time.monotonic() + self._command_timeout
         command = PUT_BACK.on(self._key, number(self._expiry), score, member)
         # Not repeated when the connection breaks: who got it meanwhile has it.
-        batch = Batch([shard], [(0, command)], repeat=False)
-        batch.fly(until)
-        (reply,) = batch.complete(until)
+        batch = Batch([shard], [(0, command)], until)
+        batch.fly()
+        (reply,) = batch.complete()
         if isinstance(reply, Exception):
             self._counters.count("lost while being put back", reply)
 

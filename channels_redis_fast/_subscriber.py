@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
-from ._rules import is_connection_loss
 from ._shard import Shard
+from .commands.errors import is_connection_loss
 
 logger = logging.getLogger("channels_redis_fast")
 

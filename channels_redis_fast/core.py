@@ -7,6 +7,7 @@ import functools
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -160,7 +161,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.join(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._joining(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
@@ -169,7 +170,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.leave(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._memberships.leaving(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
@@ -182,10 +183,11 @@ class RedisChannelLayer(Layer):
             await runner.outbox.store_for_group(group, [body])
             return
         index, command = operations.members(group)
-        members = await runner.shards[index].run(command, repeat=True)
+        began = monotonic()
+        members = await runner.shards[index].run(command, began)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await runner.run_all(requests)
+            replies = await runner.run_all(requests, began)
             operations.delivered(group, len(members), replies)
 
     # Many at once
@@ -223,8 +225,7 @@ class RedisChannelLayer(Layer):
         runner = self._loops.for_call() or self._inline()
         if runner.outbox is not None:
             return await work.post(runner.outbox)
-        ask_all = functools.partial(runner.run_all, repeat=True)
-        return await work.run(ask_all, runner.run_all)
+        return await work.run(runner.run_all)
 
     # The flush extension
 
@@ -313,7 +314,7 @@ class RedisChannelLayer(Layer):
             if not self._memberships.is_tidy:
                 drive(self._memberships.give_up(runner.run_all))
             if requests := self._memberships.due():
-                drive(runner.run_all(requests, repeat=True))
+                drive(runner.run_all(requests))
 
     def _make_local(self) -> LocalLayer:
         return LocalLayer(

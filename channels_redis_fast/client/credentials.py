@@ -95,7 +95,7 @@ class Tokens:
 
     def _next(self, token: Any) -> _Awaited:
         user, password = token.try_get("oid"), token.get_value()
-        self.command = Masked((b"AUTH", user, password) if user else (b"AUTH", password))
+        self.command = Masked((b"AUTH", *((user,) if user else ()), password))
         self.version += 1
         for reference in list(self._connections.values()):
             if (connection := reference()) is not None:
