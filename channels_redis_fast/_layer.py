@@ -135,7 +135,6 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
         self._hosts = decode_hosts(hosts, self.command_timeout)
-        self.hosts = [dict(host.settings) for host in self._hosts]
         self.ring_size = len(self._hosts)
         self._size_limit = SizeLimit(self.max_message_size, MessageTooLarge)
         self._counters = Counters()
@@ -173,6 +172,11 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def __deepcopy__(self, memo: Any) -> Layer:
         # The settings are shared: a credential provider may hold a lock.
         return _make(type(self), *self._arguments.value)
+
+    @property
+    def hosts(self) -> list[dict[str, Any]]:
+        """The entries of `hosts`, as dicts of connection arguments; a copy."""
+        return [host.settings for host in self._hosts]
 
     @property
     def counters(self) -> dict[str, int]:

@@ -25,6 +25,7 @@ from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import check_count, options_of, refuse_unknown
 from ._waiters import Entry, TaskWaiter, opened
+from .client.masking import Masked
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
@@ -68,6 +69,7 @@ class RedisChannelLayer(Layer):
         prefetch: int = 1,
         **unknown: Any,
     ) -> None:
+        hosts = Masked(hosts)  # error reporters show variables
         refuse_unknown(unknown, _OPTIONS)
         super().__init__(
             hosts=hosts,

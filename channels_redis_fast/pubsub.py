@@ -27,6 +27,7 @@ from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from ._topics import Topics, is_made_elsewhere, is_made_here
 from ._waiters import Entry, TaskWaiter, opened
+from .client.masking import Masked
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
@@ -78,6 +79,7 @@ class RedisPubSubChannelLayer(Layer):
         confirm_sends: bool = True,
         **unknown: Any,
     ) -> None:
+        hosts = Masked(hosts)  # error reporters show variables
         refuse_unknown(unknown, _OPTIONS)
         self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
         self.on_reconnect = check_message_type("on_reconnect", on_reconnect)

@@ -32,6 +32,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
     {
         "core": ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"],
         "pubsub": ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"],
+        "utils": ["create_pool", "decode_hosts"],
         "serializers": ["registry", "BaseMessageSerializer"],
     }.items(),
 )

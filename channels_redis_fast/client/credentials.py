@@ -9,7 +9,7 @@ import inspect
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Protocol
+from typing import Any
 
 from redis import credentials
 
@@ -17,15 +17,16 @@ from .masking import Masked
 
 logger = logging.getLogger("channels_redis_fast")
 
-# redis-py has it since 5.3; before, nobody could be listened to.
-_Streaming: type = getattr(credentials, "StreamingCredentialProvider", ())  # type: ignore[assignment]
+try:
+    from redis.credentials import StreamingCredentialProvider
+except ImportError:  # before redis-py 5.3 there was nobody to listen to
+
+    class StreamingCredentialProvider:  # type: ignore[no-redef]
+        """Stands for what no provider is."""
 
 
-class Authenticated(Protocol):
-    """A connection that can send AUTH again."""
-
-    def authenticate(self, command: Masked[tuple[Any, ...]]) -> None:
-        """Sends AUTH; may be called from any thread."""
+# Has a connection send a command, AUTH; called in any thread.
+Authenticate = Callable[[Any, Masked[tuple[Any, ...]]], None]
 
 
 class Credentials(credentials.CredentialProvider):
@@ -73,20 +74,19 @@ class Tokens:
     def __init__(self, provider: Any) -> None:
         self.version = 0
         self.command: Masked[tuple[Any, ...]] = Masked(())
-        self._connections: dict[int, weakref.ref[Authenticated]] = {}
+        self._connections: dict[int, tuple[weakref.ref[Any], Authenticate]] = {}
         self._callbacks: list[weakref.WeakMethod[Callable[[Any], Any]]] = []
         provider.on_next(self._next)
         provider.on_error(self._failed)
 
-    def add(self, connection: Authenticated, version: int) -> None:
+    def add(self, connection: Any, authenticate: Authenticate, version: int) -> None:
         """Keeps a connection authenticated that was opened when `version` was known."""
         number = id(connection)
         forget = self._connections.pop
-        self._connections[number] = weakref.ref(
-            connection, lambda _: forget(number, None)
-        )
+        reference = weakref.ref(connection, lambda _: forget(number, None))
+        self._connections[number] = reference, authenticate
         if version != self.version:  # a token came while it was opened
-            connection.authenticate(self.command)
+            authenticate(connection, self.command)
 
     def call(self, callback: Callable[[Any], Any]) -> None:
         """Has a method of redis-py's called with each token."""
@@ -97,9 +97,9 @@ class Tokens:
         user, password = token.try_get("oid"), token.get_value()
         self.command = Masked((b"AUTH", *((user,) if user else ()), password))
         self.version += 1
-        for reference in list(self._connections.values()):
+        for reference, authenticate in list(self._connections.values()):
             if (connection := reference()) is not None:
-                connection.authenticate(self.command)
+                authenticate(connection, self.command)
         made = [one(token) for each in list(self._callbacks) if (one := each())]
         return _Awaited([each for each in made if inspect.isawaitable(each)])
 
@@ -119,9 +119,28 @@ class _Awaited:
             yield from each.__await__()
 
 
+class StreamingCredentials(Credentials, StreamingCredentialProvider):
+    """The same of a streaming provider, to which redis-py's own clients listen."""
+
+    def __init__(self, provider: Any, timeout: float, tokens: Tokens) -> None:
+        super().__init__(provider, timeout)
+        self._tokens = tokens
+
+    def on_next(self, callback: Callable[[Any], Any]) -> None:
+        """Has `callback` called with each token."""
+        self._tokens.call(callback)
+
+    def on_error(self, callback: Callable[[Any], Any]) -> None:
+        """Errors are logged, once for all."""
+
+    def is_streaming(self) -> bool:
+        """Whether the provider says so."""
+        return bool(self._provider.is_streaming())
+
+
 def shared_tokens(provider: Any) -> Tokens | None:
     """What tells of a provider's tokens; None for one that doesn't stream."""
-    if not isinstance(provider, _Streaming):
+    if not isinstance(provider, StreamingCredentialProvider):
         return None
     if (tokens := _tokens.get(provider)) is None:
         tokens = _tokens[provider] = Tokens(provider)
@@ -136,27 +155,7 @@ def credentials_of(provider: Any, timeout: float) -> Credentials:
     tokens = shared_tokens(provider)
     if tokens is None:
         return Credentials(provider, timeout)
-    return _streaming_class()(provider, timeout, tokens)
-
-
-def _streaming_class() -> Any:
-    class StreamingCredentials(Credentials, _Streaming):  # type: ignore[misc]
-        """The same, to which redis-py's own clients listen."""
-
-        def __init__(self, provider: Any, timeout: float, tokens: Tokens) -> None:
-            super().__init__(provider, timeout)
-            self._shared = tokens
-
-        def on_next(self, callback: Callable[[Any], Any]) -> None:
-            self._shared.call(callback)
-
-        def on_error(self, callback: Callable[[Any], Any]) -> None:
-            """Errors are logged, once for all."""
-
-        def is_streaming(self) -> bool:
-            return bool(self._provider.is_streaming())
-
-    return StreamingCredentials
+    return StreamingCredentials(provider, timeout, tokens)
 
 
 def _run_to_its_end(ask: Callable[[], Awaitable[Any]], timeout: float) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 _HIDDEN = "***"
 # What may be shown of an entry of `hosts`. All else may be secret, whatever its name.
@@ -32,6 +33,12 @@ class Masked(Generic[T]):
 
     def __repr__(self) -> str:
         return _HIDDEN
+
+
+def without_frames(error: E) -> E:
+    """The error alone: the frames that it passed, and causes, may hold secrets."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def mask(entry: Any) -> str:
