@@ -18,7 +18,7 @@ from redis.sentinel import Sentinel as BlockingSentinel
 from .client.credentials import credentials_of, shared_tokens
 from .client.host_settings import describe, list_of_settings, nodes_of, refused
 from .client.masking import Masked, without_frames
-from .client.server_check import ServerCheck, plain_words
+from .client.server_check import ServerCheck, hear_last_words, plain_words
 from .exceptions import InvalidSetting
 
 # A Sentinel that is down must not use up the time to ask the others.
@@ -67,10 +67,12 @@ class Host:
 
         The first time a server is asked what it is.
         """
+        if connection.redis_connect_func is None:
+            connection.redis_connect_func = hear_last_words
         try:
             await connection.connect()
         except (redis.RedisError, OSError) as error:
-            raise plain_words(error, self) from None
+            raise plain_words(error, self, self._is_tls) from None
         if not self.check.is_done:
             await self.check.ask(connection, self)
 
@@ -94,8 +96,13 @@ class Host:
         try:
             return self._open_socket(deadline)
         except (redis.RedisError, OSError) as error:
-            problem = plain_words(error, self)
+            problem = plain_words(error, self, self._is_tls)
         raise without_frames(problem)
+
+    def silence(self, seconds: float) -> redis.RedisError:
+        """The error when nothing came for so long."""
+        error = redis.TimeoutError(f"no answer from {self} within {seconds:g} s")
+        return redis.ConnectionError(str(plain_words(error, self, self._is_tls)))
 
     def try_arguments(self) -> None:
         """Raises what redis-py raises for bad arguments, which it checks at first use.
@@ -108,6 +115,12 @@ class Host:
 
     def __str__(self) -> str:
         return describe(self._settings.value)
+
+    @property
+    def _is_tls(self) -> bool:
+        settings = self._settings.value
+        address = str(settings.get("address", ""))
+        return address.startswith("rediss:") or bool(settings.get("ssl"))
 
     def _open_socket(self, deadline: float) -> Any:
         return _open_socket(self, self._arguments, deadline)

@@ -58,6 +58,7 @@ class Late:
         self._connected = connected
         self.connect_timeout = host.connect_timeout
         self.tokens = host.tokens
+        self.silence = host.silence
 
     def make_connection(self, *, pushes: bool = False) -> Any:
         return self._host.make_connection(pushes=pushes)

@@ -30,6 +30,9 @@ class Opener(Protocol):
     async def connect(self, connection: Any) -> None:
         """Connects it; raises redis-py's errors."""
 
+    def silence(self, seconds: float) -> errors.RedisError:
+        """The error when nothing came for so long."""
+
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
 
@@ -96,8 +99,7 @@ async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -
     try:
         await asyncio.wait_for(connecting, seconds)
     except (asyncio.TimeoutError, errors.TimeoutError) as error:
-        text = f"no answer from {opener} within {seconds:g} s"
-        raise errors.ConnectionError(text) from error
+        raise opener.silence(seconds) from error
 
 
 def _take_over(

@@ -7,6 +7,7 @@ from typing import Any
 import redis
 
 _OLDEST = 5
+_CLOSED = "Connection closed by server."  # redis-py's text
 
 
 class ServerCheck:
@@ -54,8 +55,35 @@ class ServerCheck:
         self.is_done = True
 
 
-def plain_words(error: redis.RedisError | OSError, host: object) -> redis.RedisError:
-    """The error of redis-py for one that came while connecting."""
-    if isinstance(error, OSError):
-        return redis.ConnectionError(str(error))
-    return error
+async def hear_last_words(connection: Any) -> None:
+    """What redis-py does on a new connection; raises what the server said if it ends.
+
+    One with `maxclients` connections says so, and closes; redis-py, which is about to
+    write, only notes that it can't.
+    """
+    reader = connection._reader
+    try:
+        await connection.on_connect()
+    except (redis.ConnectionError, OSError):
+        said = bytes(reader._buffer)
+        if not said.startswith(b"-"):
+            raise
+        raise redis.ConnectionError(
+            said[1:].decode("utf-8", "replace").strip()
+        ) from None
+
+
+def plain_words(
+    error: redis.RedisError | OSError, host: object, is_tls: bool
+) -> redis.RedisError:
+    """An error that came while connecting, as redis-py's, and what it may mean."""
+    text = str(error)
+    is_silence = isinstance(error, (redis.TimeoutError, TimeoutError))
+    if is_tls and (is_silence or "WRONG_VERSION_NUMBER" in text):
+        text = f"{text} (TLS is asked for: does the server at {host} speak it?)"
+    elif text == _CLOSED and not is_tls:
+        text = f"{text} ({host} may speak TLS, or have reached its limits)"
+    elif not isinstance(error, OSError):
+        return error
+    kind = redis.ConnectionError if isinstance(error, OSError) else type(error)
+    return kind(text)
