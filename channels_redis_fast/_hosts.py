@@ -41,8 +41,9 @@ class Host:
         connect_timeout: float,
         check: ServerCheck | None = None,
     ) -> None:
+        # A little less than a call may take: who waits for it is told why it failed.
         self.connect_timeout = float(
-            settings.get("socket_connect_timeout") or connect_timeout
+            settings.get("socket_connect_timeout") or 0.9 * connect_timeout
         )
         self.tokens = shared_tokens(settings.get("credential_provider"))
         self.check = check or ServerCheck()

@@ -59,8 +59,6 @@ class LocalLayer:
         )
         self._prefetch = prefetch
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
-        self._refresh_every = group_expiry / 8
-        self._refresh_at = self.loop.time() + self._refresh_every
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
@@ -156,8 +154,8 @@ class LocalLayer:
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._retiring)
-        if not self._memberships.is_tidy:  # short loops would never come to it
-            await self._memberships.give_up(self.run_all)
+        if self._memberships.is_due:  # short loops would never come to it
+            await self._tend()
 
     async def _release(self, inbox: Inbox) -> None:
         """Stops feeding an inbox; who waits on it elsewhere takes over."""
@@ -180,14 +178,11 @@ class LocalLayer:
         for receiver in self._channels.values():
             receiver.recall()
         self._close_idle_channels()
-        if self.loop.time() >= self._refresh_at:
-            self._refresh_at = self.loop.time() + self._refresh_every
-            self.tell(self._memberships.due())
+        if self._memberships.is_due:
+            self._spawn(self._tend())
 
-    def tell(self, requests: list[Request]) -> None:
-        """Runs requests that nobody waits for; a failure means that they expire."""
-        if requests and not self._closed:
-            self._spawn(self.run_all(requests))
+    async def _tend(self) -> None:
+        await self._memberships.tend(self.run_all)
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()
@@ -201,8 +196,6 @@ class LocalLayer:
                     self._hand_over(inbox)
             elif inbox in empty:
                 reader.retire()
-        if not self._memberships.is_tidy:
-            self._spawn(self._memberships.give_up(self.run_all))
 
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,11 +11,10 @@ from redis import exceptions as errors
 
 from ._codec import MOST_CHANNELS, Codec, Message
 from ._fanout import bundle
+from ._logs import inform
 from ._names import split_local
 from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
 from .commands.command import Command
-
-logger = logging.getLogger("channels_redis_fast")
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
@@ -139,7 +137,7 @@ class Operations:
         full = sum(reply == 0 for reply in replies)
         if full:
             text = "%s of %s channels over capacity in group %s"
-            logger.info(text, full, members, group)
+            inform(text, full, members, group)
         if failures:
             raise failures[0]
 

@@ -29,6 +29,8 @@ Entry = tuple[bytes, bytes]  # a member and its score
 _PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
 _PAUSE_REFUSED = 0.5
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
+# Seconds, between looks at whether something is due, or others served who pops.
+_LOOK_UP_AFTER = 0.25
 
 
 class Wait:
@@ -129,7 +131,7 @@ class Popper:
     """Pops from a key on some shards, whichever has a message first.
 
     An outage is ridden out for `command_timeout` seconds. It ends when `is_served`:
-    the caller got what it wants from somebody else.
+    the caller got what it wants from somebody else. `tidy` is called all the while.
     """
 
     def __init__(
@@ -140,9 +142,11 @@ class Popper:
         command_timeout: float,
         expiry: float,
         is_served: Callable[[], bool] = lambda: False,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._counters = counters
         self._is_served = is_served
+        self._tidy = tidy
         self._waits = [Wait(shard, key) for shard in shards]
         self._key = key
         self._command_timeout = command_timeout
@@ -158,13 +162,10 @@ class Popper:
         found: list[tuple[Wait, Entry]] = []
         try:
             while not found and not self._is_served():
+                self._tidy()
                 self._begin(deadline)
                 now = time.monotonic()
-                nap = min(
-                    [w.silent_at for w in self._waits if w.pipe] or [now + _PAUSE]
-                )
-                nap = min([nap] + [w.not_before for w in self._waits if not w.pipe])
-                _select(self._waits, min(nap, deadline or nap) - now)
+                _select(self._waits, self._nap(now, deadline))
                 for wait in self._waits:
                     entry = self._poll(wait)
                     if entry is not None:
@@ -183,6 +184,15 @@ class Popper:
         unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
         with contextlib.suppress(errors.RedisError):  # else it runs out
             self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
+
+    def _nap(self, now: float, deadline: float | None) -> float:
+        """Seconds until there is something to do though no server answers."""
+        times = [w.silent_at if w.pipe else w.not_before for w in self._waits]
+        if not any(w.pipe for w in self._waits):
+            times.append(now + _PAUSE)
+        if deadline is not None:
+            times.append(deadline)
+        return min(*times, now + _LOOK_UP_AFTER) - now
 
     def _begin(self, deadline: float | None) -> None:
         now = time.monotonic()
@@ -263,9 +273,10 @@ def pop_message(
     deadline: float | None,
     command_timeout: float,
     expiry: float,
+    tidy: Callable[[], None],
 ) -> Message:
     """The next message of a normal channel; raises `TimeoutError` at the deadline."""
-    popper = Popper(shards, key, counters, command_timeout, expiry)
+    popper = Popper(shards, key, counters, command_timeout, expiry, tidy=tidy)
     while (entry := popper.pop(deadline)) is not None:
         try:
             return codec.open(entry[0], key)[1]
@@ -288,8 +299,10 @@ class InboxPump:
         mailboxes: Mailboxes,
         hand_over: Callable[[Inbox], None],
         expiry: float,
+        tidy: Callable[[], None],
     ) -> None:
         self._expiry = expiry
+        self._tidy = tidy
         self._shard = shard
         self._key = key
         self._codec = codec
@@ -316,6 +329,7 @@ class InboxPump:
         inbox = self._mailboxes.begin_in_thread(channel, waiter)
         try:
             while (message := waiter.message()) is None:
+                self._tidy()
                 reader = self._mailboxes.feed(inbox, self._take_over)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
@@ -350,6 +364,7 @@ class InboxPump:
             command_timeout,
             self._expiry,
             is_served=lambda: waiter.message() is not None,
+            tidy=self._tidy,
         )
         try:
             if self._before is not None:

@@ -132,22 +132,16 @@ class InboxReceiver:
         return self._mailboxes.room(self._inbox, self)
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
-        failure: Exception | None = None
         for member, _ in entries:
-            try:
-                deliver(
-                    member,
-                    reader.key,
-                    self._codec,
-                    self._inbox,
-                    self._mailboxes,
-                    self._counters,
-                    self.loop,
-                )
-            except Exception as error:  # of a log handler: the others still come
-                failure = failure or error
-        if failure is not None:
-            raise failure
+            deliver(
+                member,
+                reader.key,
+                self._codec,
+                self._inbox,
+                self._mailboxes,
+                self._counters,
+                self.loop,
+            )
 
     def _refuse(self, error: Exception) -> None:
         if self._inbox.reader is not self:

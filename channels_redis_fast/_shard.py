@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from redis import exceptions as errors
 from ._connection import PipelinedConnection, Push, Receiver, Refused
 from ._hosts import Host
 from ._link import Link
+from ._logs import inform, warn
 from ._scripts import EVALSHA, as_known, key_of, number
 from .client.backlog import Backlog, Call
 from .client.opening import open_connection
@@ -21,8 +21,6 @@ from .commands.command import Command
 from .commands.errors import is_demotion, is_passing
 
 T = TypeVar("T")
-
-logger = logging.getLogger("channels_redis_fast")
 
 # A call's second step may end so much of `command_timeout` late.
 _SLACK = 0.02
@@ -260,13 +258,13 @@ class Shard:
         if not self._is_refused:
             self._is_refused = True
             text = "Redis at %s refuses commands, which are tried again: %s"
-            logger.warning(text, self.host, error)
+            warn(text, self.host, error)
 
     def log_taken(self) -> None:
         """Says once that Redis takes again what it refused."""
         if self._is_refused:
             self._is_refused = False
-            logger.warning("Redis at %s takes commands again", self.host)
+            warn("Redis at %s takes commands again", self.host)
 
     def _is_late(self, began: float) -> bool:
         """Whether a call's next step needs a deadline of its own."""
@@ -277,7 +275,7 @@ class Shard:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.info("in the background, with %s: %s", self.host, error)
+            inform("in the background, with %s: %s", self.host, error)
 
     def _new_link(
         self,
@@ -330,15 +328,16 @@ class Shard:
         await self._heal(self.index, connection, lambda key: True)
 
     def _log_down(self, link: Link, error: Exception) -> None:
-        if not self._down:
-            logger.warning("Redis at %s is gone: %s", self.host, error)
+        is_first = not self._down
         self._down.add(link)
+        if is_first:
+            warn("Redis at %s is gone: %s", self.host, error)
 
     def _log_back(self, link: Link) -> None:
         if link in self._down:
             self._down.discard(link)
             if not self._down:
-                logger.warning("Redis at %s is back", self.host)
+                warn("Redis at %s is back", self.host)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

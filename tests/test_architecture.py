@@ -21,7 +21,7 @@ NAME = "channels_redis_fast"
 LAYERS = (
     {
         *(path.stem for path in SOURCES.glob("*.pyx")),
-        *("_forks", "_keys", "_version", "exceptions"),
+        *("_forks", "_keys", "_logs", "_version", "exceptions"),
     },
     {
         *("_blocking", "_cluster", "_codec", "_connection", "_counters", "_hosts"),
@@ -32,7 +32,7 @@ LAYERS = (
         *("_bulk", "_groups", "_inline", "_layer", "_local", "_local_pubsub"),
         *("_loops", "_mailbox", "_mailboxes", "_operations", "_outage", "_outbox"),
         *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
-        "_waiters",
+        *("_waiters", "mailboxes"),
     },
     {"core", "pubsub", "sync", "utils"},
     {"_events", "_old_connections", "consumers"},

@@ -53,7 +53,6 @@ def test_golden_bytes(name) -> None:
 
 
 @given(messages)
-@pytest.mark.slow
 def test_pack_is_msgpack(message) -> None:
     assert _envelope.pack(message) == msgpack.packb(message)
 
@@ -69,7 +68,6 @@ def test_splice(message, name, head) -> None:
 
 
 @given(messages, st.lists(names, max_size=40), st.binary(max_size=20))
-@pytest.mark.slow
 def test_splice_list(message, names, head) -> None:
     whole = head + msgpack.packb({**message, CHANNEL: names})
     body = _envelope.pack(message)
@@ -309,7 +307,6 @@ def test_odd_maps(payload) -> None:
 
 
 @given(messages, st.none() | names | st.lists(names), changes, st.integers(0, 3))
-@pytest.mark.slow
 def test_mutated_envelopes(message, channels, changes, cut) -> None:
     whole = message if channels is None else {**message, CHANNEL: channels}
     payload = mutated(msgpack.packb(whole), changes, cut)

@@ -139,8 +139,8 @@ async def check_nothing_is_left(
     assert not len(layer._memberships)
     await eventually(lambda: not server.client().dbsize(), "the keys to go")
     await eventually(lambda: _there() <= others, "all to go")
-    assert not layer._mailboxes._ending
-    assert not layer._mailboxes._released
+    assert not layer._mailboxes._lifetimes._ending
+    assert not layer._mailboxes._lifetimes._released
 
 
 @pytest.mark.parametrize("ending", [cancelled, stopped, failed])
