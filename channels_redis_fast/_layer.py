@@ -46,6 +46,9 @@ _layers_lock = threading.Lock()
 
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
 
+# Methods of channels_redis's layers that these call, and ours don't.
+_NEVER_CALLED = ("create_pool", "connection", "_get_layer", "_get_shard")
+
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
     (
@@ -88,9 +91,6 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     )
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = MessageTooLarge
-
-    # Methods that channels_redis calls, and this package doesn't.
-    _never_called: tuple[str, ...] = ()
 
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
@@ -254,7 +254,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     # For the layers
 
     def _refuse_overrides(self) -> None:
-        for name in self._never_called:
+        for name in _NEVER_CALLED:
             owner = next((c for c in type(self).__mro__ if name in vars(c)), None)
             if owner and not owner.__module__.startswith("channels_redis_fast."):
                 raise TypeError(

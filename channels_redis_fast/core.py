@@ -47,8 +47,6 @@ class RedisChannelLayer(Layer):
     `ValueError`, an unknown option `TypeError`.
     """
 
-    _never_called = ("create_pool", "connection")
-
     def __init__(
         self,
         hosts: Any = None,

@@ -51,11 +51,8 @@ class RedisPubSubChannelLayer(Layer):
     message of a channel that `new_channel` didn't make goes to one reader, by core's
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
-    `max_message_size` and `confirm_sends` (False: a send waits for no answer). Wrong
-    values raise `ValueError`, unknown options `TypeError`.
+    `max_message_size`, `confirm_sends` and what is raised: as the core layer's.
     """
-
-    _never_called = ("_get_layer", "_get_shard")
 
     def __init__(
         self,
@@ -328,8 +325,6 @@ class RedisPubSubChannelLayer(Layer):
                 limit,
             )
         return codec_of(serializer, limit)
-
-    # Parts
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""

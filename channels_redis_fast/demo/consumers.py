@@ -50,7 +50,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         await self._tell_room("member.arrived", reply_to=self.channel_name)
 
     async def dispatch(self, message: Json) -> None:
-        """Leaves the room also when a handler fails: nobody else says that it's over."""
+        """Leaves the room also when a handler fails: nobody else would say so."""
         try:
             await super().dispatch(message)
         except StopConsumer:
