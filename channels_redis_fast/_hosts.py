@@ -15,7 +15,7 @@ from redis.retry import Retry as BlockingRetry
 from redis.sentinel import MasterNotFoundError
 from redis.sentinel import Sentinel as BlockingSentinel
 
-from .client.credentials import credentials_of, shared_tokens
+from .client.credentials import Credentials, shared_tokens
 from .client.host_settings import describe, list_of_settings, nodes_of, refused
 from .client.masking import Masked, without_frames
 from .client.server_check import ServerCheck, hear_last_words, plain_words
@@ -286,7 +286,7 @@ def _with_credentials(settings: Mapping[str, Any], timeout: float) -> dict[str, 
     """Arguments with credential providers that serve all kinds of callers."""
     arguments = dict(settings)
     if (provider := arguments.get("credential_provider")) is not None:
-        arguments["credential_provider"] = credentials_of(provider, timeout)
+        arguments["credential_provider"] = Credentials(provider, timeout)
     if for_sentinels := arguments.get("sentinel_kwargs"):
         arguments["sentinel_kwargs"] = _with_credentials(for_sentinels, timeout)
     return arguments

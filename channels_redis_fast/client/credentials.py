@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import inspect
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Generator
@@ -75,7 +74,6 @@ class Tokens:
         self.version = 0
         self.command: Masked[tuple[Any, ...]] = Masked(())
         self._connections: dict[int, tuple[weakref.ref[Any], Authenticate]] = {}
-        self._callbacks: list[weakref.WeakMethod[Callable[[Any], Any]]] = []
         provider.on_next(self._next)
         provider.on_error(self._failed)
 
@@ -88,54 +86,25 @@ class Tokens:
         if version != self.version:  # a token came while it was opened
             authenticate(connection, self.command)
 
-    def call(self, callback: Callable[[Any], Any]) -> None:
-        """Has a method of redis-py's called with each token."""
-        self._callbacks = [one for one in self._callbacks if one() is not None]
-        self._callbacks.append(weakref.WeakMethod(callback))
-
-    def _next(self, token: Any) -> _Awaited:
+    def _next(self, token: Any) -> _Done:
         user, password = token.try_get("oid"), token.get_value()
         self.command = Masked((b"AUTH", *((user,) if user else ()), password))
         self.version += 1
         for reference, authenticate in list(self._connections.values()):
             if (connection := reference()) is not None:
                 authenticate(connection, self.command)
-        made = [one(token) for each in list(self._callbacks) if (one := each())]
-        return _Awaited([each for each in made if inspect.isawaitable(each)])
+        return _Done()
 
-    def _failed(self, error: Any) -> _Awaited:
+    def _failed(self, error: Any) -> _Done:
         logger.warning("no new credentials: %s: %s", type(error).__name__, error)
-        return _Awaited([])
+        return _Done()
 
 
-class _Awaited:
+class _Done:
     """The result of a listener, which providers may await or not."""
 
-    def __init__(self, work: list[Awaitable[Any]]) -> None:
-        self._work = work
-
-    def __await__(self) -> Generator[Any, None, None]:
-        for each in self._work:
-            yield from each.__await__()
-
-
-class StreamingCredentials(Credentials, StreamingCredentialProvider):
-    """The same of a streaming provider, to which redis-py's own clients listen."""
-
-    def __init__(self, provider: Any, timeout: float, tokens: Tokens) -> None:
-        super().__init__(provider, timeout)
-        self._tokens = tokens
-
-    def on_next(self, callback: Callable[[Any], Any]) -> None:
-        """Has `callback` called with each token."""
-        self._tokens.call(callback)
-
-    def on_error(self, callback: Callable[[Any], Any]) -> None:
-        """Errors are logged, once for all."""
-
-    def is_streaming(self) -> bool:
-        """Whether the provider says so."""
-        return bool(self._provider.is_streaming())
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 def shared_tokens(provider: Any) -> Tokens | None:
@@ -148,14 +117,6 @@ def shared_tokens(provider: Any) -> Tokens | None:
 
 
 _tokens: weakref.WeakKeyDictionary[Any, Tokens] = weakref.WeakKeyDictionary()
-
-
-def credentials_of(provider: Any, timeout: float) -> Credentials:
-    """A provider for redis-py's connections and clients of both kinds."""
-    tokens = shared_tokens(provider)
-    if tokens is None:
-        return Credentials(provider, timeout)
-    return StreamingCredentials(provider, timeout, tokens)
 
 
 def _run_to_its_end(ask: Callable[[], Awaitable[Any]], timeout: float) -> Any:
