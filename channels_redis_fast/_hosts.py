@@ -66,16 +66,18 @@ class Host:
     async def connect(self, connection: Any) -> None:
         """Connects it; raises redis-py's errors, and for what is no Redis 5 or later.
 
-        The first time a server is asked what it is.
+        The first time a server is asked what it is. As `open_socket`, without frames.
         """
         if connection.redis_connect_func is None:
             connection.redis_connect_func = hear_last_words
         try:
             await connection.connect()
+            if not self.check.is_done:
+                await self.check.ask(connection, self)
+            return
         except (redis.RedisError, OSError) as error:
-            raise plain_words(error, self, self._is_tls) from None
-        if not self.check.is_done:
-            await self.check.ask(connection, self)
+            problem = plain_words(error, self, self._is_tls)
+        raise without_frames(problem)
 
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
@@ -376,8 +378,9 @@ def decode_hosts(hosts: Any, connect_timeout: float) -> list[Host]:
     """
     hosts = hosts if isinstance(hosts, Masked) else Masked(hosts)
     try:
-        every = list_of_settings(hosts.value)
-        return [_make_host(settings, connect_timeout) for settings in every]
+        return [
+            _make_host(one, connect_timeout) for one in list_of_settings(hosts.value)
+        ]
     except InvalidSetting as error:
         problem = error
     raise without_frames(problem)

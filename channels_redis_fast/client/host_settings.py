@@ -118,13 +118,12 @@ def _url(entry: Any, address: Any) -> str:
 def _right_form(text: str) -> str:
     if not text:
         return f"address is empty: {_RIGHT}"
+    if place_of(text) != text:  # with a password, perhaps
+        return f"a part is missing: {_RIGHT}"
     scheme, separator, place = text.partition(":")
     if not separator or scheme.lower() not in _SCHEMES:
         scheme, place = "redis", text
-    shown = place_of(place)
-    if shown != place:  # with a password, perhaps
-        return f"a part is missing: {_RIGHT}"
-    return f"a part is missing, write {scheme.lower()}://{shown}"
+    return f"a part is missing, write {scheme.lower()}://{place}"
 
 
 def _bad(entry: Any, reason: str) -> InvalidSetting:

@@ -15,8 +15,10 @@ _SHOWN = frozenset(
     ("address", "cluster", "db", "host", "master_name", "path", "port", "sentinels")
 )
 # What a place may look like: a host, a port, a path. A password may look otherwise.
+_HOST = r"(\[[\w:.%]+\]|[\w.*-]+)"
+_HOST_AND_MORE = re.compile(f"{_HOST}:(?!/)")
 _PLACE = re.compile(
-    r"((rediss?|unix):)?((\[[\w:.%]+\]|[\w.*-]+)(:[\w.-]*)?)?(/.*)?", re.IGNORECASE
+    rf"({_HOST}(:\d*)?)?(/.*)?|(rediss?|unix):({_HOST}:\d+(/.*)?|/.*)", re.IGNORECASE
 )
 
 
@@ -56,7 +58,10 @@ def place_of(text: str) -> str:
         place = place.rpartition("@")[2]
     elif "@" in rest:  # a password with a question mark that should be encoded
         place = _HIDDEN
-    return f"{scheme}{separator}{place if _PLACE.fullmatch(place) else _HIDDEN}"
+    if not _PLACE.fullmatch(place):
+        host = _HOST_AND_MORE.match(place)
+        place = f"{host[0]}{_HIDDEN}" if host else _HIDDEN
+    return f"{scheme}{separator}{place}"
 
 
 def _masked(value: Any) -> Any:
@@ -66,8 +71,6 @@ def _masked(value: Any) -> Any:
         # (host, port, password) is no entry, and may be taken for one.
         shown = 2 if len(value) > 2 and isinstance(value[1], int) else len(value)
         return (*map(_masked, value[:shown]), *(_HIDDEN for _ in value[shown:]))
-    if isinstance(value, bytes):
-        return _masked(value.decode("utf-8", "replace")).encode()
     if isinstance(value, str):
         return _masked_text(value)
     return value if value is None or isinstance(value, (int, float)) else _HIDDEN

@@ -98,8 +98,10 @@ class _Opening:
 async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:
     try:
         await asyncio.wait_for(connecting, seconds)
-    except (asyncio.TimeoutError, errors.TimeoutError) as error:
-        raise opener.silence(seconds) from error
+        return
+    except (asyncio.TimeoutError, errors.TimeoutError):
+        pass  # its frames hold secrets
+    raise opener.silence(seconds)
 
 
 def _take_over(

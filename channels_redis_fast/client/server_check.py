@@ -43,7 +43,7 @@ class ServerCheck:
         facts = {name: value for name, _, value in lines}
         version = facts.get("redis_version", "")
         major = version.partition(".")[0]
-        if facts.get("redis_mode") == "sentinel":
+        if "sentinel" in (facts.get("redis_mode"), facts.get("server_mode")):
             raise redis.ResponseError(
                 f"{host} is a Sentinel: name it in an entry of `hosts` as "
                 "{'sentinels': [(host, port)], 'master_name': name}"
