@@ -9,11 +9,12 @@ from typing import NamedTuple, TypeGuard
 from redis import exceptions as errors
 
 
+@enum.unique
 class Kind(enum.Enum):
     """What becomes of a command that got an error. But for LOST, it did not run."""
 
     FINAL = "raised at once"
-    FULL = "raised at once"  # but what was taken in already waits
+    FULL = "raised at once; what was received already waits"
     PASSING = "tried again"
     DEMOTED = "tried again by the primary, which is looked up anew"
     MOVED = "tried again at once, by the node that the error names"
