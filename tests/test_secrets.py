@@ -74,7 +74,7 @@ GOOD: dict[str, Callable[[int], Any]] = {
     "path": lambda port: {"path": f"/tmp/none-{port}", "password": S},
     "ssl": lambda port: {
         **{"host": "127.0.0.1", "port": port, "ssl": True},
-        "ssl_password": S,
+        "password": S,
     },
     "provider": lambda port: {
         **{"host": "127.0.0.1", "port": port},
@@ -133,6 +133,8 @@ async def provoke(layer: Any, caplog: pytest.LogCaptureFixture, what: Any) -> No
     assert S not in told
 
 
+# redis-py 5.0 forgets to close a UNIX socket that nobody listens at.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("host", GOOD.values(), ids=GOOD)
 async def test_nobody_listens(
