@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,9 +108,10 @@ async def test_a_primary_that_is_not_found(sentinels: SentinelSet) -> None:
 async def test_too_many_clients(start_server: Callable[..., Server]) -> None:
     server = start_server()
     server.client().config_set("maxclients", 1)
-    for _ in range(5):  # what redis-py sees of it depends on who is faster
-        for error in await told(server.url):
-            assert "max number of clients reached" in str(error)
+    found = [error for _ in range(5) for error in await told(server.url)]
+    # The server closes at once: who writes then may be cut off before he can read.
+    assert all(re.search("max number of clients|maxclients", str(e)) for e in found)
+    assert any("max number of clients reached" in str(error) for error in found)
 
 
 async def test_a_server_without_tls(valkey: Server) -> None:

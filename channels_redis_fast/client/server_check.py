@@ -7,7 +7,9 @@ from typing import Any
 import redis
 
 _OLDEST = 5
-_CLOSED = "Connection closed by server."  # redis-py's text
+# What redis-py says when a server closes while it is greeted. The server may have said
+# why, but what comes with a reset can't be read any more.
+_CUT_OFF = ("closed by server", "while writing to socket", "Connection reset")
 
 
 class ServerCheck:
@@ -81,8 +83,8 @@ def plain_words(
     is_silence = isinstance(error, (redis.TimeoutError, TimeoutError))
     if is_tls and (is_silence or "WRONG_VERSION_NUMBER" in text):
         text = f"{text} (TLS is asked for: does the server at {host} speak it?)"
-    elif text == _CLOSED and not is_tls:
-        text = f"{text} ({host} may speak TLS, or have reached its limits)"
+    elif not is_tls and any(words in text for words in _CUT_OFF):
+        text = f"{text} ({host} may speak TLS, or have reached its maxclients)"
     elif not isinstance(error, OSError):
         return error
     kind = redis.ConnectionError if isinstance(error, OSError) else type(error)
