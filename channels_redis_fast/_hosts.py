@@ -201,7 +201,15 @@ class SentinelHost(Host):
     def _ask(
         self, address: tuple[str, int], name: str, deadline: float
     ) -> tuple[str, int]:
-        timeout = min(_SENTINEL_TIMEOUT, _left(deadline))
+        # Masked: some versions of redis-py print a client with its password.
+        asked = Masked(self._sentinel(address, min(_SENTINEL_TIMEOUT, _left(deadline))))
+        try:
+            masters = asked.value.sentinels[0].sentinel_masters()
+            return _primary(masters, name, asked.value.check_master_state)
+        finally:
+            asked.value.sentinels[0].connection_pool.disconnect()
+
+    def _sentinel(self, address: tuple[str, int], timeout: float) -> BlockingSentinel:
         options = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
@@ -209,13 +217,7 @@ class SentinelHost(Host):
             "retry": BlockingRetry(NoBackoff(), 0),
             **(self._arguments.value.get("sentinel_kwargs") or {}),
         }
-        sentinel = BlockingSentinel([address], sentinel_kwargs=options)
-        (client,) = sentinel.sentinels
-        try:
-            masters = client.sentinel_masters()
-            return _primary(masters, name, sentinel.check_master_state)
-        finally:
-            client.connection_pool.disconnect()
+        return BlockingSentinel([address], sentinel_kwargs=options)
 
     def _for_primary(self, host: str, port: int) -> Masked[dict[str, Any]]:
         found = {"sentinels", "master_name", "sentinel_kwargs"}

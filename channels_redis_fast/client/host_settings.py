@@ -27,14 +27,13 @@ def list_of_settings(hosts: Any) -> list[Settings]:
 
     Raises `InvalidSetting`.
     """
-    if hosts is None or hosts == []:
-        hosts = DEFAULT_HOSTS
+    hosts = hosts or DEFAULT_HOSTS
     if isinstance(hosts, (str, bytes, Mapping)) or not isinstance(hosts, Sequence):
         raise InvalidSetting(
             "hosts must be a list of Redis hosts, even if there is only one, "
             f"not {mask(hosts)}"
         )
-    return [_settings(entry) for entry in hosts or DEFAULT_HOSTS]
+    return [_settings(entry) for entry in hosts]
 
 
 def refused(settings: Settings, error: Exception) -> InvalidSetting:
