@@ -8,23 +8,28 @@ from typing import Any
 
 import redis
 from redis import asyncio as aioredis
+from redis import exceptions as errors
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
-from redis.sentinel import MasterNotFoundError
 from redis.sentinel import Sentinel as BlockingSentinel
 
+from ._slots import address_of
 from .client.credentials import Credentials, shared_tokens
 from .client.host_settings import describe, list_of_settings, nodes_of, refused
 from .client.masking import Masked, without_frames
+from .client.sentinels import (
+    AskedSentinels,
+    not_found,
+    primary_of,
+    sentinel_address,
+)
 from .client.server_check import ServerCheck, hear_last_words, plain_words
 from .exceptions import InvalidSetting
 
 # A Sentinel that is down must not use up the time to ask the others.
 _SENTINEL_TIMEOUT = 1.0
-# Of why a Sentinel names no primary, so much is shown (characters).
-_LONGEST_REASON = 120
 
 
 class Host:
@@ -116,6 +121,18 @@ class Host:
         if "connection_class" not in self._settings.value:
             _pool(redis, self._arguments.value).make_connection()
 
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply of this server as callers get it.
+
+        A node of a Cluster that is named as a server has a part of the keys only.
+        """
+        if not isinstance(error, errors.AskError):  # or MovedError, which is one
+            return error
+        return errors.ResponseError(
+            f"{self} is a node of a Cluster, and is to be named as such in hosts, "
+            f'{{"cluster": [...]}}: it sends elsewhere for slot {error}'
+        )
+
     def __str__(self) -> str:
         return describe(self._settings.value)
 
@@ -156,7 +173,7 @@ class SentinelHost(Host):
             **_OURS,
             **(arguments.pop("sentinel_kwargs", None) or {}),
         }
-        sentinel: Any = _Sentinels(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        sentinel: Any = AskedSentinels(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
         return SentinelConnectionPool(name, sentinel, **arguments)
 
     def make_connection(self, *, pushes: bool = False) -> Any:
@@ -175,7 +192,7 @@ class SentinelHost(Host):
         for client in clients:
             await client.connection_pool.disconnect()
         if clients:  # the one that answered is in front
-            self._first = _address_of(clients[0])
+            self._first = sentinel_address(clients[0])
 
     def try_arguments(self) -> None:
         """As a `Host`'s."""
@@ -196,7 +213,7 @@ class SentinelHost(Host):
                 continue
             self._first = address
             return _open_socket(self, self._for_primary(host, port), deadline)
-        raise _not_found(name, reasons)
+        raise not_found(name, reasons)
 
     def _ask(
         self, address: tuple[str, int], name: str, deadline: float
@@ -205,7 +222,7 @@ class SentinelHost(Host):
         asked = Masked(self._sentinel(address, min(_SENTINEL_TIMEOUT, _left(deadline))))
         try:
             masters = asked.value.sentinels[0].sentinel_masters()
-            return _primary(masters, name, asked.value.check_master_state)
+            return primary_of(masters, name, asked.value.check_master_state)
         finally:
             asked.value.sentinels[0].connection_pool.disconnect()
 
@@ -230,24 +247,6 @@ class SentinelHost(Host):
         return sorted(nodes_of(addresses), key=lambda one: one != self._first)
 
 
-class _Sentinels(Sentinel):
-    """redis-py's, whose error shows no connection argument, and why each one failed."""
-
-    async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """The primary's address; raises `MasterNotFoundError`."""
-        reasons: dict[tuple[str, int], str] = {}
-        for position, client in enumerate(self.sentinels):
-            try:
-                masters = await client.sentinel_masters()
-                found = _primary(masters, service_name, self.check_master_state)
-            except (redis.RedisError, OSError) as error:
-                reasons[_address_of(client)] = str(error)
-                continue
-            self.sentinels.insert(0, self.sentinels.pop(position))
-            return found
-        raise _not_found(service_name, reasons)
-
-
 class ClusterHost(Host):
     """A Redis Cluster, known by some of its nodes."""
 
@@ -262,7 +261,7 @@ class ClusterHost(Host):
         """One node of it, with the credentials and options of all."""
         settings = {**self._settings.value, "host": host, "port": port}
         del settings["cluster"]
-        return Host(settings, self.connect_timeout, self.check)
+        return ClusterNode(settings, self.connect_timeout, self.check)
 
     def client(self) -> Any:
         """A redis-py client of its own, for applications that want one."""
@@ -279,6 +278,17 @@ class ClusterHost(Host):
         """As a `Host`'s."""
         for node in self.nodes:
             self.node(*node).try_arguments()
+
+
+class ClusterNode(Host):
+    """One node of a Redis Cluster."""
+
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply as callers get it: where it sends them is an address."""
+        if isinstance(error, errors.AskError):
+            asked = self.settings["host"]
+            error.host, error.port = address_of(error.host, error.port, asked)
+        return error
 
 
 # Ours for the connections that we take over: the old protocol, whose pushes the
@@ -338,31 +348,6 @@ def _blocking_connection(
         health_check_interval=0,
     )
     return pool.make_connection()
-
-
-def _primary(masters: Any, name: str, is_good: Any) -> tuple[str, int]:
-    """The address of a primary, by what a Sentinel knows."""
-    state = masters.get(name)
-    if state is None:
-        raise redis.ResponseError(f"it knows no {name!r}")
-    if not is_good(state, name):
-        raise redis.ResponseError(f"{name!r} is down, it says, or seen by too few")
-    return state["ip"], int(state["port"])
-
-
-def _not_found(
-    name: str, reasons: Mapping[tuple[str, int], str]
-) -> MasterNotFoundError:
-    told = "; ".join(
-        f"{host}:{port}: {reason[:_LONGEST_REASON]}"
-        for (host, port), reason in reasons.items()
-    )
-    return MasterNotFoundError(f"no Sentinel names a primary for {name!r}: {told}")
-
-
-def _address_of(client: Any) -> tuple[str, int]:
-    arguments = client.connection_pool.connection_kwargs
-    return arguments["host"], int(arguments["port"])
 
 
 def _left(deadline: float) -> float:

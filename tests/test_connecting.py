@@ -59,6 +59,7 @@ class Late:
         self.connect_timeout = host.connect_timeout
         self.tokens = host.tokens
         self.silence = host.silence
+        self.explain = host.explain
 
     def make_connection(self, *, pushes: bool = False) -> Any:
         return self._host.make_connection(pushes=pushes)
