@@ -53,16 +53,18 @@ class ClusterShard(Shard):
         for address in self._topology.owners:
             await self._unlink_at(await self._node(address).get(), pattern)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.
 
         Readers in other processes find out when their waits end.
         """
-        if moved is None:
-            self._watching.pop(key, None)
+        self._watching[key] = moved
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
+        if self._watching.get(key) == moved:
+            del self._watching[key]
             self._reading.pop(key, None)
-        else:
-            self._watching[key] = moved
 
     def reader_link(
         self,
@@ -78,6 +80,9 @@ class ClusterShard(Shard):
             on_down(error)
 
         return super().reader_link(key, greet, on_ready, down)
+
+    def follow_primary(self) -> None:
+        """Nothing: a node that takes over has the data, and callers are redirected."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns where the next wait for `key` goes; whether that is elsewhere."""

@@ -85,6 +85,7 @@ class PipelinedConnection(asyncio.Protocol):
         explain: Explain = lambda error: error,
     ) -> None:
         self.paused = False
+        self.server = ""  # its host in words, for those who share connections
         self.error: errors.RedisError | None = None  # why it is gone
         self.heard = monotonic()  # when something came last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None

@@ -153,10 +153,10 @@ class Memberships:
                 for note, reply in zip(undone, replies, strict=True)
                 if is_connection_loss(reply) or may_pass(reply)
             ]
-        finally:
             if undone:
                 now = time.monotonic()
                 self._not_before = now + max(_RETRY_AFTER, 10 * (now - began))
+        finally:  # cancelled, it is due again at once: the end of a loop comes to it
             with self._lock:
                 for note in undone:
                     note()

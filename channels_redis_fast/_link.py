@@ -120,11 +120,16 @@ class Link:
 
     def reopen(self) -> None:
         """Connects anew, to another server of the same shard; nothing was lost."""
+        if (connection := self.detach()) is not None:
+            connection.abort()
+        self.begin()
+
+    def detach(self) -> PipelinedConnection | None:
+        """Gives the connection away, if there is one; it isn't lost."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.on_lost = None
-            connection.abort()
-        self.begin()
+        return connection
 
     async def retire(self) -> None:
         """Closes for good when who waits for a connection or an answer has it."""

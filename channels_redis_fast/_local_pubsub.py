@@ -21,6 +21,8 @@ from .exceptions import UnreadableMessage
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 _IDLE = 10.0  # seconds that a connection without a subscription stays
+# Seconds until a loop that stood still has read what came meanwhile, most likely.
+_CATCH_UP = 0.1
 _BATCH = 512
 
 Place = tuple[int, Any]  # a shard's index and a node of it
@@ -47,6 +49,7 @@ class LocalPubSub(Publisher, LocalLayer):
     ) -> None:
         super().__init__(**options, hand_over=lambda inbox: None)
         self.is_open = True
+        self.taken: set[bytes] = set()
         self._topics = topics
         self._codec = codec
         self._outage = outage
@@ -87,6 +90,10 @@ class LocalPubSub(Publisher, LocalLayer):
             subscriber = self._places.pop(name, None)
             if subscriber is not None:
                 self._leave(subscriber, name)
+
+    def catch_up(self) -> None:
+        """Forgets the names that were taken, when what came to them was read."""
+        self.loop.call_later(_CATCH_UP, self._forget_taken)
 
     async def aclose(self) -> None:
         """Ends it; a loop in which somebody waits takes the names over."""
@@ -220,8 +227,10 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def _deliver(self, name: bytes, payload: bytes) -> None:
         channels = self._topics.channels(name, self)
-        if not channels:
-            return  # on its way when the last channel left
+        if not channels:  # it was on its way when the last channel left, or:
+            if self._topics.is_taken(name, self):
+                self._counters.count("came to an event loop that stood still", name)
+            return
         try:
             _, message, flat = self._codec.open(payload, name)
         except UnreadableMessage as error:
@@ -239,7 +248,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._seek(name)
 
     def _down(self, subscriber: Subscriber) -> None:
-        if subscriber.was_up and subscriber.names:
+        if subscriber.was_up and self._is_needed(subscriber):
             self._outage.lost(subscriber)
         if subscriber.node is not None and subscriber not in self._evacuating:
             self._evacuating.add(subscriber)
@@ -266,11 +275,27 @@ class LocalPubSub(Publisher, LocalLayer):
     def _tick(self) -> None:
         super()._tick()
         self._on_tick()
+        self._outage.review(self._is_whole)
+        if self.taken:
+            self.catch_up()
         oldest = self.loop.time() - _IDLE
         for place, subscriber in list(self._subscribers.items()):
             if not subscriber.names and subscriber.idle_since < oldest:
                 del self._subscribers[place]
                 self._spawn(subscriber.aclose())
+
+    def _forget_taken(self) -> None:
+        while self.taken:  # others may add to it meanwhile
+            self.forget(self.taken.pop())
+
+    def _is_needed(self, subscriber: Subscriber) -> bool:
+        """Whether names are to be heard there, which no other loop took over."""
+        return any(self._topics.is_home(name, self) for name in subscriber.names)
+
+    def _is_whole(self) -> bool:
+        """Whether all that is to be heard in this process is heard, as far as known."""
+        needed = filter(self._is_needed, self._subscribers.values())
+        return all(s.is_up for s in needed) and not self._topics.has_orphans()
 
 
 class _Seeking:

@@ -17,6 +17,7 @@ from ._logs import inform, warn
 from ._scripts import EVALSHA, as_known, key_of
 from .client.backlog import Backlog, Call
 from .client.opening import open_connection
+from .client.spare import SpareConnections
 from .commands.command import Command
 from .commands.errors import is_demotion, is_passing
 
@@ -53,6 +54,7 @@ class Shard:
         self._links: set[Link] = set()
         self._down: set[Link] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._spare = SpareConnections()
         self._client: Any = None
         self._was_primary = False
         self._is_refused = False
@@ -136,7 +138,12 @@ class Shard:
         deadline = self.wait + self.command_timeout
 
         async def open_() -> PipelinedConnection:
-            return await open_connection(await self._host_of(key), deadline=deadline)
+            host = await self._host_of(key)
+            server = str(host)
+            if (connection := self._spare.take(server)) is None:
+                connection = await open_connection(host, deadline=deadline)
+                connection.server = server
+            return connection
 
         return self._new_link(open_, greet, on_ready, on_down, eager=True)
 
@@ -167,6 +174,26 @@ class Shard:
         """Its index and the server that has a key, as far as is known; None: nobody."""
         return self.index, None
 
+    async def release_link(self, link: Link) -> None:
+        """Ends a link that `reader_link` gave; the next one may have its connection."""
+        connection = link.detach()
+        await self.close_link(link)
+        if connection is None:
+            return
+        if self.closed:
+            await connection.aclose()
+        else:
+            self._spare.keep(connection)
+
+    def reopen(self, link: Link) -> None:
+        """Connects a link anew: its server is no primary any more."""
+        self._spare.clear()
+        link.reopen()
+
+    def tidy(self) -> None:
+        """Closes what nobody needed for a while; called every second or so."""
+        self._spare.close_old()
+
     async def close_link(self, link: Link) -> None:
         """Ends a link that `reader_link` or `push_link` gave."""
         self._links.discard(link)
@@ -177,12 +204,25 @@ class Shard:
         """Ends the blocking wait of a connection; whether it was waiting."""
         return await unblock_client(await self._main.get(), client_id)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns from an error that a reader got; whether to read elsewhere now."""
         return False
+
+    def follow_primary(self) -> None:
+        """A reader found another primary: commands are to go there, too.
+
+        An idle connection hears nothing of the switch; who is connected anew puts
+        members back.
+        """
+        connection = self._main.connection
+        if connection is None or connection.is_idle:  # else it will hear by itself
+            self._main.reopen()
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
@@ -209,6 +249,7 @@ class Shard:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._spare.clear()
         links, self._links = self._links, set()
         self._down.clear()
         await asyncio.gather(*(link.aclose() for link in links))
@@ -249,7 +290,7 @@ class Shard:
         self._backlog.take_back(refused)
         if any(is_demotion(error) for _, error in refused):
             if link.connection is connection:
-                link.reopen()
+                self.reopen(link)
             self._backlog.go_on()
 
     def _is_stranger(self) -> bool:
@@ -355,6 +396,7 @@ class Shard:
         self._down.add(link)
         if is_first:
             warn("Redis at %s is gone: %s", self.host, error)
+        self._spare.clear()
 
     def _log_back(self, link: Link) -> None:
         if link in self._down:

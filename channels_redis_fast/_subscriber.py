@@ -73,7 +73,7 @@ class Subscriber:
         self.node = node
         self.names: dict[bytes, None] = {}
         self.idle_since = asyncio.get_running_loop().time()
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._verbs = verbs
         self._deliver = deliver
         self._stray = stray

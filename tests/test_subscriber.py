@@ -105,7 +105,8 @@ async def test_names_that_nobody_waits_for(server: Server) -> None:
         server.kill()
         subscriber.want(b"early")
         server.start()
-        await eventually(lambda: subscribed(server) == {"early"}, "the first")
+        await eventually(lambda: subscriber.is_up, "the connection")
+        assert subscribed(server) == {"early"}
         for n in range(3):
             subscriber.want(b"name%d" % n)
         subscriber.unsubscribe(b"name1")
