@@ -23,6 +23,10 @@ from ._receiver import ChannelReceiver, InboxReceiver
 from .commands.command import Command
 
 _LONGEST_TICK = 1.0  # seconds
+# A reader of a normal channel is closed that was idle for so long (seconds), and the
+# longest idle one when there are so many: each has a connection.
+_LONGEST_IDLE = 1.0
+_MOST_IDLE = 16
 
 
 class LocalLayer:
@@ -51,6 +55,7 @@ class LocalLayer:
         self._expiry = expiry
         self._hand_over = hand_over
         self._channels: dict[str, ChannelReceiver] = {}
+        self._idle: dict[str, ChannelReceiver] = {}
         self._inboxes: dict[Inbox, InboxReceiver] = {}
         self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
@@ -101,6 +106,7 @@ class LocalLayer:
         """The next message of a normal channel."""
         receiver = self._channels.get(channel)
         if receiver is None:
+            self._close_idle_channels(_MOST_IDLE)
             receiver = self._channels[channel] = ChannelReceiver(
                 channel,
                 self._operations.channel_key(channel),
@@ -109,7 +115,9 @@ class LocalLayer:
                 self._counters,
                 self._expiry,
                 self._prefetch,
+                self._idle,
             )
+        self._idle.pop(channel, None)
         return receiver.receive()
 
     def forget_claimed(self) -> None:
@@ -180,7 +188,11 @@ class LocalLayer:
         self._sweep()
         for receiver in self._channels.values():
             receiver.recall()
-        self._close_idle_channels()
+        oldest = self.loop.time() - _LONGEST_IDLE
+        recent = sum(one.idle_since > oldest for one in self._idle.values())
+        self._close_idle_channels(recent)
+        for shard in self.shards:
+            shard.tidy()
         if self._memberships.is_due:
             self._spawn_to_its_end(self._tend())
 
@@ -206,11 +218,12 @@ class LocalLayer:
         if not inbox.boxes and not self._closed:
             self._spawn_to_its_end(self._release(inbox))
 
-    def _close_idle_channels(self) -> None:
-        oldest = self.loop.time() - self._expiry
-        for name, receiver in list(self._channels.items()):
-            if receiver.is_idle and receiver.idle_since < oldest:
-                del self._channels[name]
+    def _close_idle_channels(self, most: int) -> None:
+        """Closes the readers of the channels that were idle longest, over `most`."""
+        too_many = max(0, len(self._idle) - most)
+        for name, receiver in list(self._idle.items())[:too_many]:
+            if receiver.is_idle:
+                del self._idle[name], self._channels[name]
                 self._spawn(receiver.aclose())
 
     def _spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:

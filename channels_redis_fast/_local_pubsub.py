@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -58,6 +59,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
+        self._seeking: dict[int, _Seeking] = {}  # by shard
         self._verbs = verbs_of(options["hosts"], sharded)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
@@ -79,7 +81,8 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def settle(self, names: list[bytes]) -> None:
         """Subscribes names in the background, however long it takes."""
-        self._spawn(self._settle_all(names))
+        for name in names:
+            self._seek(name)
 
     def forget(self, name: bytes) -> None:
         """Unsubscribes a name, unless it is wanted here."""
@@ -152,23 +155,30 @@ class LocalPubSub(Publisher, LocalLayer):
             return former
         index = self._operations.shard_of(name.decode())
         node = await self.shards[index].node_of(name, anew=anew)
-        subscriber = self._subscribers.get((index, node))
+        return self._put(name, (index, node))
+
+    def _put(self, name: bytes, place: Place) -> Subscriber:
+        subscriber = self._subscribers.get(place)
         if subscriber is None:
-            subscriber = self._subscribers[index, node] = Subscriber(
-                self.shards[index],
-                node,
-                self._verbs[index],
-                deliver=self._deliver,
-                stray=self._stray,
-                down=self._down,
-                up=self._outage.back,
-            )
+            subscriber = self._subscribers[place] = self._subscriber_at(*place)
+        if not subscriber.is_up:
             self._outage.joined(subscriber)
         former = self._places.get(name)
         self._places[name] = subscriber
         if former is not None and former is not subscriber:
             self._leave(former, name)
         return subscriber
+
+    def _subscriber_at(self, index: int, node: Any) -> Subscriber:
+        return Subscriber(
+            self.shards[index],
+            node,
+            self._verbs[index],
+            deliver=self._deliver,
+            stray=self._stray,
+            down=self._down,
+            up=self._outage.back,
+        )
 
     def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:
         """Looks for a name's place anew, unless it has another by now."""
@@ -180,20 +190,38 @@ class LocalPubSub(Publisher, LocalLayer):
         if not subscriber.names and subscriber not in self._evacuating:
             self._outage.needless(subscriber)
 
-    async def _settle_all(self, names: list[bytes], anew: bool = False) -> None:
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
-            await asyncio.gather(*(self._settle(name, anew) for name in batch))
+    # Names that nobody waits for
 
-    async def _settle(self, name: bytes, anew: bool) -> None:
-        pause = _FIRST_PAUSE
-        while self._topics.is_home(name, self):
-            try:
-                await self.subscribe(name, anew)
-                return
-            except errors.RedisError:
-                await asyncio.sleep(pause)
-                anew, pause = True, min(2 * pause, _LONGEST_PAUSE)
+    def _seek(self, name: bytes) -> None:
+        """Has a name placed, and its node asked for it, in the background."""
+        index = self._operations.shard_of(name.decode())
+        is_first = index not in self._seeking
+        seeking = self._seeking.setdefault(index, _Seeking())
+        seeking.add(name)
+        if is_first:
+            self._spawn(self._place_all(index, seeking))
+
+    async def _place_all(self, index: int, seeking: _Seeking) -> None:
+        """Places names in rounds, as long as some have no node, or stray again."""
+        try:
+            while names := seeking.take():
+                await self.shards[index].look_up()
+                await self._place_round(index, names)
+                await seeking.pause()
+        finally:
+            del self._seeking[index]
+
+    async def _place_round(self, index: int, names: list[bytes]) -> None:
+        for number, name in enumerate(names, 1):
+            place = self.shards[index].place_of(name)
+            if not self._topics.is_home(name, self):
+                continue
+            if place is None:
+                self._seeking[index].add(name)
+            else:
+                self._put(name, place).want(name)
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)  # others want to run, too
 
     # What subscribers tell
 
@@ -206,7 +234,7 @@ class LocalPubSub(Publisher, LocalLayer):
         try:
             _, message, flat = self._codec.open(payload, name)
         except UnreadableMessage as error:
-            self._counters.count("unreadable", error)
+            self._counters.unreadable(name, error)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
@@ -217,7 +245,7 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def _stray(self, subscriber: Subscriber, name: bytes) -> None:
         self._forget_place(name, subscriber)
-        self._spawn(self._settle_all([name], anew=True))
+        self._seek(name)
 
     def _down(self, subscriber: Subscriber) -> None:
         if subscriber.was_up and self._is_needed(subscriber):
@@ -228,13 +256,15 @@ class LocalPubSub(Publisher, LocalLayer):
 
     async def _evacuate(self, subscriber: Subscriber) -> None:
         """Moves names to the nodes that own them now; others wait for this one."""
-        node_of, anew, moved = subscriber.shard.node_of, True, []
+        shard, heirs = subscriber.shard, set[Subscriber]()
+        here = shard.index, subscriber.node
         try:
+            await shard.look_up()
             for name in list(subscriber.names):
-                if await node_of(name, anew=anew) != subscriber.node:
-                    moved.append(name)
-                anew = False
-            await self._settle_all(moved, anew=True)
+                if (place := shard.place_of(name)) not in (None, here):
+                    heirs.add(heir := self._put(name, place))
+                    heir.want(name)
+            await asyncio.gather(*(heir.settled() for heir in heirs))
         finally:
             self._evacuating.discard(subscriber)
         if not subscriber.names:
@@ -266,3 +296,32 @@ class LocalPubSub(Publisher, LocalLayer):
         """Whether all that is to be heard in this process is heard, as far as known."""
         needed = filter(self._is_needed, self._subscribers.values())
         return all(s.is_up for s in needed) and not self._topics.has_orphans()
+
+
+class _Seeking:
+    """The names of a shard that have no place, and those of the last round."""
+
+    def __init__(self) -> None:
+        self._names: set[bytes] = set()
+        self._tried: set[bytes] = set()
+        self._has_new = asyncio.Event()
+        self._pause = _FIRST_PAUSE
+
+    def add(self, name: bytes) -> None:
+        """Adds a name for the next round, which is at once if this is new."""
+        self._names.add(name)
+        if name not in self._tried:
+            self._has_new.set()
+
+    def take(self) -> list[bytes]:
+        """The names of the next round."""
+        is_new = self._has_new.is_set()
+        self._pause = _FIRST_PAUSE if is_new else min(2 * self._pause, _LONGEST_PAUSE)
+        self._has_new.clear()
+        self._tried, self._names = self._names, set()
+        return list(self._tried)
+
+    async def pause(self) -> None:
+        """Waits a while, or for a name that is new."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._has_new.wait(), self._pause)

@@ -172,8 +172,9 @@ class Mailboxes:
     def forget(self, waiter: Waiter) -> bool:
         """Ends a wait to which no message is on its way; whether there was one."""
         with self._lock:
-            self._fetch(waiter)  # if it was called
-            return self._forget(waiter)
+            if ended := self._forget(waiter):
+                self._invite(waiter.box)  # another one, if this one was called
+            return ended
 
     def put(
         self,

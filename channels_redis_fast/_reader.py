@@ -12,6 +12,7 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._link import Link
+from ._scripts import number
 from ._shard import Shard
 from .commands.command import Command
 from .commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
@@ -55,8 +56,8 @@ class Reader:
         # For a slot on its way ASKING goes before each command, on one connection.
         self._asking = False
         self._asks_next = False
-        self._seeks_primary = False
         self._is_refused = False  # the last pop, by an error that may pass
+        self._seeks_primary = False
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -110,7 +111,7 @@ class Reader:
         self.shard.unwatch(self.key, self._interrupt)
         link, self._link = self._link, None
         if link is not None:
-            await self.shard.close_link(link)
+            await self.shard.release_link(link)
 
     # Steps
 
@@ -126,9 +127,11 @@ class Reader:
     def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
         """One blocking wait, and the rest of the burst in the same round trip."""
         self._popping = True
-        commands: list[Command] = [(b"BZPOPMIN", self.key, int(self.shard.wait))]
+        commands: list[Command] = [
+            (b"BZPOPMIN", self.key, number(int(self.shard.wait)))
+        ]
         if wanted > 1:
-            commands.append((b"ZPOPMIN", self.key, wanted - 1))
+            commands.append((b"ZPOPMIN", self.key, number(wanted - 1)))
         pop = _Pop(len(commands), self._popped, self._loop)
         if not self._asking:
             connection.post(pop, *commands)
@@ -165,12 +168,6 @@ class Reader:
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
 
-    def _ready(self) -> None:
-        if self._seeks_primary:
-            self._seeks_primary = False
-            self.shard.follow_primary()
-        self.poke()
-
     def _wait_out(self, error: Exception, link: Link) -> None:
         """Tries again, soon at first: after a switch there is a primary already."""
         self._pause(_RETRY_REFUSED if self._is_refused else _RETRY)
@@ -178,9 +175,15 @@ class Reader:
         self.shard.log_refused(error)
         if is_demotion(error):
             self._seeks_primary = True
-            link.reopen()
+            self.shard.reopen(link)
         elif isinstance(error, errors.ClusterDownError):
             self.shard.spawn(self._follow(error, link))
+
+    def _ready(self) -> None:
+        if self._seeks_primary:
+            self._seeks_primary = False
+            self.shard.follow_primary()
+        self.poke()
 
     async def _follow(self, error: Any, link: Link) -> None:
         """Reads where a Cluster's node says, or where the key is now.

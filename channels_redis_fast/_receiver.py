@@ -14,7 +14,7 @@ from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._reader import Entry, Reader
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._shard import Shard
 from .commands.errors import may_pass
 from .exceptions import UnreadableMessage
@@ -45,7 +45,7 @@ def deliver(
     try:
         channels, message, flat = codec.open(member, key)
     except UnreadableMessage as error:
-        counters.count("unreadable", error)
+        counters.unreadable(key, error)
         return
     copy = None
     if channels and len(channels) > 1:
@@ -158,7 +158,8 @@ class ChannelReceiver:
     """Receives on a normal channel in one event loop, on all shards.
 
     Never ahead, unless `prefetch` is more than 1: so many messages are claimed at a
-    time from each shard. Those that nobody comes for go back after a while.
+    time from each shard. Those that nobody comes for go back after a while. `idle`
+    takes those in which nobody waits, the longest idle first.
     """
 
     def __init__(
@@ -170,8 +171,10 @@ class ChannelReceiver:
         counters: Counters,
         expiry: float,
         prefetch: int,
+        idle: dict[str, ChannelReceiver],
     ) -> None:
         self._name = name
+        self._idle = idle
         self._key = key
         self._codec = codec
         self._counters = counters
@@ -184,7 +187,7 @@ class ChannelReceiver:
         self._returning: set[asyncio.Future[Any]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self.idle_since = self._loop.time()
+        self.idle_since = 0.0
         self._readers = [
             Reader(
                 shard,
@@ -206,7 +209,7 @@ class ChannelReceiver:
         if self._prefetch > 1 or self._claimed:
             self.recall()
             if self._claimed:
-                self.idle_since = self._loop.time()
+                self._rest()
                 return self._claimed.popleft()[1][0]
             await self._returned()  # else later ones would come before
             if self._closed:
@@ -226,8 +229,13 @@ class ChannelReceiver:
                 await self._stop_unwanted()
             raise
         finally:
-            self.idle_since = self._loop.time()
+            self._rest()
         return message
+
+    def _rest(self) -> None:
+        if not self._waiters and not self._closed:
+            self.idle_since = self._loop.time()
+            self._idle[self._name] = self
 
     def recall(self) -> None:
         """Puts back what was claimed for too long; its expiry is for Redis to judge.
@@ -267,7 +275,7 @@ class ChannelReceiver:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)
             except UnreadableMessage as error:
-                self._counters.count("unreadable", error)
+                self._counters.unreadable(self._key, error)
             else:
                 self._hand((message, reader, entry))
 
@@ -302,7 +310,7 @@ class ChannelReceiver:
 
     def _return(self, reader: Reader, entries: list[Entry]) -> None:
         pairs = [part for member, score in entries for part in (score, member)]
-        command = PUT_BACK.on(self._key, self._expiry, *pairs)
+        command = PUT_BACK.on(self._key, number(self._expiry), *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         returning = reader.shard.run(command)
         self._returning.add(returning)

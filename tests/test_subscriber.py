@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from polling import eventually
+from programs import UNSHARDED
 from pubsubs import subscribed
 from redis import exceptions as errors
 from servers import Server
@@ -80,6 +81,71 @@ async def test_a_server_without_sharded_pubsub(redis62: Server) -> None:
         for name in names:
             assert redis62.client().publish(name, name) == 1
         await eventually(lambda: got == names, "the messages")
+
+
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+@pytest.mark.parametrize("right", ["ping", "sunsubscribe"])
+async def test_a_name_is_given_up_without_the_right(server: Server, right: str) -> None:
+    """The answers that follow reach those who asked."""
+    server.client().execute_command("ACL", "SETUSER", "default", f"-{right}")
+    async with subscribed_by(server, SHARDED) as (subscriber, got):
+        await subscriber.subscribe(b"name")
+        pipe = subscriber._link.connection
+        subscriber.unsubscribe(b"name")
+        for n in range(3):
+            await subscriber.subscribe(b"other%d" % n)
+        server.client().execute_command("SPUBLISH", "other2", "1")
+        await eventually(lambda: got == [b"1"], "the message")
+        assert subscriber._link.connection is pipe
+
+
+async def test_names_that_nobody_waits_for(server: Server) -> None:
+    """They are subscribed in the end, whenever they are wanted."""
+    async with subscribed_by(server) as (subscriber, _):
+        server.kill()
+        subscriber.want(b"early")
+        server.start()
+        await eventually(lambda: subscriber.is_up, "the connection")
+        assert subscribed(server) == {"early"}
+        for n in range(3):
+            subscriber.want(b"name%d" % n)
+        subscriber.unsubscribe(b"name1")
+        await subscriber.settled()
+        assert subscribed(server) == {"early", "name0", "name2"}
+
+
+async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
+    """What is wanted meanwhile is asked for again, on the same connection."""
+    admin = server.client()
+    admin.config_set("busy-reply-threshold", 1)
+    async with subscribed_by(server) as (subscriber, _):
+        await subscriber.subscribe(b"before")
+        pipe = subscriber._link.connection
+        script = asyncio.create_task(asyncio.to_thread(busy, server))
+        await eventually(lambda: is_busy(server), "the script")
+        subscriber.want(b"name")
+        answer = await eventually(lambda: subscriber._confirmations.get(b"name"), "it")
+        await asyncio.wait([answer])
+        assert str(answer.exception()).startswith("BUSY")
+        server.client().script_kill()
+        await script
+        await eventually(lambda: subscribed(server) == {"before", "name"}, "the name")
+        assert subscriber._link.connection is pipe
+
+
+def busy(server: Server) -> None:
+    """Has a server run a script until that is killed."""
+    with pytest.raises(errors.ResponseError, match="killed"):
+        server.client().eval("while true do end", 0)
+
+
+def is_busy(server: Server) -> bool:
+    """Whether a script runs for too long there."""
+    try:
+        server.client().ping()
+    except errors.ResponseError:
+        return True
+    return False
 
 
 async def _heal_nothing(*_: Any) -> None:
