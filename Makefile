@@ -24,14 +24,29 @@ SEED ?= 1
 FOUND ?= build/bench.json
 FOUND_END_TO_END ?= build/end_to_end.json
 
-.PHONY: demo test test-wheel matrix conformance faults model bench report micro \
-  bench-end-to-end coverage fuzz lint clean
+# The processes that tests run in: they wait more than they compute.
+PROCESSES ?= 4
+define pytest
+$(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "$(1) and not serial" $(ARGS) || [ $$? -eq 5 ]
+$(BIN)/pytest -m "$(1) and serial" $(ARGS) || [ $$? -eq 5 ]
+endef
+
+.PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
+  bench-end-to-end report micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
 
+# Each behaviour once, in a few minutes. What is marked `serial` runs by itself: it
+# measures time. (5 is pytest's word for no test: ARGS may name those of one half.)
 test: $(VENV)/.test
-	$(BIN)/pytest $(ARGS)
+	$(call pytest,not slow)
+
+# What `make test` leaves out: load, endurance, other servers, what is built.
+test-slow: $(VENV)/.test
+	$(call pytest,slow)
+
+test-all: test test-slow
 
 # Which channel layer keeps which point of Channels' specification, as one table.
 conformance: $(VENV)/.test

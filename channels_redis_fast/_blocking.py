@@ -8,12 +8,14 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import Command
 from ._hosts import ClusterHost, Host
 from ._pipe import Pipe, Pool
-from ._rules import is_ask, is_connection_loss, is_demotion, remedy, retriable
-from ._scripts import key_of, with_text
+from ._scripts import key_of
 from ._slots import Address, Topology, share_of
+from .client.flights import Flight, fly
+from .commands.command import Command
+from .commands.errors import is_ask, is_connection_loss, is_demotion
+from .commands.retry import Retry, not_overtaken
 
 Key = bytes | str
 
@@ -29,6 +31,7 @@ class BlockingShard:
 
     def __init__(self, index: int, host: Host, heal: Heal) -> None:
         self.host = host
+        self.was_primary = False  # it took a command
         self._index = index
         self._heal = heal
         self._pools: list[Pool] = [Pool(host, self._greet)]
@@ -45,9 +48,10 @@ class BlockingShard:
         """The connections to all servers that have keys."""
         return self._pools
 
-    def redirected(self, error: Exception) -> bool:
-        """Whether the error says where to go instead."""
-        return False
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nothing says that the server is, or was, a primary."""
+        return not self.was_primary and not self.host.finds_primary
 
     def learn(self, key: Key, error: Exception) -> None:
         """Draws conclusions from an error before the next attempt."""
@@ -97,10 +101,6 @@ class BlockingCluster(BlockingShard):
         """The connections to all nodes that have slots."""
         self._look_up(deadline)
         return list(map(self._node, self._topology.owners))
-
-    def redirected(self, error: Exception) -> bool:
-        """Whether it is a MOVED or ASK."""
-        return isinstance(error, errors.AskError)  # and MovedError, which is one
 
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
@@ -161,103 +161,55 @@ class BlockingCluster(BlockingShard):
         raise errors.ConnectionError(f"{self.host}: {problem}")
 
 
-class Flight:
-    """Commands for one server, written together; `replies` has errors as values."""
-
-    def __init__(self, pool: Pool, commands: list[Command]) -> None:
-        self.pool = pool
-        self.replies: list[Any] = []
-        self.was_written = False
-        self._commands = commands
-        self._pipe: Pipe | None = None
-
-    def write(self, deadline: float) -> None:
-        """Takes a connection and writes the commands."""
-        try:
-            self._pipe = self.pool.take(deadline)
-            self.was_written = True
-            self._pipe.write(self._commands, deadline)
-        except errors.RedisError as error:
-            self._fail(error)
-
-    def read(self, deadline: float) -> None:
-        """Reads the replies and gives the connection back."""
-        if self._pipe is None:
-            return
-        try:
-            for _ in self._commands:
-                self.replies.append(self._pipe.read(deadline))
-        except errors.RedisError as error:
-            self._fail(error)
-        else:
-            self.pool.give(self._pipe)
-            self._pipe = None
-
-    def end(self) -> None:
-        """Gives the connection up if its replies were not read."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-
-    def _fail(self, error: errors.RedisError) -> None:
-        self.end()
-        missing = len(self._commands) - len(self.replies)
-        self.replies += [error] * missing
-
-
-def fly(flights: list[Flight], deadline: float) -> None:
-    """Writes everything, then reads everything: one round trip."""
-    try:
-        for flight in flights:
-            flight.write(deadline)
-        for flight in flights:
-            flight.read(deadline)
-    finally:
-        # An exception may come from anywhere: a signal handler, a greenlet's timeout.
-        for flight in flights:
-            flight.end()
-
-
 class Blocking:
     """All shards of a layer, for its callers in any thread of this process."""
 
     def __init__(self, hosts: list[Host], heal: Heal) -> None:
         self.shards = [_make_shard(i, host, heal) for i, host in enumerate(hosts)]
 
-    def run(
-        self, index: int, command: Command, deadline: float, repeat: bool = False
-    ) -> Any:
+    def run(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command; raises errors."""
-        (reply,) = self.run_all([(index, command)], deadline, repeat)
+        (reply,) = self.run_all([(index, command)], deadline)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
     def run_all(
-        self,
-        requests: list[tuple[int, Command]],
-        deadline: float,
-        repeat: bool = False,
+        self, requests: list[tuple[int, Command]], deadline: float
     ) -> list[Any]:
         """The replies, in order, to requests written together; errors as values.
 
-        What can't have had an effect is tried again, together and in order too.
+        What may be tried again is, together and in order too.
         """
         if len(requests) == 1:  # most calls; a batch would cost more than its trip
             replies = [self._first(*requests[0], deadline)]
             if not isinstance(replies[0], Exception):
                 return replies
-            batch = Batch(self.shards, requests, repeat, replies)
+            batch = Batch(self.shards, requests, deadline, replies)
         else:
-            batch = Batch(self.shards, requests, repeat)
-            batch.fly(deadline)
-        return batch.complete(deadline)
+            batch = Batch(self.shards, requests, deadline)
+            batch.fly()
+        return batch.complete()
 
     def unlink(self, pattern: bytes, deadline: float) -> None:
         """Deletes the keys that match a glob pattern, on all servers."""
         for shard in self.shards:
-            for pool in shard.primaries(deadline):
-                _unlink(pool, pattern, deadline)
+            retry = Retry((b"UNLINK", pattern), time.monotonic(), deadline)
+            while not self._unlink(shard, pattern, retry):
+                pass
+
+    def _unlink(self, shard: BlockingShard, pattern: bytes, retry: Retry) -> bool:
+        try:
+            for pool in shard.primaries(retry.deadline):
+                _unlink(pool, pattern, retry.deadline)
+        except errors.RedisError as error:
+            pause = retry.after(error, time.monotonic())
+            if pause is None:
+                raise
+            shard.learn(pattern, error)
+            time.sleep(pause)
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the connections that nobody uses now; the next call opens others."""
@@ -266,11 +218,15 @@ class Blocking:
 
     def _first(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command at the first attempt; an error as a value."""
+        shard = self.shards[index]
         try:
-            pool = self.shards[index].pool_of(key_of(command), deadline)
+            pool = shard.pool_of(key_of(command), deadline)
         except errors.RedisError as error:
             return error
-        return pool.ask(command, deadline)
+        reply = pool.ask(command, deadline)
+        if not isinstance(reply, Exception):
+            shard.was_primary = True
+        return reply
 
 
 class Batch:
@@ -280,97 +236,92 @@ class Batch:
         self,
         shards: list[BlockingShard],
         requests: list[tuple[int, Command]],
-        repeat: bool,
+        deadline: float,
         replies: list[Any] | None = None,
     ) -> None:
+        now = time.monotonic()
         self.replies = replies or [None] * len(requests)
-        self._shards = shards
-        self._indices = [index for index, _ in requests]
-        self._commands = [command for _, command in requests]
-        self._repeat = repeat
+        self._shards = [shards[index] for index, _ in requests]
+        self._retries = [Retry(command, now, deadline) for _, command in requests]
+        self._deadline = deadline
         self._todo = list(range(len(requests)))
+        self._unwritten: set[int] = set()
 
-    def fly(self, deadline: float) -> None:
+    def fly(self) -> None:
         """One round trip of what is to be done."""
         by_pool: dict[Pool, list[int]] = {}
+        self._unwritten.clear()
         for position in self._todo:
             try:
-                by_pool.setdefault(self._pool(position, deadline), []).append(position)
+                by_pool.setdefault(self._pool(position), []).append(position)
             except errors.RedisError as error:
-                self._note(position, error, was_written=False)
+                self.replies[position] = error
+                self._unwritten.add(position)
         flights = []
         for pool, positions in by_pool.items():
             commands = []
             for position in positions:
                 if self._asks(position):
                     commands.append((b"ASKING",))
-                commands.append(self._commands[position])
+                commands.append(self._retries[position].command)
             flights.append(Flight(pool, commands))
-        fly(flights, deadline)
+        fly(flights, self._deadline)
         for flight, positions in zip(flights, by_pool.values(), strict=True):
             replies = iter(flight.replies)
             for position in positions:
                 if self._asks(position):
                     next(replies)
-                self._note(position, next(replies), flight.was_written)
+                self.replies[position] = next(replies)
+            if not flight.was_written:
+                self._unwritten.update(positions)
 
-    def complete(self, deadline: float) -> list[Any]:
+    def complete(self) -> list[Any]:
         """The replies, when what may be tried again was; sleeps meanwhile."""
-        while (pause := self.prepare_again(deadline)) is not None:
+        while (pause := self.prepare_again()) is not None:
             if pause:
                 time.sleep(pause)
-            self.fly(deadline)
+            self.fly()
         return self.replies
 
-    def prepare_again(self, deadline: float) -> float | None:
+    def prepare_again(self) -> float | None:
         """Seconds until the next round trip for what failed; None: all is done."""
-        failed = [p for p in self._todo if isinstance(self.replies[p], Exception)]
-        if not failed:
-            return None
-        if self._repeat:
-            self._todo = failed
-        else:  # order counts
-            commands = [self._commands[p] for p in self._todo]
-            replies = [self.replies[p] for p in self._todo]
-            self._todo = [self._todo[i] for i in retriable(commands, replies)]
+        for position in self._todo:
+            if not isinstance(self.replies[position], Exception):
+                self._shards[position].was_primary = True
+        commands = [self._retries[p].command for p in self._todo]
+        keep = not_overtaken(commands, [self.replies[p] for p in self._todo])
         pauses = {}
-        for position in failed:
-            error = self.replies[position]
-            shard = self._shards[self._indices[position]]
-            shard.learn(key_of(self._commands[position]), error)
-            pause = remedy(error, self._repeat, shard.redirected(error))
-            if pause is not None and position in self._todo:
+        for position in [self._todo[i] for i in keep]:
+            pause = self._pause(position)
+            if pause is not None:
                 pauses[position] = pause
-                if isinstance(error, errors.NoScriptError):
-                    self._commands[position] = with_text(self._commands[position])
         self._todo = list(pauses)
-        if any(is_connection_loss(self.replies[p]) for p in self._todo):
-            self._repeat = False  # once is enough
-        pause = max(pauses.values(), default=0.0)
-        return pause if pauses and time.monotonic() + pause < deadline else None
+        return max(pauses.values(), default=None)
 
-    def _pool(self, position: int, deadline: float) -> Pool:
-        shard = self._shards[self._indices[position]]
-        before = self.replies[position]
-        if self._asks(position):
+    def _pause(self, position: int) -> float | None:
+        """Seconds until a command that failed is tried again; None: its error stays."""
+        error, retry = self.replies[position], self._retries[position]
+        shard = self._shards[position]
+        shard.learn(key_of(retry.command), error)
+        pause = retry.after(
+            error,
+            time.monotonic(),
+            written=position not in self._unwritten,
+            stranger=shard.is_stranger,
+        )
+        if pause is None:
+            self.replies[position] = retry.error or error
+        return pause
+
+    def _pool(self, position: int) -> Pool:
+        shard, retry = self._shards[position], self._retries[position]
+        if is_ask(retry.error):
             # This once: the slot is on its way, its other keys are where they were.
-            return shard.pool_at(before)
-        return shard.pool_of(key_of(self._commands[position]), deadline)
+            return shard.pool_at(retry.error)
+        return shard.pool_of(key_of(retry.command), self._deadline)
 
     def _asks(self, position: int) -> bool:
-        reply = self.replies[position]
-        return isinstance(reply, Exception) and is_ask(reply)
-
-    def _note(self, position: int, reply: Any, was_written: bool) -> None:
-        before = self.replies[position]
-        if (
-            not was_written
-            and isinstance(before, Exception)
-            and is_demotion(before)
-            and is_connection_loss(reply)
-        ):
-            return  # there may yet be a primary
-        self.replies[position] = reply
+        return is_ask(self._retries[position].error)
 
 
 def _unlink(pool: Pool, pattern: bytes, deadline: float) -> None:

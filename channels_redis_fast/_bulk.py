@@ -159,10 +159,10 @@ class GroupSendMany:
             await _post(self.outcomes, list(bodies), posting)
         return self.outcomes
 
-    async def run(self, ask_all: RunAll, run_all: RunAll) -> list[Outcome]:
+    async def run(self, run_all: RunAll) -> list[Outcome]:
         """Asks for the members of all groups, then sends to all; the outcomes."""
         groups = list(dict.fromkeys(group for _, group, _ in self._bodies))
-        asked = await ask_all([self._operations.members(group) for group in groups])
+        asked = await run_all([self._operations.members(group) for group in groups])
         members = dict(zip(groups, asked, strict=True))
         parcels = Parcels(self._operations)
         for number, group, body in self._bodies:

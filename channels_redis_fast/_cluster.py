@@ -8,13 +8,16 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import Command, PipelinedConnection, open_connection
+from ._connection import PipelinedConnection
 from ._hosts import ClusterHost, Host
 from ._link import Link, pause_after
-from ._rules import is_ask, is_connection_loss
 from ._scripts import key_of
 from ._shard import Heal, Shard, unblock_client, unlink_keys
 from ._slots import Address, Topology, share_of
+from .client.backlog import Call
+from .client.opening import open_connection
+from .commands.command import Command
+from .commands.errors import Kind, is_ask, kind_of
 
 
 class ClusterShard(Shard):
@@ -104,14 +107,23 @@ class ClusterShard(Shard):
     def _ready(self, command: Command) -> PipelinedConnection | None:
         owner = self._topology.owner(key_of(command))
         link = self._nodes.get(owner) if owner else None
-        connection = link.connection if link else None
-        return None if connection is None or connection.paused else connection
+        return self._usable(link, command) if link else None
 
-    async def _connection(self, command: Command) -> PipelinedConnection:
-        return await (await self._link_of(key_of(command))).get()
-
-    async def _link_of(self, key: bytes | str) -> Link:
-        return self._node(await self._owner_of(key))
+    def _link_of(self, call: Call) -> Link | None:
+        """As `Shard`; raises redis-py's errors if nobody knows."""
+        before = call.retry.error
+        if is_ask(before):
+            # This once: the slot is on its way, its other keys are where they were.
+            return self._node((before.host, before.port))
+        owner = self._topology.owner(call.key)
+        if self._refreshing is not None and (owner is None or before is not None):
+            return None  # soon: the owner may be another one
+        if owner is None:
+            self._refresh_soon()
+            if self._refreshing is not None:
+                return None
+            owner = self._known_owner(call.key)
+        return self._node(owner)
 
     async def _host_of(self, key: bytes) -> Host:
         address = self._asked.pop(key, None) or await self._owner_of(key)
@@ -124,6 +136,9 @@ class ClusterShard(Shard):
     async def _owner_of(self, key: bytes | str) -> Address:
         if self._topology.owner(key) is None:
             await self._refresh()
+        return self._known_owner(key)
+
+    def _known_owner(self, key: bytes | str) -> Address:
         owner = self._topology.owner(key)
         if owner is None:
             self._raise_problem()
@@ -150,34 +165,25 @@ class ClusterShard(Shard):
                     lambda key: self._topology.owner(key) == address,
                 )
 
-            link = self._nodes[address] = self._new_link(
-                open_, greet, on_down=lambda error: self._refresh_soon()
+            link = self._nodes[address] = self._command_link(
+                open_, greet, lambda error: self._refresh_soon()
             )
         return link
 
-    # Retry rules
+    # What was refused
 
-    def _redirected(self, error: errors.RedisError) -> bool:
-        return isinstance(error, errors.AskError)  # and MovedError, which is one
-
-    async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
-        moved = self._watching.get(key_of(command))
-        if moved is not None and self._redirected(error):
+    def _heed(self, call: Call, error: Exception) -> None:
+        moved = self._watching.get(call.key)
+        if moved is not None and isinstance(error, errors.AskError):
             moved()
-        if is_ask(error):
-            # This once: the slot is on its way, its other keys are where they were.
-            connection = await self._node((error.host, error.port)).get()
-            connection.ask()
-            return await connection.call(command)
         if isinstance(error, errors.MovedError):
             self._topology.correct(error)
-            self._refresh_soon()
         elif isinstance(error, errors.ClusterDownError):
-            self._topology.doubt(self._topology.owner(key_of(command)))
-            await self._refresh()
-        elif is_connection_loss(error):
-            await self._refresh()
-        return await super()._call_after(error, command)
+            self._topology.doubt(self._topology.owner(call.key))
+            self._refresh_soon()
+        if kind_of(error) is not Kind.PASSING and not is_ask(error):
+            self._refresh_soon()
+        super()._heed(call, error)
 
     # Who owns what
 
@@ -222,6 +228,7 @@ class ClusterShard(Shard):
             self._not_before = self._loop.time() + pause
         finally:
             self._refreshing = None
+            self._backlog.go_on()
 
     async def _slots(self, address: Address) -> list[Any]:
         link = self._nodes.get(address)

@@ -1,36 +1,50 @@
-"""One pipelined connection to one server: redis-py opens it, hiredis parses it."""
+"""One pipelined connection to one server, whose replies hiredis parses."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
 import hiredis
 from redis import exceptions as errors
 
 from ._forks import leave_to_parent
+from ._scripts import key_of
+from .commands.command import Command
+from .commands.errors import Kind, kind_of, reply_error
 
-Command = tuple[Any, ...]
 Push = Callable[[list[Any]], None]
 
-# First words of an error reply that callers tell apart. The classes that parse a
-# destination out of their text get it without the first word.
-_REDIRECTIONS = {"MOVED": errors.MovedError, "ASK": errors.AskError}
-_ERRORS: dict[str, type[errors.RedisError]] = {
-    "CLUSTERDOWN": errors.ClusterDownError,
-    "LOADING": errors.BusyLoadingError,
-    "MASTERDOWN": errors.MasterDownError,
-    "NOAUTH": errors.AuthenticationError,
-    "NOPERM": errors.NoPermissionError,
-    "NOSCRIPT": errors.NoScriptError,
-    "OOM": errors.OutOfMemoryError,
-    "READONLY": errors.ReadOnlyError,
-    "TRYAGAIN": errors.TryAgainError,
-    "WRONGPASS": errors.AuthenticationError,
-}
+
+class Receiver(Protocol):
+    """Who gets a command's outcome: a future, or what stands in its place."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    def set_result(self, reply: Any, /) -> None:
+        """Takes the reply."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Takes the error: of the command, or of the connection."""
+
+
+class Sent(NamedTuple):
+    """What was written, when (`time.monotonic()`), and has no answer.
+
+    Who has no `command` is told of its errors at once.
+    """
+
+    receiver: Receiver
+    command: Command | None
+    at: float
+
+
+# Commands that got errors and may be tried again, in order.
+Refused = list[tuple[Sent, Exception]]
 
 # Kinds of messages that a subscribed connection gets without asking (RESP2).
 _PUSHES = frozenset(
@@ -44,42 +58,15 @@ _PUSHES = frozenset(
     )
 )
 
-# How Redis before 7 wraps an error that a command of a script got.
-_IN_SCRIPT = re.compile(r"ERR Error running script .*?: -([A-Z]+) ")
-# What a Redis that is too old says to a reader, and to a script that asks for the time.
-_TOO_OLD = re.compile(r"ERR unknown command .B?ZPOPMIN|.* non deterministic commands")
-
 _NOT_YET = object()
 _CHECKS_PER_DEADLINE = 5
+# Of these it is known that they did not run.
+_REFUSALS = (Kind.PASSING, Kind.DEMOTED, Kind.MOVED, Kind.UNKNOWN)
 
 # Who doesn't wait for answers lets the event loop write after so many commands, and
 # after one of so many bytes.
 _MANY = 128
 _LARGE = 16 * 1024
-
-
-def reply_error(text: str) -> errors.RedisError:
-    """The redis-py exception for an error reply, by the first word of its text."""
-    code, _, rest = text.partition(" ")
-    if in_script := _IN_SCRIPT.match(text):
-        code = in_script[1]
-    if _TOO_OLD.match(text):
-        text = f"Redis 5.0 or later is needed: {text}"
-    if code in _REDIRECTIONS:
-        return _REDIRECTIONS[code](rest)
-    return _ERRORS.get(code, errors.ResponseError)(text)
-
-
-class Opener(Protocol):
-    """A way to one server, as `_hosts` describes it."""
-
-    connect_timeout: float
-
-    def make_connection(self) -> Any:
-        """A new redis-py connection, not yet connected."""
-
-    async def release(self, connection: Any) -> None:
-        """Closes what finding the server left open beside the connection."""
 
 
 class PipelinedConnection(asyncio.Protocol):
@@ -89,6 +76,10 @@ class PipelinedConnection(asyncio.Protocol):
     the connection counts as dead; an idle connection is pinged about as often.
     With `on_push`, messages of subscriptions go there. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
+
+    Commands of `submit` that may be tried again go to `on_refused`, in order, when all
+    that was written is answered, or lost with the connection. Meanwhile it is `paused`,
+    as later ones must not overtake them; `on_resumed` is called when it isn't any more.
     """
 
     def __init__(
@@ -100,7 +91,10 @@ class PipelinedConnection(asyncio.Protocol):
     ) -> None:
         self.paused = False
         self.error: errors.RedisError | None = None  # why it is gone
+        self.heard = monotonic()  # when something came last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
+        self.on_refused: Callable[[PipelinedConnection, Refused], None] = _tell
+        self.on_resumed: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self.scripts: set[bytes] = set()  # that were sent here as a text
         self._loop = loop
@@ -110,11 +104,10 @@ class PipelinedConnection(asyncio.Protocol):
         # The last command had its write for itself: the next one, if no answer is
         # missing then, doesn't wait for company.
         self._alone = False
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
+        self._refused: Refused = []
+        self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
-        self._oldest: asyncio.Future[Any] | None = None
-        self._oldest_seen = 0.0
-        self._quiet = 0  # checks since the last reply, while nobody waits
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._keepalive: Any = None
@@ -136,7 +129,7 @@ class PipelinedConnection(asyncio.Protocol):
             future.set_exception(self._failure())
             return future
         self.write(command)  # raises for what can't be packed: then nobody waits
-        self._waiting.append(future)
+        self._waiting.append((future, None, monotonic()))
         return future
 
     def write(self, *commands: Command) -> None:
@@ -152,16 +145,24 @@ class PipelinedConnection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
 
-    def post(self, receipt: Any, *commands: Command) -> bool:
-        """As `call`, with a receipt that takes the outcomes in place of futures.
+    def post(self, receiver: Receiver, *commands: Command) -> None:
+        """As `call`, with a receiver that takes the outcomes in place of futures.
 
-        Several commands are written together. True when so much is queued that the
-        caller should let the loop write it.
+        Several commands are written together.
         """
         if self.error is not None:
             raise self._failure()
         self.write(*commands)
-        self._waiting.extend(receipt for _ in commands)
+        now = monotonic()
+        self._waiting.extend((receiver, None, now) for _ in commands)
+
+    def submit(self, receiver: Receiver, command: Command) -> bool:
+        """Queues a command that `on_refused` may get. Not to be used while `paused`.
+
+        True when so much is queued that the caller should let the loop write it.
+        """
+        self.write(command)
+        self._waiting.append((receiver, command, monotonic()))
         buffer = self._buffer
         return bool(buffer) and (len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE)
 
@@ -174,7 +175,7 @@ class PipelinedConnection(asyncio.Protocol):
 
         False when it isn't the command's turn: the push came by itself.
         """
-        if not self._waiting or self._waiting[0] is not future:
+        if not self._waiting or self._waiting[0][0] is not future:
             return False
         self._waiting.popleft()
         if not future.done():
@@ -202,7 +203,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
-        return _number_of(self._transport)
+        return number_of(self._transport)
 
     # What the transport calls
 
@@ -222,22 +223,21 @@ class PipelinedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser and hands each reply to the caller whose turn it is."""
         self._reader.feed(data)
-        # Any byte is a sign of life: a large reply may take longer than the deadline.
-        self._oldest = None
-        self._quiet = 0
         try:
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
             self.abort(error)
+        # Any byte is a sign of life: a large reply may take longer than the deadline.
+        self.heard = monotonic()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is full: new callers wait in `drained`."""
-        self.paused = True
+        """The transport's buffer is full: new callers wait."""
+        self.paused = self._is_full = True
 
     def resume_writing(self) -> None:
         """The transport's buffer has room again."""
-        self.paused = False
-        self._wake_writers()
+        self._is_full = False
+        self._resume()
 
     def eof_received(self) -> bool:
         """The server closed its side: so do we."""
@@ -262,37 +262,72 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _resolve(self) -> None:
         gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
+        refused = self._refused
         while (reply := gets()) is not _NOT_YET:
             if on_push is not None and _is_push(reply):
                 on_push(reply)
                 continue
-            future = waiting.popleft()
-            if future.done():
+            receiver, command, at = waiting.popleft()
+            if receiver.done():
                 continue  # its caller was cancelled
             if isinstance(reply, errors.RedisError):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
+                self._refuse(Sent(receiver, command, at), reply)
+                continue
+            if refused and command is not None:
+                self._overtake(key_of(command))
+            receiver.set_result(reply)
+        if refused and not waiting:
+            self._hand_back()
 
-    def _check_every(self) -> float:
-        return self._deadline / _CHECKS_PER_DEADLINE
+    def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
+        if sent.command is None or kind_of(error) not in _REFUSALS:
+            sent.receiver.set_exception(error)
+        else:
+            self.paused = True
+            self._refused.append((sent, error))
+
+    def _overtake(self, key: bytes | str) -> None:
+        """A command was taken: those for its key that came before have lost their turn.
+
+        The server changed its mind between the two.
+        """
+        for sent, error in list(self._refused):
+            if sent.command is not None and key_of(sent.command) == key:
+                self._refused.remove((sent, error))
+                _tell(self, [(sent, error)])
+
+    def _hand_back(self) -> None:
+        """Gives up what was refused, in order."""
+        refused = self._refused[:]
+        self._refused.clear()
+        self.on_refused(self, refused)
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._is_full or self._refused or self.error is not None:
+            return
+        self.paused = False
+        self._wake_writers()
+        if self.on_resumed is not None:
+            self.on_resumed(self)
 
     def _check(self) -> None:
         """The watchdog: dead when one command stayed the oldest for the deadline."""
-        now = self._loop.time()
-        if not self._waiting:
-            self._oldest = None
-            self._quiet += 1
-            if self._quiet >= _CHECKS_PER_DEADLINE:
-                # The reply is waited for like any other.
-                self.call((b"PING",)).add_done_callback(_consume)
-        elif self._waiting[0] is not self._oldest:
-            self._oldest, self._oldest_seen = self._waiting[0], now
-        elif now - self._oldest_seen > self._deadline:
-            seconds = f"{self._deadline:g} s"
-            self.abort(errors.TimeoutError(f"no answer from Redis for {seconds}"))
-            return
-        self._timer = self._loop.call_later(self._check_every(), self._check)
+        now, again = monotonic(), self._check_every()
+        if self._waiting:
+            left = max(self._waiting[0][2], self.heard) + self._deadline - now
+            if left <= 0:
+                seconds = f"{self._deadline:g} s"
+                self.abort(errors.TimeoutError(f"no answer from Redis for {seconds}"))
+                return
+            again = min(again, left)
+        elif now - self.heard >= self._deadline:
+            # The reply is waited for like any other.
+            self.call((b"PING",)).add_done_callback(_consume)
+        self._timer = self._loop.call_later(again, self._check)
+
+    def _check_every(self) -> float:
+        return self._deadline / _CHECKS_PER_DEADLINE
 
     def _failure(self) -> errors.ConnectionError:
         # A new instance for each caller: a raised exception collects a traceback.
@@ -306,10 +341,17 @@ class PipelinedConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._buffer.clear()
+        self.paused = True
         while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(self._failure())
+            sent = Sent(*self._waiting.popleft())
+            if sent.receiver.done():
+                continue
+            if sent.command is None:
+                sent.receiver.set_exception(self._failure())
+            else:
+                self._refused.append((sent, self._failure()))
+        if self._refused:
+            self._hand_back()
         self._wake_writers()
         if self.on_lost is not None:
             self.on_lost(self)
@@ -320,7 +362,14 @@ class PipelinedConnection(asyncio.Protocol):
         self._drained = None
 
 
-def _number_of(transport: asyncio.Transport | None) -> int:
+def _tell(_: PipelinedConnection, refused: Refused) -> None:
+    """Leaves what was refused to its callers."""
+    for sent, error in refused:
+        if not sent.receiver.done():
+            sent.receiver.set_exception(error)
+
+
+def number_of(transport: asyncio.Transport | None) -> int:
     sock = None if transport is None else transport.get_extra_info("socket")
     return -1 if sock is None else int(sock.fileno())
 
@@ -333,60 +382,3 @@ def _consume(future: asyncio.Future[Any]) -> None:
     """Marks the outcome of a future that nobody awaits as seen."""
     if not future.cancelled():
         future.exception()
-
-
-async def open_connection(
-    opener: Opener, *, deadline: float, on_push: Push | None = None
-) -> PipelinedConnection:
-    """Connects through redis-py (TLS, AUTH, SELECT, Sentinel) and takes the pipe over.
-
-    Raises redis-py's `ConnectionError` (also for silence: `connect_timeout`) and
-    `AuthenticationError`.
-    """
-    connection = opener.make_connection()
-    opening = _Opening(connection)
-    leave_to_parent(opening)
-    try:
-        try:
-            await _within(opener.connect_timeout, connection.connect(), opener)
-        finally:
-            await opener.release(connection)
-        return _take_over(connection, deadline, on_push)
-    except BaseException:
-        # With nowait: no farewell to a server that may not answer.
-        await connection.disconnect(nowait=True)
-        raise
-
-
-class _Opening:
-    """What redis-py connects; its socket is the parent's already when it forks."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def fileno(self) -> int:
-        """The descriptor of the socket, once there is one."""
-        writer = self._connection._writer
-        return _number_of(None if writer is None else writer.transport)
-
-
-async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:
-    try:
-        await asyncio.wait_for(connecting, seconds)
-    except (asyncio.TimeoutError, errors.TimeoutError) as error:
-        text = f"no answer from {opener} within {seconds:g} s"
-        raise errors.ConnectionError(text) from error
-
-
-def _take_over(
-    connection: Any, deadline: float, on_push: Push | None
-) -> PipelinedConnection:
-    loop = asyncio.get_running_loop()
-    reader, writer = connection._reader, connection._writer
-    pipe = PipelinedConnection(loop, deadline=deadline, on_push=on_push)
-    # redis-py forgets the socket; the StreamWriter, whose end would close it, lives on.
-    connection._reader = connection._writer = None
-    pipe.adopt(writer.transport, writer, bytes(reader._buffer))
-    if reader._eof:
-        pipe.abort()  # the end was told to the reader, and won't be told again
-    return pipe

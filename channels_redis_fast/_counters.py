@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 
-logger = logging.getLogger("channels_redis_fast")
+from ._logs import warn
 
 _QUIET = 10.0  # seconds between two lines of one kind
 
@@ -27,7 +26,7 @@ class Counters:
             total = self._counts[kind]
             self._logged[kind] = (now, total)
             new = total - before
-            logger.warning("%s: %d messages (%s)", kind, new, detail)
+            warn("%s: %d messages (%s)", kind, new, detail)
 
     def snapshot(self) -> dict[str, int]:
         """The counts so far, by kind."""

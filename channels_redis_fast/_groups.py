@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 import re
 import threading
 import time
@@ -15,22 +15,29 @@ from typing import Any
 from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
+from ._logs import warn
 from ._operations import Operations, Request
-from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import with_text
-
-logger = logging.getLogger("channels_redis_fast")
+from .commands.errors import is_connection_loss, may_pass
 
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0
 # Of `group_expiry`: how old a membership gets before it is made new. A refresh that
 # fails is tried again before the membership ends.
 _REFRESH_AT = 1 / 3
+# Of `group_expiry`: how often it is looked whether one got that old.
+_LOOK_EVERY = 1 / 8
+# What failed is tried again after so long (seconds), and not before ten times what the
+# failure took: callers who block wait meanwhile.
+_RETRY_AFTER = 1.0
 
 # Redis's name for the history of its data: another after a restart or a failover.
 _HISTORY = re.compile(rb"master_replid:(\S+)")
 
 RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
+
+# A command, and what notes that it is to be run again.
+Chore = tuple[Request, Callable[[], None]]
 
 
 class _Membership:
@@ -50,7 +57,8 @@ class Memberships:
     """Which of this process's channels joined which groups, and when.
 
     What another process made for our channels is not known here, and not ours to
-    heal. Times are this process's own.
+    heal. Times are this process's own. Whoever calls, in whatever way, looks whether
+    `tend` is due: no event loop needs to last for it.
     """
 
     def __init__(
@@ -66,6 +74,8 @@ class Memberships:
         self._groups: dict[str, list[str]] = {}  # by channel
         # Memberships (group, channel) of channels that ended, not yet given up.
         self._left: set[tuple[str, str]] = set()
+        self._look_at = time.monotonic() + _LOOK_EVERY * group_expiry
+        self._not_before = 0.0
         self._histories: dict[int, set[bytes]] = {}  # by shard: its nodes' own
 
     def __len__(self) -> int:
@@ -113,30 +123,43 @@ class Memberships:
                         del self._groups[channel]
 
     def end(self, channel: str) -> None:
-        """Forgets a channel that ended; `give_up` takes it out of its groups."""
+        """Forgets a channel that ended; `tend` takes it out of its groups."""
         with self._lock:
             for group in self._groups.pop(channel, []):
                 self._forget(group, channel)
                 self._left.add((group, channel))
 
     @property
-    def is_tidy(self) -> bool:
-        """Whether `give_up` has nothing to do."""
-        return not self._left
+    def is_due(self) -> bool:
+        """Whether `tend` may have something to do."""
+        now = time.monotonic()
+        return now >= self._not_before and (bool(self._left) or now >= self._look_at)
 
-    async def give_up(self, run_all: RunAll) -> None:
-        """Takes channels that ended out of their groups; later, if Redis is away."""
+    async def tend(self, run_all: RunAll) -> None:
+        """Takes channels that ended out of their groups, and refreshes what got old.
+
+        What Redis was not heard to have done is due again, after a while.
+        """
+        began = time.monotonic()
         with self._lock:
-            left, self._left = list(self._left), set()
-        kept = set(left)
+            chores = [*self._leaves(), *self._refreshes(began)]
+        if not chores:
+            return
+        undone = [note for _, note in chores]
         try:
-            replies = await run_all([self._operations.leave(g, c) for g, c in left])
-            for pair, reply in zip(left, replies, strict=True):
-                if not is_connection_loss(reply):
-                    kept.discard(pair)
+            replies = await run_all([request for request, _ in chores])
+            undone = [
+                note
+                for note, reply in zip(undone, replies, strict=True)
+                if is_connection_loss(reply) or may_pass(reply)
+            ]
         finally:
-            with self._lock:  # some may have been joined again meanwhile
-                self._left |= {pair for pair in kept if self._find(*pair) is None}
+            if undone:
+                now = time.monotonic()
+                self._not_before = now + max(_RETRY_AFTER, 10 * (now - began))
+            with self._lock:
+                for note in undone:
+                    note()
 
     def clear(self) -> None:
         """Forgets all."""
@@ -178,34 +201,64 @@ class Memberships:
                 since = membership.since if membership else None
                 if not is_there and since is not None and since >= oldest:
                     gone.setdefault(group, []).append(channel)
-            # Written before anybody can discard them: the order on the wire holds.
-            rejoined = [
-                connection.call(with_text(operations.rejoin(group, channels)))
-                for group, channels in gone.items()
-            ]
+        # Without the lock, for which whole event loops would wait: a blocking healer
+        # writes as slowly as its server reads.
+        rejoined = [
+            connection.call(with_text(operations.rejoin(group, channels)))
+            for group, channels in gone.items()
+        ]
         await _all_there(rejoined)
+        self._leave_if_discarded(gone)
         if history is not None:
             known.add(history)
 
-    def due(self) -> list[Request]:
-        """The commands that refresh what gets old; noted as refreshed."""
-        if not self._refresh:
-            return []
-        now = time.monotonic()
-        limit = now - _REFRESH_AT * self._group_expiry
-        requests = []
+    def _leave_if_discarded(self, rejoined: dict[str, list[str]]) -> None:
+        """What was discarded meanwhile, over other connections, is to leave again."""
         with self._lock:
-            for group, members in list(self._known.items()):
-                old = [
-                    channel
-                    for channel, membership in list(members.items())
-                    if membership.since is not None and membership.since < limit
-                ]
-                for channel in old:
-                    members[channel].since = now
-                if old:
-                    requests.append(self._operations.refresh(group, old))
-        return requests
+            for group, channels in rejoined.items():
+                for channel in channels:
+                    membership = self._find(group, channel)
+                    if membership is None or membership.since is None:
+                        self._left.add((group, channel))
+
+    def _leaves(self) -> list[Chore]:
+        """The commands that take out who ended; noted as done."""
+        left, self._left = self._left, set()
+        return [
+            (self._operations.leave(*pair), functools.partial(self._leave_later, *pair))
+            for pair in left
+        ]
+
+    def _leave_later(self, group: str, channel: str) -> None:
+        membership = self._find(group, channel)
+        if membership is None or membership.since is None:  # else it joined again
+            self._left.add((group, channel))
+
+    def _refreshes(self, now: float) -> list[Chore]:
+        """The commands that make new what got old, if it is time; noted as done."""
+        if now < self._look_at:
+            return []
+        self._look_at = now + _LOOK_EVERY * self._group_expiry
+        limit = now - _REFRESH_AT * self._group_expiry
+        found: list[Chore] = []
+        for group, members in list(self._known.items()) if self._refresh else ():
+            old = {
+                channel: membership
+                for channel, membership in list(members.items())
+                if membership.since is not None and membership.since < limit
+            }
+            for membership in old.values():
+                membership.since = now
+            if old:
+                note = functools.partial(self._refresh_later, list(old.values()), limit)
+                found.append((self._operations.refresh(group, list(old)), note))
+        return found
+
+    def _refresh_later(self, old: list[_Membership], limit: float) -> None:
+        self._look_at = 0.0
+        for membership in old:
+            if membership.since is not None:
+                membership.since = min(membership.since, limit - 1.0)
 
     def _too_old(self) -> float:
         """How old (seconds) a membership may be to be joined again."""
@@ -243,7 +296,7 @@ async def _history(connection: PipelinedConnection) -> bytes | None:
     try:
         info = await connection.call((b"INFO", b"replication"))
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
+        if may_pass(error):
             raise
         return None  # not allowed
     found = _HISTORY.search(info)
@@ -263,9 +316,9 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool:
     try:
         return await reply is not None
     except errors.ResponseError as error:
-        if is_passing(error) or is_demotion(error):
-            raise  # not the server to ask
-        logger.warning("a membership can't be healed: %s", error)
+        if may_pass(error):
+            raise  # then it is not done
+        warn("a membership can't be healed: %s", error)
         return True
 
 

@@ -25,6 +25,8 @@ _SENTINEL_TIMEOUT = 1.0
 class Host:
     """One entry of `hosts`: how to reach it, without a connection to it."""
 
+    finds_primary = False  # whether another server may be the primary next time
+
     def __init__(self, settings: Mapping[str, Any], connect_timeout: float) -> None:
         self.settings = dict(settings)
         self.connect_timeout = float(
@@ -65,6 +67,8 @@ class Host:
 
 class SentinelHost(Host):
     """A primary that Sentinels know by name."""
+
+    finds_primary = True
 
     # The Sentinel that answered last: one that is down would cost its time each time.
     _first: tuple[str, int] | None = None
@@ -125,6 +129,8 @@ class SentinelHost(Host):
 
 class ClusterHost(Host):
     """A Redis Cluster, known by some of its nodes."""
+
+    finds_primary = True
 
     @property
     def nodes(self) -> list[tuple[str, int]]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from ._blocking import Blocking
-from ._connection import Command
 from ._groups import Memberships
 from ._operations import Operations, Request
 from ._pipe import Pipe
 from ._publisher import Publisher
 from ._subscriber import Verbs
+from .commands.command import Command
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ class InlineShard:
         self._index = index
         self._deadline = deadline
 
-    async def run(self, command: Command, *, repeat: bool = False) -> Any:
+    async def run(self, command: Command, began: float = 0.0) -> Any:
         """The reply to a command."""
-        return self._blocking.run(self._index, command, self._deadline, repeat)
+        return self._blocking.run(self._index, command, self._deadline)
 
 
 class Inline:
@@ -64,11 +64,9 @@ class Inline:
             for index in range(len(blocking.shards))
         ]
 
-    async def run_all(
-        self, requests: list[Request], *, repeat: bool = False, in_order: bool = True
-    ) -> list[Any]:
+    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
         """The replies, in order, to requests written together; errors as values."""
-        return self._blocking.run_all(requests, self._deadline, repeat)
+        return self._blocking.run_all(requests, self._deadline)
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""

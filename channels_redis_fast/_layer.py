@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import re
 import threading
 import weakref
@@ -20,6 +19,7 @@ from ._codec import Codec, SerializerCodec, SizeLimit, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
 from ._hosts import decode_hosts
+from ._logs import warn
 from ._loops import Loops, may_block
 from ._mailboxes import Mailboxes
 from ._receiver import ReceiverClosed
@@ -37,8 +37,6 @@ from .serializers import ENCRYPTIONS, registry
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-logger = logging.getLogger("channels_redis_fast")
 
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
@@ -60,6 +58,11 @@ def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
         return None if found is None else found(*args, **kwargs)
 
     return call
+
+
+def key_after(begin: str, name: str) -> bytes:
+    """The key of a name: what all keys of its kind begin with, and the name."""
+    return f"{begin}{name}".encode()
 
 
 class Layer(BaseChannelLayer):  # type: ignore[misc]
@@ -257,11 +260,14 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             _layers.add(self)
         for shorter, longer in found:
             text = "two layers on one Redis, of whose prefixes %r begins %r"
-            logger.warning(text, shorter, longer)
+            warn(text, shorter, longer)
 
     def _capacity_of(self) -> Callable[[str], int]:
         overridden = self._is_overridden("get_capacity")
         return self.get_capacity if overridden else self._capacities.lookup
+
+    def _tidy(self) -> None:
+        """What is due by the clock, for callers that block."""
 
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from redis import exceptions as errors
 
@@ -57,6 +58,7 @@ class Link:
     ) -> None:
         self.connection: PipelinedConnection | None = None
         self.was_up = False
+        self.up_since = 0.0  # `time.monotonic()`
         self._open = open_
         self._greet = greet
         self._on_ready = on_ready
@@ -67,7 +69,6 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self._failures = 0
-        self._up_since = 0.0
         self._down_since = 0.0
         self._not_before = 0.0
         self._closed = False
@@ -88,6 +89,17 @@ class Link:
         if connection.paused:
             await connection.drained()
         return connection
+
+    def usable(self) -> PipelinedConnection | None:
+        """The connection, if it takes more; None when it will, or an attempt goes on.
+
+        Raises the last attempt's error when there is none, and none begins.
+        """
+        self.begin()
+        connection = self.connection
+        if connection is None and self._attempt is None:
+            raise self._refusal()
+        return None if connection is None or connection.paused else connection
 
     def begin(self) -> None:
         """Starts an attempt unless one is under way, needless or too early."""
@@ -163,14 +175,14 @@ class Link:
 
     def _up(self, connection: PipelinedConnection) -> None:
         self.connection, self.was_up = connection, True
-        self._up_since, self._error = self._loop.time(), None
+        self.up_since, self._error = monotonic(), None
         connection.on_lost = self._lost
         if self._on_ready is not None:
             self._on_ready()
 
     def _lost(self, connection: PipelinedConnection) -> None:
         self.connection = None
-        if self._loop.time() - self._up_since > _PROVEN:
+        if monotonic() - self.up_since > _PROVEN:
             self._failures = 0
         error = connection.error or errors.ConnectionError("connection lost")
         self._down(error, self._failures)

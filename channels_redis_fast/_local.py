@@ -9,7 +9,6 @@ from typing import Any
 
 from ._cluster import make_shard
 from ._codec import Codec, Message
-from ._connection import Command
 from ._counters import Counters
 from ._groups import Memberships
 from ._hosts import Host
@@ -18,6 +17,7 @@ from ._mailboxes import Mailboxes
 from ._operations import Operations, Request
 from ._outbox import Outbox
 from ._receiver import ChannelReceiver, InboxReceiver
+from .commands.command import Command
 
 _LONGEST_TICK = 1.0  # seconds
 
@@ -59,8 +59,6 @@ class LocalLayer:
         )
         self._prefetch = prefetch
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
-        self._refresh_every = group_expiry / 8
-        self._refresh_at = self.loop.time() + self._refresh_every
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
@@ -68,16 +66,14 @@ class LocalLayer:
 
     # Commands
 
-    async def run_all(
-        self, requests: list[Request], *, repeat: bool = False, in_order: bool = False
-    ) -> list[Any]:
+    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
         """The replies, in order, to requests written together; errors as values.
 
-        With `in_order`, those for one key that are tried again keep their order.
+        Their call began at `began` (`time.monotonic()`; 0: now).
         """
         if len(requests) == 1:
             ((index, command),) = requests
-            return await self.shards[index].run_all([command], repeat=repeat)
+            return await self.shards[index].run_all([command], began)
         by_shard: dict[int, list[int]] = {}
         for position, (index, _) in enumerate(requests):
             by_shard.setdefault(index, []).append(position)
@@ -85,11 +81,7 @@ class LocalLayer:
 
         async def run(index: int, positions: list[int]) -> None:
             commands: list[Command] = [requests[p][1] for p in positions]
-            shard = self.shards[index]
-            if in_order:
-                outcomes = await shard.run_in_order(commands)
-            else:
-                outcomes = await shard.run_all(commands, repeat=repeat)
+            outcomes = await self.shards[index].run_all(commands, began)
             for position, outcome in zip(positions, outcomes, strict=True):
                 replies[position] = outcome
 
@@ -162,8 +154,8 @@ class LocalLayer:
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._retiring)
-        if not self._memberships.is_tidy:  # short loops would never come to it
-            await self._memberships.give_up(self.run_all)
+        if self._memberships.is_due:  # short loops would never come to it
+            await self._tend()
 
     async def _release(self, inbox: Inbox) -> None:
         """Stops feeding an inbox; who waits on it elsewhere takes over."""
@@ -186,14 +178,11 @@ class LocalLayer:
         for receiver in self._channels.values():
             receiver.recall()
         self._close_idle_channels()
-        if self.loop.time() >= self._refresh_at:
-            self._refresh_at = self.loop.time() + self._refresh_every
-            self.tell(self._memberships.due())
+        if self._memberships.is_due:
+            self._spawn(self._tend())
 
-    def tell(self, requests: list[Request]) -> None:
-        """Runs requests that nobody waits for; a failure means that they expire."""
-        if requests and not self._closed:
-            self._spawn(self.run_all(requests, repeat=True))
+    async def _tend(self) -> None:
+        await self._memberships.tend(self.run_all)
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()
@@ -207,8 +196,6 @@ class LocalLayer:
                     self._hand_over(inbox)
             elif inbox in empty:
                 reader.retire()
-        if not self._memberships.is_tidy:
-            self._spawn(self._memberships.give_up(self.run_all))
 
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""

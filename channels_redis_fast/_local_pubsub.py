@@ -12,9 +12,9 @@ from ._codec import Codec, copier
 from ._local import LocalLayer
 from ._outage import Outage
 from ._publisher import Publisher, verbs_of
-from ._rules import is_connection_loss, is_passing
 from ._subscriber import CLASSIC, Subscriber
 from ._topics import Topics
+from .commands.errors import is_connection_loss, may_pass
 from .exceptions import UnreadableMessage
 
 _FIRST_PAUSE = 0.05
@@ -133,7 +133,7 @@ class LocalPubSub(Publisher, LocalLayer):
     ) -> bool:
         """Whether a name that failed there is to be tried again."""
         place = self._places.get(name)
-        if is_passing(error) or isinstance(error, errors.AskError):
+        if may_pass(error) or isinstance(error, errors.AskError):
             return True
         if place is None:  # it strayed while this waited for the connection
             return is_connection_loss(error) and self._topics.is_home(name, self)

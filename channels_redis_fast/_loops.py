@@ -25,17 +25,20 @@ T = TypeVar("T", bound=Local)
 
 
 class Loops(Generic[T]):
-    """Makes one `T` for each event loop that asks, and ends it when the loop ends."""
+    """Makes one `T` for each event loop that asks, and ends it when the loop ends.
+
+    `on_close` is told a loop before and after it is closed: its tasks go on no more.
+    """
 
     def __init__(
         self,
         make: Callable[[], T],
         on_fork: Callable[[], None],
-        on_closed: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
+        on_close: Callable[[asyncio.AbstractEventLoop], None] = lambda loop: None,
     ) -> None:
         self._make = make
         self._on_fork = on_fork
-        self._on_closed = on_closed
+        self._on_close = on_close
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -207,12 +210,13 @@ def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
         try:
             if not loop.is_running() and not loop.is_closed():
                 for loops in everywhere:
+                    loops._on_close(loop)  # what still comes is for other loops
                     loops._finish(loop)
         finally:
             loop.close = original  # type: ignore[method-assign]
             original()
             for loops in everywhere:
-                loops._on_closed(loop)
+                loops._on_close(loop)
 
     loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 

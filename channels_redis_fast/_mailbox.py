@@ -51,7 +51,7 @@ class Inbox:
         """
         room = self.capacity
         for box in self.filled:
-            free = box.capacity - len(box.messages or ())
+            free = box.room - len(box.messages or ())
             if free > 0:
                 room = min(room, free)
             elif not self.waiting:
@@ -60,12 +60,23 @@ class Inbox:
 
 
 class Mailbox:
-    """What waits for one channel, and who waits on it: never both.
+    """What waits for one channel, and who waits on it.
 
-    A message that was handed to a waiter comes back when the waiter is cancelled.
+    Both only until those who wait in other loops have come for it: they were called,
+    and the messages are here so long, for anybody. What was handed to a waiter comes
+    back when the waiter is cancelled.
     """
 
-    __slots__ = ("capacity", "handle", "inbox", "messages", "name", "waiter", "waiters")
+    __slots__ = (
+        "called",
+        "capacity",
+        "handle",
+        "inbox",
+        "messages",
+        "name",
+        "waiter",
+        "waiters",
+    )
 
     def __init__(self, name: str, capacity: int, inbox: Inbox) -> None:
         self.name = name
@@ -75,6 +86,66 @@ class Mailbox:
         self.messages: deque[Entry] | None = None
         self.waiter: TaskWaiter | None = None  # used again from wait to wait
         self.waiters: list[Waiter] | None = None
+        self.called = 0  # of those who wait: they have a message to come for
+
+    @property
+    def room(self) -> int:
+        """How many messages it holds; those that somebody comes for count extra."""
+        return self.capacity + self.called
+
+    def append(self, entry: Entry) -> bool:
+        """Keeps a message; whether the first one had to go for it."""
+        messages = self._queue()
+        is_full = len(messages) >= self.room
+        if is_full:
+            messages.popleft()
+        messages.append(entry)
+        return is_full
+
+    def put_back(self, entry: Entry) -> None:
+        """Keeps a message before all that came later, whatever the capacity."""
+        messages = self._queue()
+        earlier = sum(one[0] <= entry[0] for one in messages)
+        messages.insert(earlier, entry)
+
+    def take(self, now: float) -> tuple[Entry | None, int]:
+        """The first message that didn't end before, and how many did."""
+        ended, found = self.drop_ended(now), None
+        if self.messages:
+            found = self.messages.popleft()
+            if not self.messages:
+                self.clear()
+        return found, ended
+
+    def drop_ended(self, now: float) -> int:
+        """Drops the messages that ended; how many."""
+        messages, ended = self.messages, 0
+        while messages and messages[0][0] <= now:
+            messages.popleft()
+            ended += 1
+        if not messages:
+            self.clear()
+        return ended
+
+    def clear(self) -> None:
+        """Drops all messages."""
+        self.messages = None
+        self.inbox.filled.discard(self)
+
+    def next_waiter(self) -> Waiter | None:
+        """The first who waits in a loop that runs and wasn't called, else in another.
+
+        Who waits in a loop that stands still comes when it goes on.
+        """
+        waiting = [waiter for waiter in self.waiters or () if not waiter.is_called]
+        running = (waiter for waiter in waiting if waiter.loop.is_running())
+        return next(running, waiting[0] if waiting else None)
+
+    def _queue(self) -> deque[Entry]:
+        if self.messages is None:
+            self.messages = deque()
+            self.inbox.filled.add(self)
+        return self.messages
 
 
 class Snapshot(Mapping[str, tuple[Message, ...]]):

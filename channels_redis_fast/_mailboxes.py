@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
 from ._codec import Message
 from ._counters import Counters
-from ._mailbox import ChannelName, Handle, Inbox, Mailbox, Snapshot
-from ._waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, call, wake
+from ._mailbox import ChannelName, Inbox, Mailbox, Snapshot
+from ._waiters import (
+    NO_LOOP,
+    Entry,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    call,
+    fail,
+    wake,
+)
+from .mailboxes.lifetimes import Lifetimes
 
 
 class Mailboxes:
@@ -45,12 +54,11 @@ class Mailboxes:
         self._lock = threading.RLock()
         self._boxes: dict[str, Mailbox] = {}
         self._inboxes: dict[str, Inbox] = {}
-        self._unheld: set[Mailbox] = set()  # boxes whose names nobody holds
-        # Those of them on which nobody waits, with the time of their end, oldest first.
-        self._ending: dict[Mailbox, float] = {}
+        self._lifetimes = Lifetimes(expiry)
         self._swept = time.monotonic()
-        # Filled by weakref callbacks, which may run anywhere, so without the lock.
-        self._released: deque[Mailbox] = deque()
+        # Who waited in tasks that were collected as garbage, which may be anywhere, so
+        # without the lock.
+        self._abandoned: deque[TaskWaiter] = deque()
 
     def __contains__(self, name: str) -> bool:
         return name in self._boxes
@@ -60,13 +68,8 @@ class Mailboxes:
 
     def new(self, name: str) -> ChannelName:
         """A channel that lives as long as the name object that is returned."""
-        held = ChannelName(name)
         with self._lock:
-            box = self._open(name)
-            self._unheld.discard(box)
-            box.handle = Handle(held, self._release)
-            box.handle.box = box
-        return held
+            return self._lifetimes.hold(self._boxes.get(name) or self._open(name))
 
     def feed(self, inbox: Inbox, make: Callable[[Inbox], Any]) -> Any:
         """Who feeds an inbox; `make` makes one if nobody does, or one stands still."""
@@ -154,17 +157,24 @@ class Mailboxes:
     def withdraw(self, waiter: Waiter) -> None:
         """Ends a wait; a message that was given goes back to where it was."""
         with self._lock:
-            if waiter.box.waiter is waiter:
-                waiter.box.waiter = None
-            if self._forget(waiter) or waiter.error is not None:
+            box = waiter.box
+            if box.waiter is waiter:
+                box.waiter = None
+            if self.forget(waiter):
                 return
-            if entry := waiter.give_back():
-                self._put_back(waiter.box, entry)
+            if waiter.error is None and (entry := waiter.give_back()):
+                self._put_back(box, entry)
+
+    def withdraw_later(self, waiter: TaskWaiter) -> None:
+        """As `withdraw`, at the next `sweep`: this may interrupt the work of others."""
+        self._abandoned.append(waiter)
 
     def forget(self, waiter: Waiter) -> bool:
         """Ends a wait to which no message is on its way; whether there was one."""
         with self._lock:
-            return self._forget(waiter)
+            if ended := self._forget(waiter):
+                self._invite(waiter.box)  # another one, if this one was called
+            return ended
 
     def put(
         self,
@@ -189,14 +199,18 @@ class Mailboxes:
                 box = boxes.get(name)
                 if box is None or (box.inbox is not inbox and inbox is not None):
                     unknown += 1
-                elif box.waiters and box.waiters[0].loop is here:
+                elif box.waiters and box.waiters[0].loop is here and not box.called:
                     waiter: Any = box.waiters.pop(0)
                     waiter.entry = entry
                     if not woken and here is not None:
                         here.call_soon(wake, woken)  # whatever comes of the others
                     woken.append(waiter)
                     box.inbox.waiting -= 1
-                elif box.messages and len(box.messages) < box.capacity:
+                elif (
+                    box.messages
+                    and not box.waiters
+                    and len(box.messages) < box.capacity
+                ):
                     # As `_put` would, for a burst to many.
                     box.messages.append(entry)
                 else:
@@ -207,7 +221,8 @@ class Mailboxes:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:
             for waiter in self._waiters(inbox):
-                call(waiter, self._fail, waiter, error())
+                self._forget(waiter)
+                call(waiter, fail, waiter, error())
 
     def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
         """The loops in which somebody waits on an inbox."""
@@ -215,21 +230,18 @@ class Mailboxes:
             return {waiter.loop for waiter in self._waiters(inbox)} - {NO_LOOP}
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Forgets who waited in a loop that was closed under them."""
+        """Forgets who waits in a loop that is closed; what they got goes back."""
         with self._lock:
             for box in list(self._boxes.values()):
-                for waiter in list(box.waiters or ()):
-                    if waiter.loop is loop:
-                        self._forget(waiter)
-                if box.waiter is not None and box.waiter.loop is loop:
-                    box.waiter = None
+                for waiter in [*(box.waiters or ()), box.waiter]:
+                    if isinstance(waiter, TaskWaiter) and waiter.loop is loop:
+                        waiter.leave()
 
     def clear(self) -> None:
         """Drops all messages; channels and who waits on them stay."""
         with self._lock:
             for box in self._boxes.values():
-                box.messages = None
-                box.inbox.filled.discard(box)
+                box.clear()
 
     def sweep(self) -> list[Inbox]:
         """Drops what is too old; returns inboxes that are fed for no channel.
@@ -239,9 +251,12 @@ class Mailboxes:
         now = time.monotonic()
         with self._lock:
             self._swept = now
+            while self._abandoned:
+                self._abandoned.popleft().leave()
             for inbox in self._inboxes.values():
                 self._drop_expired(inbox, now)
-            self._begin_ends(now)
+                for box in list(inbox.filled):
+                    self._invite(box)  # if a loop that was called stands still
             ended = self._end_due(now)
             empty = [i for i in self._inboxes.values() if not i.boxes]
             for inbox in empty:
@@ -263,66 +278,54 @@ class Mailboxes:
             inbox = self._inboxes[inbox_name] = Inbox(inbox_name)
         capacity = max(1, self._capacity_of(name))
         box = self._boxes[name] = Mailbox(name, capacity, inbox)
-        self._unheld.add(box)
+        self._lifetimes.begin(box)
         inbox.boxes += 1
         inbox.capacity = capacity
         return box
 
     def _take(self, box: Mailbox) -> Entry | None:
-        self._ending.pop(box, None)
-        messages, now, found = box.messages, time.monotonic(), None
-        while messages and found is None:
-            entry = messages.popleft()
-            if entry[0] > now:
-                found = entry
-            else:
-                self._counters.count("expired before being read", box.name)
-        if not messages:
-            box.messages = None
-            box.inbox.filled.discard(box)
+        self._lifetimes.note_use(box)
+        found, ended = box.take(time.monotonic())
+        self._count_ended(box, ended)
         return found
 
     def _put(self, box: Mailbox, entry: Entry) -> None:
-        """Hands a message to the first who waits, or keeps it."""
-        while box.waiters:
-            box.inbox.waiting -= 1
-            waiter = box.waiters.pop(0)
-            if call(waiter, self._give, waiter, entry):
-                return
-        messages = box.messages
-        if messages is None:
-            messages = box.messages = deque()
-            box.inbox.filled.add(box)
-        elif len(messages) >= box.capacity:
-            messages.popleft()
+        """Keeps a message, and calls who waits for it."""
+        is_one_lost = box.append(entry)
+        self._invite(box)
+        if is_one_lost:
             self._counters.count("dropped, the consumer doesn't read", box.name)
-        messages.append(entry)
-
-    def _give(self, waiter: Waiter, entry: Entry) -> None:
-        """In the waiter's loop."""
-        if waiter.error is None:
-            waiter.give(entry)
-        else:  # cancelled before it was told
-            with self._lock:
-                self._put_back(waiter.box, entry)
-
-    def _fail(self, waiter: Waiter, error: Exception) -> None:
-        """In the waiter's loop."""
-        with self._lock:
-            if self._forget(waiter):
-                waiter.fail(error)
 
     def _put_back(self, box: Mailbox, entry: Entry) -> None:
         """Puts a message where it was: before all that came later."""
         if self._boxes.get(box.name) is not box:
-            self._counters.count("expired before being read", box.name)
+            self._count_ended(box, 1)
             return
-        later = [e for e in box.messages or () if e[0] > entry[0]]
-        earlier = [e for e in box.messages or () if e[0] <= entry[0]]
-        box.messages = None
-        box.inbox.filled.discard(box)
-        for kept in (*earlier, entry, *later):
-            self._put(box, kept)
+        box.put_back(entry)
+        self._invite(box)
+
+    def _invite(self, box: Mailbox) -> None:
+        """Calls one more of those who wait, if there is a message to come for.
+
+        It stays in the box meanwhile: a loop that stands still keeps it from nobody.
+        """
+        while box.messages and (waiter := box.next_waiter()) is not None:
+            waiter.is_called = True
+            box.called += 1
+            box.inbox.waiting -= 1
+            if call(waiter, self._fetch, waiter):
+                return
+            self._forget(waiter)  # its loop is closed
+
+    def _fetch(self, waiter: Waiter) -> None:
+        """In the waiter's loop: it was called, and others may have come before."""
+        with self._lock:
+            if not waiter.is_called:
+                return
+            self._uncall(waiter)
+            if (entry := self._take(waiter.box)) is not None:
+                self._forget(waiter)
+                waiter.give(entry)
 
     def _waiter(self, box: Mailbox) -> TaskWaiter:
         """For one more wait of a task of the running loop."""
@@ -338,60 +341,43 @@ class Mailboxes:
         else:
             box.waiters.append(waiter)
         box.inbox.waiting += 1
-        if self._ending:
-            self._ending.pop(box, None)
+        self._lifetimes.note_use(box)
 
     def _waiters(self, inbox: Inbox) -> list[Any]:
         if not inbox.waiting:
             return []
         boxes = [box for box in self._boxes.values() if box.inbox is inbox]
-        return [waiter for box in boxes for waiter in box.waiters or ()]
+        waiters = [waiter for box in boxes for waiter in box.waiters or ()]
+        return [waiter for waiter in waiters if not waiter.is_called]
 
     def _forget(self, waiter: Waiter) -> bool:
         """Ends a wait; whether it had not ended."""
         box = waiter.box
         if not box.waiters or waiter not in box.waiters:
             return False
+        self._uncall(waiter)
         box.waiters.remove(waiter)
         box.inbox.waiting -= 1
         return True
 
-    def _release(self, handle: weakref.ref[ChannelName]) -> None:
-        self._released.append(handle.box)  # type: ignore[attr-defined]
-
-    def _begin_ends(self, now: float) -> None:
-        """Notes which channels nobody holds and nobody waits on.
-
-        Names may have been copied, so they stay for `expiry` more seconds.
-        """
-        while self._released:
-            box = self._released.popleft()
-            box.handle = None  # breaks the cycle
-            if self._boxes.get(box.name) is box:
-                self._unheld.add(box)
-        for box in self._unheld:
-            if not box.waiters:
-                self._ending.setdefault(box, now + self._expiry)
+    def _uncall(self, waiter: Waiter) -> None:
+        if waiter.is_called:
+            waiter.is_called = False
+            waiter.box.called -= 1
+            waiter.box.inbox.waiting += 1
 
     def _end_due(self, now: float) -> list[str]:
-        ended = []
-        while self._ending:
-            box, deadline = next(iter(self._ending.items()))
-            if deadline > now:
-                break
-            del self._ending[box], self._boxes[box.name]
-            box.waiter = None  # breaks the cycle
-            self._unheld.discard(box)
+        ended = self._lifetimes.due(now)
+        for box in ended:
+            del self._boxes[box.name]
             box.inbox.boxes -= 1
             box.inbox.filled.discard(box)
-            ended.append(box.name)
-        return ended
+        return [box.name for box in ended]
 
     def _drop_expired(self, inbox: Inbox, now: float) -> None:
         for box in list(inbox.filled):
-            while box.messages and box.messages[0][0] <= now:
-                box.messages.popleft()
-                self._counters.count("expired before being read", box.name)
-            if not box.messages:
-                box.messages = None
-                inbox.filled.discard(box)
+            self._count_ended(box, box.drop_ended(now))
+
+    def _count_ended(self, box: Mailbox, number: int) -> None:
+        if number:
+            self._counters.count("expired before being read", box.name, number)

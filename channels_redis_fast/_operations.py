@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,12 +10,11 @@ from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
 from ._codec import MOST_CHANNELS, Codec, Message
-from ._connection import Command
 from ._fanout import bundle
+from ._logs import inform
 from ._names import split_local
 from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY
-
-logger = logging.getLogger("channels_redis_fast")
+from .commands.command import Command
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
@@ -136,7 +134,7 @@ class Operations:
         full = sum(reply == 0 for reply in replies)
         if full:
             text = "%s of %s channels over capacity in group %s"
-            logger.info(text, full, members, group)
+            inform(text, full, members, group)
         if failures:
             raise failures[0]
 

@@ -7,15 +7,12 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from redis import exceptions as errors
-
 from ._bulk import Parcels
-from ._connection import Command
 from ._counters import Counters
 from ._operations import Operations, Request
-from ._rules import is_connection_loss, is_demotion, is_passing
 from ._scripts import key_of
 from ._shard import Shard
+from .commands.command import Command
 
 # So many messages may be unanswered at a server; then senders wait until half of them
 # are answered, so that they wake rarely and send many at a time.
@@ -65,8 +62,7 @@ class Receipt:
 
     __slots__ = ("batch", "command", "lane", "messages", "weight")
 
-    repeat = False  # whether running the command twice is harmless
-    batch: Batch
+    batch: Batch | None
 
     def __init__(
         self, lane: Lane, command: Command, messages: int = 1, weight: int = 1
@@ -75,6 +71,7 @@ class Receipt:
         self.command = command
         self.messages = messages
         self.weight = weight
+        self.batch = None  # not sent yet
 
     def done(self) -> bool:
         """Never before its turn: nobody can cancel it."""
@@ -109,8 +106,6 @@ class Asked(Receipt):
 
     __slots__ = ("bodies",)
 
-    repeat = True
-
     def __init__(self, lane: Lane, command: Command, bodies: list[Any]) -> None:
         count = len(bodies)
         super().__init__(lane, command, count, count * _GROUP_WEIGHT)
@@ -118,34 +113,31 @@ class Asked(Receipt):
 
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
-        self.lane.outbox.deliver(reply, self.bodies, self.batch)
+        if self.batch is not None:
+            self.lane.outbox.deliver(reply, self.bodies, self.batch)
 
 
 class Lane:
-    """The unanswered sends at one shard, in their order."""
+    """The unanswered sends at one shard, and who waits for room, in their order."""
 
     def __init__(self, outbox: Outbox, shard: Shard, counters: Counters) -> None:
         self.outbox = outbox
         self.counters = counters
         self._shard = shard
         self._load = 0
-        self._senders: list[asyncio.Future[None]] = []  # that wait for room
-        # What has to be tried again, or couldn't be written; nothing overtakes it.
-        self._later: deque[tuple[Receipt, errors.RedisError | None]] = deque()
-        self._is_trying = False
+        self._senders: deque[tuple[Receipt, asyncio.Future[bool]]] = deque()
 
     async def put(self, receipt: Receipt) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
         Raises redis-py's `ConnectionError` when there is no connection.
         """
-        while True:
-            while self._load >= _MOST or self._later:
-                await self._relieved()
+        much: bool | None = None
+        if not self._senders and self._load < _MOST:
             much = self._shard.post(receipt.command, receipt)
-            if much is not None:
-                break
-            await self._shard.prepare(receipt.command)
+        if much is None:
+            await self._put_later(receipt)
+            return
         self._add(receipt, self.outbox.batch)
         if much:
             await asyncio.sleep(0)  # else a loop of sends would keep it from writing
@@ -153,8 +145,8 @@ class Lane:
     def push(self, receipt: Receipt, batch: Batch) -> None:
         """As `put`, for what can't wait and belongs to an earlier send."""
         self._add(receipt, batch)
-        if self._later or self._shard.post(receipt.command, receipt) is None:
-            self._postpone(receipt, None)
+        if self._shard.post(receipt.command, receipt) is None:
+            self._shard.post_later(receipt.command, receipt)
 
     def take(self, receipt: Receipt, reply: Any) -> None:
         """A reply came."""
@@ -165,17 +157,31 @@ class Lane:
         self._remove(receipt)
 
     def failed(self, receipt: Receipt, error: BaseException) -> None:
-        """An error came; some are tried again."""
-        again = isinstance(error, errors.RedisError) and self._shard.is_retried(
-            error, receipt.repeat
-        )
-        if again:
-            self._postpone(receipt, error)
-        else:
-            self._count(receipt, error)
-            self._remove(receipt)
+        """An error came, that nothing was tried again for, or in vain."""
+        self._count(receipt, error)
+        self._remove(receipt)
 
     # Steps
+
+    async def _put_later(self, receipt: Receipt) -> None:
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._senders.append((receipt, written))
+        if len(self._senders) == 1:  # else there is no room, or it is kept for many
+            self._admit()
+        try:
+            await written
+        except BaseException:
+            if receipt.batch is not None and not _is_written(written):
+                self._remove(receipt)
+            raise
+
+    def _admit(self) -> None:
+        """Writes for those who wait for room, as long as there is some."""
+        while self._senders and self._load < _MOST:
+            receipt, written = self._senders.popleft()
+            if not written.done():
+                self._add(receipt, self.outbox.batch)
+                self._shard.post_later(receipt.command, receipt, written)
 
     def _add(self, receipt: Receipt, batch: Batch) -> None:
         self._load += receipt.weight
@@ -184,64 +190,14 @@ class Lane:
 
     def _remove(self, receipt: Receipt) -> None:
         self._load -= receipt.weight
-        receipt.batch.remove()
-        if self._senders and self._load <= _FEW and not self._later:
-            self._relieve()
-
-    def _relieve(self) -> None:
-        senders, self._senders = self._senders, []
-        for sender in senders:
-            if not sender.done():
-                sender.set_result(None)
-
-    async def _relieved(self) -> None:
-        sender: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._senders.append(sender)
-        await sender
+        if receipt.batch is not None:
+            receipt.batch.remove()
+        if self._senders and self._load <= _FEW:
+            self._admit()
 
     def _count(self, receipt: Receipt, error: BaseException) -> None:
         detail = f"{_name(receipt.command)}: {error}"
         self.counters.count(FAILED, detail, receipt.messages)
-
-    # Once more
-
-    def _postpone(self, receipt: Receipt, error: Any) -> None:
-        self._later.append((receipt, error))
-        self._begin_trying()
-
-    def _begin_trying(self) -> None:
-        if self._later and not self._is_trying:
-            self._is_trying = True
-            self._shard.spawn(self._try_again()).add_done_callback(self._tried)
-
-    async def _try_again(self) -> None:
-        """One after the other; when a server stays away, none."""
-        while self._later:
-            receipt, error = self._later[0]
-            try:
-                reply = await self._shard.rerun(receipt.command, error, receipt.repeat)
-            except errors.RedisError as later:
-                self._drop(later, everything=_is_hopeless(later))
-            else:
-                self._later.popleft()
-                self.take(receipt, reply)
-
-    def _tried(self, trying: asyncio.Task[None]) -> None:
-        # A callback: a task that its loop's end cancels may not have begun.
-        self._is_trying = False
-        if trying.cancelled():
-            error = errors.ConnectionError("the event loop ended")
-            self._drop(error, everything=True)
-        elif (failure := trying.exception()) is not None:
-            self._drop(failure, everything=True)
-        self._relieve()
-        self._begin_trying()
-
-    def _drop(self, error: BaseException, everything: bool) -> None:
-        for _ in range(len(self._later) if everything else 1):
-            receipt, _ = self._later.popleft()
-            self._count(receipt, error)
-            self._remove(receipt)
 
 
 class Outbox:
@@ -304,6 +260,5 @@ def _name(command: Command) -> str:
     return key.decode() if isinstance(key, bytes) else key
 
 
-def _is_hopeless(error: errors.RedisError) -> bool:
-    """Whether others would wait for the same in vain."""
-    return is_connection_loss(error) or is_passing(error) or is_demotion(error)
+def _is_written(written: asyncio.Future[bool]) -> bool:
+    return written.done() and not written.cancelled() and not written.exception()

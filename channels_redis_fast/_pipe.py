@@ -16,9 +16,11 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
-from ._connection import Command, reply_error
 from ._forks import leave_to_parent
 from ._hosts import Host
+from ._scripts import as_known
+from .commands.command import Command
+from .commands.errors import reply_error
 
 _NOT_YET = object()
 _CHUNK = 1 << 16
@@ -39,6 +41,7 @@ class Pipe:
     def __init__(self, host: Host, socket: Any) -> None:
         self.idle_since = time.monotonic()
         self.client_id: int | None = None
+        self._scripts: set[bytes] = set()  # that were sent here as a text
         self._host = host
         self._socket = socket
         self._timeout = math.inf  # seconds, of the socket; unknown yet
@@ -60,7 +63,8 @@ class Pipe:
 
     def write(self, commands: Iterable[Command], deadline: float) -> None:
         """Sends commands; raises redis-py's errors for connections."""
-        packed = b"".join(map(hiredis.pack_command, commands))
+        known = (as_known(command, self._scripts) for command in commands)
+        packed = b"".join(map(hiredis.pack_command, known))
         try:
             self._wait_until(deadline)
             self._socket.sendall(packed)

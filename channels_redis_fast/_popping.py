@@ -13,21 +13,24 @@ from redis import exceptions as errors
 
 from ._blocking import Batch, BlockingShard
 from ._codec import Codec, Message
-from ._connection import Command
 from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._receiver import deliver
-from ._rules import is_ask, remedy
 from ._scripts import PUT_BACK
 from ._waiters import NO_LOOP, ThreadWaiter
+from .commands.command import Command
+from .commands.errors import Kind, is_ask, kind_of, may_pass
 from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
 
 _PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
+_PAUSE_REFUSED = 0.5
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
+# Seconds, between looks at whether something is due, or others served who pops.
+_LOOK_UP_AFTER = 0.25
 
 
 class Wait:
@@ -43,6 +46,7 @@ class Wait:
         self._pipe: Pipe | None = None
         self._to_come = 0  # replies
         self._asks_id = False
+        self._was_refused = False
 
     @property
     def pipe(self) -> Pipe | None:
@@ -76,11 +80,13 @@ class Wait:
                 return False, None
             self._to_come -= 1
             if self._asks_id:  # -1: not allowed
-                self._pipe.client_id = reply if isinstance(reply, int) else -1
+                if not may_pass(reply):
+                    self._pipe.client_id = reply if isinstance(reply, int) else -1
                 self._asks_id = False
             elif not self._to_come:
                 self._pool.give(self._pipe)
                 self._pipe = None
+                self._was_refused = self._was_refused and isinstance(reply, Exception)
                 return True, reply
 
     def failed(self, error: Exception) -> float:
@@ -89,10 +95,12 @@ class Wait:
         self.shard.learn(self._key, error)
         if is_ask(error):
             self._ask = error
-        pause = remedy(error, True, self.shard.redirected(error))
-        if pause is None:
+        kind = kind_of(error)
+        if kind is Kind.FINAL:
             raise error
-        pause = max(pause, _PAUSE)
+        passes = kind in (Kind.PASSING, Kind.DEMOTED)
+        pause = _PAUSE_REFUSED if passes and self._was_refused else _PAUSE
+        self._was_refused = passes
         self.not_before = time.monotonic() + pause
         return pause
 
@@ -102,10 +110,10 @@ class Wait:
         while self._pipe is not None and self._pool is not None:
             if time.monotonic() > self.silent_at:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
-            if self._pipe.client_id != -1 and not self._asks_id:
+            if self._pipe.client_id not in (None, -1) and not self._asks_id:
                 unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
                 reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
-                if isinstance(reply, errors.ResponseError):
+                if isinstance(reply, errors.ResponseError) and not may_pass(reply):
                     self._pipe.client_id = -1
             _select([self], _PAUSE)
             over, reply = self.poll()
@@ -122,7 +130,7 @@ class Popper:
     """Pops from a key on some shards, whichever has a message first.
 
     An outage is ridden out for `command_timeout` seconds. It ends when `is_served`:
-    the caller got what it wants from somebody else.
+    the caller got what it wants from somebody else. `tidy` is called all the while.
     """
 
     def __init__(
@@ -133,9 +141,11 @@ class Popper:
         command_timeout: float,
         expiry: float,
         is_served: Callable[[], bool] = lambda: False,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._counters = counters
         self._is_served = is_served
+        self._tidy = tidy
         self._waits = [Wait(shard, key) for shard in shards]
         self._key = key
         self._command_timeout = command_timeout
@@ -151,13 +161,10 @@ class Popper:
         found: list[tuple[Wait, Entry]] = []
         try:
             while not found and not self._is_served():
+                self._tidy()
                 self._begin(deadline)
                 now = time.monotonic()
-                nap = min(
-                    [w.silent_at for w in self._waits if w.pipe] or [now + _PAUSE]
-                )
-                nap = min([nap] + [w.not_before for w in self._waits if not w.pipe])
-                _select(self._waits, min(nap, deadline or nap) - now)
+                _select(self._waits, self._nap(now, deadline))
                 for wait in self._waits:
                     entry = self._poll(wait)
                     if entry is not None:
@@ -176,6 +183,15 @@ class Popper:
         unblock = (b"CLIENT", b"UNBLOCK", client_id)
         with contextlib.suppress(errors.RedisError):  # else it runs out
             self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
+
+    def _nap(self, now: float, deadline: float | None) -> float:
+        """Seconds until there is something to do though no server answers."""
+        times = [w.silent_at if w.pipe else w.not_before for w in self._waits]
+        if not any(w.pipe for w in self._waits):
+            times.append(now + _PAUSE)
+        if deadline is not None:
+            times.append(deadline)
+        return min(*times, now + _LOOK_UP_AFTER) - now
 
     def _begin(self, deadline: float | None) -> None:
         now = time.monotonic()
@@ -232,9 +248,9 @@ class Popper:
         until = time.monotonic() + self._command_timeout
         command = PUT_BACK.on(self._key, self._expiry, score, member)
         # Not repeated when the connection breaks: who got it meanwhile has it.
-        batch = Batch([shard], [(0, command)], repeat=False)
-        batch.fly(until)
-        (reply,) = batch.complete(until)
+        batch = Batch([shard], [(0, command)], until)
+        batch.fly()
+        (reply,) = batch.complete()
         if isinstance(reply, Exception):
             self._counters.count("lost while being put back", reply)
 
@@ -256,9 +272,10 @@ def pop_message(
     deadline: float | None,
     command_timeout: float,
     expiry: float,
+    tidy: Callable[[], None],
 ) -> Message:
     """The next message of a normal channel; raises `TimeoutError` at the deadline."""
-    popper = Popper(shards, key, counters, command_timeout, expiry)
+    popper = Popper(shards, key, counters, command_timeout, expiry, tidy=tidy)
     while (entry := popper.pop(deadline)) is not None:
         try:
             return codec.open(entry[0], key)[1]
@@ -281,8 +298,10 @@ class InboxPump:
         mailboxes: Mailboxes,
         hand_over: Callable[[Inbox], None],
         expiry: float,
+        tidy: Callable[[], None],
     ) -> None:
         self._expiry = expiry
+        self._tidy = tidy
         self._shard = shard
         self._key = key
         self._codec = codec
@@ -309,6 +328,7 @@ class InboxPump:
         inbox = self._mailboxes.begin_in_thread(channel, waiter)
         try:
             while (message := waiter.message()) is None:
+                self._tidy()
                 reader = self._mailboxes.feed(inbox, self._take_over)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
@@ -343,6 +363,7 @@ class InboxPump:
             command_timeout,
             self._expiry,
             is_served=lambda: waiter.message() is not None,
+            tidy=self._tidy,
         )
         try:
             if self._before is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from redis import exceptions as errors
@@ -22,27 +22,28 @@ class Publisher:
     _operations: Operations
     _verbs: list[Verbs]  # by shard
 
-    def publish(self, name: str, payload: bytes) -> Coroutine[Any, Any, Any]:
+    def publish(self, name: str, payload: bytes) -> Awaitable[Any]:
         """Sends a payload."""
         if self.outbox is not None:
             posting: Coroutine[Any, Any, None] = self._post(name, payload)
             return posting
         index = self._operations.shard_of(name)
-        run: Coroutine[Any, Any, Any]
         if self._verbs[index] is CLASSIC:
-            run = self.shards[index].run((CLASSIC.publish, name, payload))
+            run: Awaitable[Any] = self.shards[index].run(
+                (CLASSIC.publish, name, payload)
+            )
             return run
         return self._publish_sharded(index, name, payload)
 
     async def run_many(self, requests: list[Request]) -> list[Any]:
         """The replies to publications and other requests, each key's in order."""
-        replies: list[Any] = await self.run_all(requests, in_order=True)
+        replies: list[Any] = await self.run_all(requests)
         old = [i for i, reply in enumerate(replies) if is_too_old(reply)]
         if old:
             for i in old:
                 self._verbs[requests[i][0]] = CLASSIC
             again = [self.publication(*requests[i][1][1:]) for i in old]
-            later = await self.run_all(again, in_order=True)
+            later = await self.run_all(again)
             for i, reply in zip(old, later, strict=True):
                 replies[i] = reply
         return replies

@@ -9,10 +9,11 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import Command, PipelinedConnection
+from ._connection import PipelinedConnection
 from ._link import Link
-from ._rules import is_ask, is_connection_loss, is_demotion, is_passing
 from ._shard import Shard
+from .commands.command import Command
+from .commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
 
 # A popped message: the member of the key and its score, as Redis writes it.
 Entry = tuple[bytes, bytes]
@@ -53,6 +54,7 @@ class Reader:
         # For a slot on its way ASKING goes before each command, on one connection.
         self._asking = False
         self._asks_next = False
+        self._is_refused = False  # the last pop, by an error that may pass
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +116,9 @@ class Reader:
         self._asking, self._asks_next = self._asks_next, False
         try:
             self._client_id = await connection.call((b"CLIENT", b"ID"))
-        except errors.ResponseError:
+        except errors.ResponseError as error:
+            if may_pass(error):
+                raise
             self._client_id = None  # not allowed: waits can't be ended, they run out
 
     def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
@@ -133,6 +137,9 @@ class Reader:
 
     def _popped(self, entries: list[Entry], error: Exception | None) -> None:
         self._popping = False
+        if error is None and self._is_refused:
+            self._is_refused = False
+            self.shard.log_taken()
         try:
             if entries:
                 self._deliver(self, entries)
@@ -147,15 +154,24 @@ class Reader:
     def _failed(self, error: Exception) -> None:
         if self._link is None:
             return
-        if is_demotion(error):
-            self._pause()
-            self._link.drop(error)
-        elif isinstance(error, errors.AskError) or is_passing(error):
+        if may_pass(error):
+            self._wait_out(error, self._link)
+        elif isinstance(error, errors.AskError):
             self._pause()
             self.shard.spawn(self._follow(error, self._link))
         elif not is_connection_loss(error):  # else the link comes back and pokes
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
+
+    def _wait_out(self, error: Exception, link: Link) -> None:
+        """Tries again, soon at first: after a switch there is a primary already."""
+        self._pause(_RETRY_REFUSED if self._is_refused else _RETRY)
+        self._is_refused = True
+        self.shard.log_refused(error)
+        if is_demotion(error):
+            link.reopen()
+        elif isinstance(error, errors.ClusterDownError):
+            self.shard.spawn(self._follow(error, link))
 
     async def _follow(self, error: Any, link: Link) -> None:
         """Reads where a Cluster's node says, or where the key is now."""
@@ -181,7 +197,7 @@ class Reader:
         link = self._link
         if link is None or link.was_up or is_connection_loss(error):
             return
-        if not is_passing(error):
+        if not may_pass(error):
             self._link = None
             self.shard.spawn(self.shard.close_link(link))
             self._refuse(error)
@@ -215,7 +231,7 @@ class Reader:
             try:
                 await self.shard.unblock(self.key, self._client_id)
             except errors.RedisError as error:
-                if not (is_connection_loss(error) or is_passing(error)):
+                if not (is_connection_loss(error) or may_pass(error)):
                     self._client_id = None  # refused: from now on waits run out
 
 

@@ -16,6 +16,7 @@ from ._mailboxes import Mailboxes
 from ._reader import Entry, Reader
 from ._scripts import PUT_BACK
 from ._shard import Shard
+from .commands.errors import may_pass
 from .exceptions import UnreadableMessage
 
 Outcome = tuple[Message, "Reader", Entry]
@@ -131,22 +132,16 @@ class InboxReceiver:
         return self._mailboxes.room(self._inbox, self)
 
     def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
-        failure: Exception | None = None
         for member, _ in entries:
-            try:
-                deliver(
-                    member,
-                    reader.key,
-                    self._codec,
-                    self._inbox,
-                    self._mailboxes,
-                    self._counters,
-                    self.loop,
-                )
-            except Exception as error:  # of a log handler: the others still come
-                failure = failure or error
-        if failure is not None:
-            raise failure
+            deliver(
+                member,
+                reader.key,
+                self._codec,
+                self._inbox,
+                self._mailboxes,
+                self._counters,
+                self.loop,
+            )
 
     def _refuse(self, error: Exception) -> None:
         if self._inbox.reader is not self:
@@ -186,7 +181,7 @@ class ChannelReceiver:
         # Claimed ahead, with the time when they go back.
         self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()
-        self._returning: set[asyncio.Task[Any]] = set()
+        self._returning: set[asyncio.Future[Any]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self.idle_since = self._loop.time()
@@ -208,7 +203,7 @@ class ChannelReceiver:
 
     async def receive(self) -> Message:
         """The next message; cancelled, it hands on or back what was on its way."""
-        if self._prefetch > 1:
+        if self._prefetch > 1 or self._claimed:
             self.recall()
             if self._claimed:
                 self.idle_since = self._loop.time()
@@ -309,14 +304,29 @@ class ChannelReceiver:
         pairs = [part for member, score in entries for part in (score, member)]
         command = PUT_BACK.on(self._key, self._expiry, *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
-        task = reader.shard.spawn(reader.shard.run(command))
-        self._returning.add(task)
-        task.add_done_callback(functools.partial(self._put_back, len(entries)))
+        returning = reader.shard.run(command)
+        self._returning.add(returning)
+        returning.add_done_callback(functools.partial(self._put_back, reader, entries))
 
-    def _put_back(self, count: int, task: asyncio.Task[Any]) -> None:
-        self._returning.discard(task)
-        if task.cancelled() or task.exception() is not None:
+    def _put_back(
+        self, reader: Reader, entries: list[Entry], returning: asyncio.Future[Any]
+    ) -> None:
+        self._returning.discard(returning)
+        error = None if returning.cancelled() else returning.exception()
+        if error is not None and may_pass(error) and not self._closed:
+            self._keep(reader, entries)
+        elif returning.cancelled() or error is not None:
+            count = len(entries)
             self._counters.count("lost while being put back", self._name, count)
+
+    def _keep(self, reader: Reader, entries: list[Entry]) -> None:
+        """Holds what Redis doesn't take back now; who comes meanwhile gets it."""
+        until = self._loop.time() + self._hold
+        for entry in entries:
+            _, message, _ = self._codec.open(entry[0], self._key)
+            self._claimed.append((until, (message, reader, entry)))
+        while self._claimed and self._waiters:
+            self._hand(self._claimed.popleft()[1])
 
     def _withdraw(self, waiter: asyncio.Future[Outcome]) -> None:
         if waiter in self._waiters:

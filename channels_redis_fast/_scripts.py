@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ._connection import Command
+from .commands.command import Command
 
 # Redis's clock in seconds. Numbers go to commands as numbers, which keeps their
 # microseconds (Lua's own conversion to a string keeps 100 us). Scripts replicate their
@@ -18,25 +18,51 @@ local now = time[1] + time[2] / 1000000
 """
 
 
-class Script:
-    """A Lua text and its digest, by which servers know it once it ran there."""
+EVALSHA = b"EVALSHA"
 
-    def __init__(self, text: str) -> None:
+
+class Script:
+    """A Lua text and its digest, by which servers know it once it ran there.
+
+    `repeatable`: to run it twice does what running it once does.
+    """
+
+    def __init__(self, text: str, *, repeatable: bool = False) -> None:
         self.text = text.encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
         _TEXTS[self.sha] = self.text
+        if repeatable:
+            _REPEATABLE.update((self.sha, self.text))
 
     def on(self, key: bytes | str, *args: Any) -> Command:
         """The command that runs it on `key`."""
-        return (b"EVALSHA", self.sha, 1, key, *args)
+        return (EVALSHA, self.sha, 1, key, *args)
 
 
 _TEXTS: dict[bytes, bytes] = {}
+_REPEATABLE: set[bytes] = set()  # digests and texts
 
 
 def with_text(command: Command) -> Command:
     """The same script call for a server that doesn't know the script: EVAL."""
     return (b"EVAL", _TEXTS[command[1]], *command[2:])
+
+
+def as_known(command: Command, scripts: set[bytes]) -> Command:
+    """A command for a server that was sent the texts of these `scripts` already.
+
+    With the text, if it is another one's, which counts as sent then: a script that is
+    found missing by its error would let commands that follow overtake the first one.
+    """
+    if command[0] is not EVALSHA or command[1] in scripts:
+        return command
+    scripts.add(command[1])
+    return with_text(command)
+
+
+def is_repeatable(command: Command) -> bool:
+    """Whether running a command twice does what running it once does."""
+    return command[0] == b"ZREM" or command[1] in _REPEATABLE
 
 
 def key_of(command: Command) -> bytes | str:
@@ -127,7 +153,8 @@ JOIN = Script(
 for i = 2, #ARGV do call('ZADD', KEYS[1], now, ARGV[i]) end
 call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
 return #ARGV - 1
-"""
+""",
+    repeatable=True,
 )
 
 # As JOIN, for members that are still there: what others discarded stays gone.
@@ -143,7 +170,8 @@ if there > 0 then
     call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
 end
 return there
-"""
+""",
+    repeatable=True,
 )
 
 # KEYS: a group key. ARGV: group_expiry (seconds). The members that are not too old.
@@ -152,5 +180,6 @@ MEMBERS = Script(
     + """\
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]))
 return call('ZRANGE', KEYS[1], 0, -1)
-"""
+""",
+    repeatable=True,
 )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any, TypeVar
 
 from redis import exceptions as errors
 
-from ._connection import Command, PipelinedConnection, Push, open_connection
+from ._connection import PipelinedConnection, Push, Receiver, Refused
 from ._hosts import Host
 from ._link import Link
-from ._rules import is_connection_loss, is_demotion, remedy, retriable
-from ._scripts import key_of, with_text
+from ._logs import inform, warn
+from ._scripts import EVALSHA, as_known, key_of
+from .client.backlog import Backlog, Call
+from .client.opening import open_connection
+from .commands.command import Command
+from .commands.errors import is_demotion, is_passing
 
 T = TypeVar("T")
 
-logger = logging.getLogger("channels_redis_fast")
+# A call's second step may end so much of `command_timeout` late.
+_SLACK = 0.02
 
 # What a shard calls on each new connection for commands, before any caller gets it:
 # (shard index, connection, whether this connection's server owns a key).
@@ -47,7 +53,16 @@ class Shard:
         self._down: set[Link] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._client: Any = None
-        self._main = self._new_link(lambda: self._open(self.host), self._greet)
+        self._was_primary = False
+        self._is_refused = False
+        self._backlog = Backlog(
+            command_timeout,
+            self._link_of,
+            self._heed,
+            self.log_taken,
+            self._is_stranger,
+        )
+        self._main = self._command_link(lambda: self._open(self.host), self._greet)
 
     @property
     def is_down(self) -> bool:
@@ -56,83 +71,56 @@ class Shard:
 
     # What readers, groups and the layers use
 
-    async def run(self, command: Command, *, repeat: bool = False) -> Any:
-        """The reply to a command; `repeat` says that running it twice is harmless.
+    def run(self, command: Command, began: float = 0.0) -> asyncio.Future[Any]:
+        """The reply to a command, within `command_timeout` of its call.
 
-        Raises redis-py's `ConnectionError` when the connection breaks or is not
-        there, and what Redis answers; NOSCRIPT and errors that pass are retried.
+        That began at `began` (`time.monotonic()`; 0: now). Raises redis-py's
+        `ConnectionError` when the connection breaks or is not there, and what Redis
+        answers. What may be tried again is, in its place: in one event loop commands
+        are written in the order in which they were given here, as far as they are for
+        one server or for one key.
         """
-        try:
-            connection = self._ready(command) or await self._connection(command)
-            return await connection.call(command)
-        except errors.RedisError as error:
-            return await self._run_again(command, error, repeat)
+        future = self._loop.create_future()
+        connection = self._ready(command)
+        if connection is None or (began and self._is_late(began)):
+            self._backlog.add(future, command, began)
+        else:
+            if command[0] is EVALSHA and command[1] not in connection.scripts:
+                command = as_known(command, connection.scripts)
+            connection.submit(future, command)
+        return future
 
-    async def run_all(
-        self, commands: list[Command], *, repeat: bool = False
-    ) -> list[Any]:
+    async def run_all(self, commands: list[Command], began: float = 0.0) -> list[Any]:
         """The replies to commands written together; an error stands in its place."""
-        replies = await self._call_all(commands)
-        failed = [i for i, r in enumerate(replies) if isinstance(r, errors.RedisError)]
-        if failed:
-            again = [self._run_again(commands[i], replies[i], repeat) for i in failed]
-            outcomes = await asyncio.gather(*again, return_exceptions=True)
-            for i, outcome in zip(failed, outcomes, strict=True):
-                replies[i] = outcome
-        return replies
-
-    async def run_in_order(self, commands: list[Command]) -> list[Any]:
-        """As `run_all`; those for one key stay in their order when tried again."""
-        replies = await self._call_all(commands)
-        chains: dict[bytes | str, list[int]] = {}
-        for position in retriable(commands, replies):
-            if isinstance(replies[position], errors.RedisError):
-                key = key_of(commands[position])
-                chains.setdefault(key, []).append(position)
-
-        async def run_again(chain: list[int]) -> None:
-            for position in chain:
-                command, error = commands[position], replies[position]
-                try:
-                    replies[position] = await self._run_again(command, error, False)
-                except errors.RedisError as later:
-                    replies[position] = later
-                    return  # the others' time is over, too
-
-        await asyncio.gather(*map(run_again, chains.values()))
-        return replies
+        futures = [self.run(command, began) for command in commands]
+        try:
+            return [await _outcome(future) for future in futures]
+        except BaseException:  # a cancellation: nobody will ask for the others
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # has been seen
+            raise
 
     # For those who don't wait for replies
 
-    def post(self, command: Command, receipt: Any) -> bool | None:
+    def post(self, command: Command, receipt: Receiver) -> bool | None:
         """Queues a command whose outcome a receipt takes; None when nothing takes it.
 
-        As `PipelinedConnection.post`.
+        As `PipelinedConnection.submit`.
         """
         connection = self._ready(command)
         if connection is None:
             return None
-        if command[0] == b"EVALSHA" and command[1] not in connection.scripts:
-            # Found missing later, the script would let others overtake this one.
-            connection.scripts.add(command[1])
-            command = with_text(command)
-        return connection.post(receipt, command)
+        return connection.submit(receipt, as_known(command, connection.scripts))
 
-    async def prepare(self, command: Command) -> None:
-        """Returns when a connection takes a command; raises `ConnectionError`."""
-        await self._connection(command)
-
-    def is_retried(self, error: errors.RedisError, repeat: bool) -> bool:
-        """Whether `run` would try again."""
-        return remedy(error, repeat, self._redirected(error)) is not None
-
-    async def rerun(
-        self, command: Command, error: errors.RedisError | None, repeat: bool
-    ) -> Any:
-        """As `run`, for a command that got an error, or was not written."""
-        if error is None:
-            return await self.run(command, repeat=repeat)
-        return await self._run_again(command, error, repeat)
+    def post_later(
+        self,
+        command: Command,
+        receipt: Receiver,
+        written: asyncio.Future[bool] | None = None,
+    ) -> None:
+        """Queues a command in its turn; `written` is done then, or has the error."""
+        self._backlog.add(receipt, command, written=written)
 
     # Links, and what else there is of a host
 
@@ -208,6 +196,7 @@ class Shard:
     async def aclose(self) -> None:
         """Ends the work that is under way and closes every connection."""
         self.closed = True
+        self._backlog.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -222,11 +211,18 @@ class Shard:
     # Where a command goes: a Cluster has its own answers
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
-        connection = self._main.connection
-        return None if connection is None or connection.paused else connection
+        """The connection that takes a command now; None if others come first."""
+        return self._usable(self._main, command)
 
-    async def _connection(self, command: Command) -> PipelinedConnection:
-        return await self._main.get()
+    def _usable(self, link: Link, command: Command) -> PipelinedConnection | None:
+        connection, keys = link.connection, self._backlog.keys
+        if connection is None or connection.paused:
+            return None
+        return None if keys and key_of(command) in keys else connection
+
+    def _link_of(self, call: Call) -> Link | None:
+        """Where a call that waits goes; None: not known yet."""
+        return self._main
 
     async def _host_of(self, key: bytes) -> Host:
         return self.host
@@ -234,80 +230,52 @@ class Shard:
     def _host_at(self, node: Any) -> Host:
         return self.host
 
-    def _redirected(self, error: errors.RedisError) -> bool:
-        """Whether the error says where to go instead."""
-        return False
+    # What was refused
 
-    # Retry rules
+    def _refused(
+        self, link: Link, connection: PipelinedConnection, refused: Refused
+    ) -> None:
+        """Tries again what a connection wrote; all of it is answered by now."""
+        if connection.heard > link.up_since:
+            self._was_primary = True
+        self._backlog.take_back(refused)
+        if any(is_demotion(error) for _, error in refused):
+            if link.connection is connection:
+                link.reopen()
+            self._backlog.go_on()
 
-    async def _call_all(self, commands: list[Command]) -> list[Any]:
-        """The outcome of each command's first attempt.
+    def _is_stranger(self) -> bool:
+        """Whether nothing says that the server is, or was, a primary."""
+        return not self._was_primary and not self.host.finds_primary
 
-        All that can be written is, before those that have to wait for a connection: a
-        node of a Cluster that is away holds up nobody but its own.
-        """
-        futures = list(map(self._call_or_wait, commands))
-        try:
-            return [await _outcome(future) for future in futures]
-        except BaseException:  # a cancellation: nobody will ask for the others
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # has been seen
-            raise
+    def _heed(self, call: Call, error: Exception) -> None:
+        """Draws conclusions from the error of a call that is tried again."""
+        if is_passing(error) or is_demotion(error):
+            self.log_refused(error)
 
-    def _call_or_wait(self, command: Command) -> asyncio.Future[Any]:
-        connection = self._ready(command)
-        if connection is not None:
-            return connection.call(command)
-        return self._loop.create_task(self._wait_and_call(command))
+    def log_refused(self, error: Exception) -> None:
+        """Says once that Redis refuses what may be tried again."""
+        if not self._is_refused:
+            self._is_refused = True
+            text = "Redis at %s refuses commands, which are tried again: %s"
+            warn(text, self.host, error)
 
-    async def _wait_and_call(self, command: Command) -> Any:
-        return await (await self._connection(command)).call(command)
+    def log_taken(self) -> None:
+        """Says once that Redis takes again what it refused."""
+        if self._is_refused:
+            self._is_refused = False
+            warn("Redis at %s takes commands again", self.host)
 
-    async def _run_again(
-        self, command: Command, error: errors.RedisError, repeat: bool
-    ) -> Any:
-        """Retries what can't have had an effect, until the call's deadline."""
-        deadline = self._loop.time() + self.command_timeout
-        while True:
-            pause = remedy(error, repeat, self._redirected(error))
-            if pause is None or self._loop.time() + pause > deadline:
-                raise error
-            if isinstance(error, errors.NoScriptError):
-                command = with_text(command)
-            elif is_demotion(error):
-                self._drop(command, error)
-            elif is_connection_loss(error):
-                repeat = False  # once is enough: back-off must not block callers
-            await asyncio.sleep(pause)
-            try:
-                return await self._call_after(error, command)
-            except errors.RedisError as later:
-                error = later
-
-    async def _call_after(self, error: errors.RedisError, command: Command) -> Any:
-        try:
-            connection = await self._connection(command)
-        except errors.ConnectionError:
-            if is_demotion(error):
-                raise error from None  # nothing was written: there may yet be a primary
-            raise
-        return await connection.call(command)
-
-    def _drop(self, command: Command, error: errors.RedisError) -> None:
-        """Gives up the connection to a server that is no primary any more."""
-        # The first caller of a batch finds the connection; by the time there is a new
-        # one the others have been here too.
-        connection = self._ready(command)
-        if connection is not None:
-            connection.abort(error)
+    def _is_late(self, began: float) -> bool:
+        """Whether a call's next step needs a deadline of its own."""
+        return monotonic() - began > self.command_timeout * _SLACK
 
     # Links and tasks
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.info("in the background, with %s: %s", self.host, error)
+            inform("in the background, with %s: %s", self.host, error)
 
     def _new_link(
         self,
@@ -331,6 +299,28 @@ class Shard:
         self._links.add(link)
         return link
 
+    def _command_link(
+        self,
+        open_: Callable[[], Awaitable[PipelinedConnection]],
+        greet: Callable[[PipelinedConnection], Awaitable[None]],
+        on_down: Callable[[Exception], None] | None = None,
+    ) -> Link:
+        """A link for commands: what waits for it is written before anything newer."""
+
+        def ready() -> None:
+            if link.connection is not None:
+                link.connection.on_refused = functools.partial(self._refused, link)
+                link.connection.on_resumed = lambda _: self._backlog.go_on()
+            self._backlog.go_on()
+
+        def down(error: Exception) -> None:
+            if on_down is not None:
+                on_down(error)
+            self._backlog.go_on()
+
+        link = self._new_link(open_, greet, ready, down)
+        return link
+
     async def _open(self, host: Host) -> PipelinedConnection:
         return await open_connection(host, deadline=self.command_timeout)
 
@@ -338,15 +328,16 @@ class Shard:
         await self._heal(self.index, connection, lambda key: True)
 
     def _log_down(self, link: Link, error: Exception) -> None:
-        if not self._down:
-            logger.warning("Redis at %s is gone: %s", self.host, error)
+        is_first = not self._down
         self._down.add(link)
+        if is_first:
+            warn("Redis at %s is gone: %s", self.host, error)
 
     def _log_back(self, link: Link) -> None:
         if link in self._down:
             self._down.discard(link)
             if not self._down:
-                logger.warning("Redis at %s is back", self.host)
+                warn("Redis at %s is back", self.host)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections import deque
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from typing import Any, NamedTuple
 from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
-from ._rules import is_connection_loss
+from ._logs import warn
 from ._shard import Shard
-
-logger = logging.getLogger("channels_redis_fast")
+from .commands.errors import is_connection_loss
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
@@ -175,8 +173,8 @@ class Subscriber:
             elif isinstance(error, errors.NoPermissionError):
                 # Only this name is refused: who waits for it is told. It is tried
                 # again by itself, until the server's rules allow it.
-                logger.warning("Redis at %s: %s", self.shard.host, error)
                 self._let_stray(name)
+                warn("Redis at %s: %s", self.shard.host, error)
             else:
                 raise
 

@@ -35,6 +35,9 @@ class Leave(Protocol):
     def forget(self, waiter: Any) -> bool:
         """Ends a wait to which no message is on its way; whether there was one."""
 
+    def withdraw_later(self, waiter: Any) -> None:
+        """The same, before long; may be called from anywhere, without a lock."""
+
 
 class TaskWaiter:
     """A message to come, for the task that awaits this; cancelled, it loses none.
@@ -53,6 +56,7 @@ class TaskWaiter:
         "box",
         "entry",
         "error",
+        "is_called",
         "is_used",
         "loop",
     )
@@ -67,6 +71,7 @@ class TaskWaiter:
         self.box = box
         self.loop = loop
         self.is_used = True
+        self.is_called = False  # to come for a message, in its loop
         self.entry: Entry | None = None  # what was given
         self.error: BaseException | None = None
 
@@ -76,6 +81,10 @@ class TaskWaiter:
                 self._asyncio_future_blocking = True
                 yield self
             entry = self.result()
+        except GeneratorExit:  # garbage, collected perhaps in the midst of other work
+            self._callback = self._context = None
+            self._mailboxes.withdraw_later(self)
+            raise
         except BaseException:
             self.leave()
             raise
@@ -103,7 +112,7 @@ class TaskWaiter:
         self.loop.call_soon(wake, [self])
 
     def leave(self) -> None:
-        """Ends the wait; what was given, or is on its way here, goes back."""
+        """Ends the wait; what was given goes back."""
         self._mailboxes.withdraw(self)
         self.error = asyncio.CancelledError()  # one that holds no frame
         self._callback = self._context = None
@@ -171,6 +180,7 @@ class ThreadWaiter:
 
     def __init__(self) -> None:
         self.loop = NO_LOOP
+        self.is_called = False
         self.box: Any = None
         self.error: BaseException | None = None
         self._entry: Entry | None = None
@@ -221,6 +231,10 @@ class NoLoop:
         """Never."""
         return False
 
+    def is_running(self) -> bool:
+        """Always."""
+        return True
+
 
 NO_LOOP = NoLoop()
 
@@ -238,3 +252,9 @@ def call(waiter: Waiter, function: Callable[..., None], *args: Any) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def fail(waiter: Waiter, error: Exception) -> None:
+    """Raises an error in who waits, unless it was cancelled meanwhile."""
+    if waiter.error is None:
+        waiter.fail(error)

@@ -7,6 +7,7 @@ import functools
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -15,7 +16,7 @@ from ._blocking import Blocking
 from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
 from ._inline import Inline, drive, heal
-from ._layer import Layer, weakly
+from ._layer import Layer, key_after, weakly
 from ._local import LocalLayer
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
@@ -155,7 +156,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.join(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._joining(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
@@ -164,7 +165,7 @@ class RedisChannelLayer(Layer):
         index, command = self._operations.leave(group, channel)
         runner = self._loops.for_call() or self._inline()
         with self._memberships.leaving(group, channel):
-            await runner.shards[index].run(command, repeat=True)
+            await runner.shards[index].run(command)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
@@ -177,10 +178,11 @@ class RedisChannelLayer(Layer):
             await runner.outbox.store_for_group(group, [body])
             return
         index, command = operations.members(group)
-        members = await runner.shards[index].run(command, repeat=True)
+        began = monotonic()
+        members = await runner.shards[index].run(command, began)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await runner.run_all(requests)
+            replies = await runner.run_all(requests, began)
             operations.delivered(group, len(members), replies)
 
     # Many at once
@@ -218,8 +220,7 @@ class RedisChannelLayer(Layer):
         runner = self._loops.for_call() or self._inline()
         if runner.outbox is not None:
             return await work.post(runner.outbox)
-        ask_all = functools.partial(runner.run_all, repeat=True)
-        return await work.run(ask_all, runner.run_all)
+        return await work.run(runner.run_all)
 
     # The flush extension
 
@@ -262,12 +263,12 @@ class RedisChannelLayer(Layer):
 
     def _group_key(self, group: str) -> bytes:
         """The key of a group."""
-        return _group_key(self.prefix, group)
+        return key_after(f"{self.prefix}:group:", group)
 
     def _group_key_of(self) -> Callable[[str], bytes]:
         if type(self)._group_key is not RedisChannelLayer._group_key:
             return self._group_key
-        return functools.partial(_group_key, self.prefix)
+        return functools.partial(key_after, f"{self.prefix}:group:")
 
     # Parts
 
@@ -296,19 +297,21 @@ class RedisChannelLayer(Layer):
         return contextlib.nullcontext()
 
     def _inline(self) -> Inline:
-        return Inline(self._blocking, self.command_timeout)
+        runner = Inline(self._blocking, self.command_timeout)
+        self._tidy()
+        return runner
 
     def _tidy(self) -> None:
-        """What a `LocalLayer` does by its clock, for processes without a loop."""
-        if self._mailboxes.is_swept(_TIDY_EVERY):
-            return
-        self._mailboxes.sweep()
-        runner = self._inline()
-        with contextlib.suppress(RedisError):  # next time
-            if not self._memberships.is_tidy:
-                drive(self._memberships.give_up(runner.run_all))
-            if requests := self._memberships.due():
-                drive(runner.run_all(requests, repeat=True))
+        """What a `LocalLayer` does by its clock, for callers that block.
+
+        It takes a quarter of their time at most.
+        """
+        if not self._mailboxes.is_swept(_TIDY_EVERY):
+            self._mailboxes.sweep()
+        if self._memberships.is_due:
+            runner = Inline(self._blocking, self.command_timeout / 4)
+            with contextlib.suppress(RedisError):  # next time
+                drive(self._memberships.tend(runner.run_all))
 
     def _make_local(self) -> LocalLayer:
         return LocalLayer(
@@ -349,10 +352,6 @@ class RedisChannelLayer(Layer):
 
     def _heal(self, *about: Any) -> None:
         heal(self._memberships, *about)
-
-
-def _group_key(prefix: str, group: str) -> bytes:
-    return f"{prefix}:group:{group}".encode()
 
 
 _OPTIONS = options_of(RedisChannelLayer)

@@ -14,7 +14,7 @@ from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships, Terms
 from ._inline import InlinePubSub
-from ._layer import Layer, weakly
+from ._layer import Layer, key_after, weakly
 from ._local_pubsub import LocalPubSub
 from ._loops import may_block
 from ._mailboxes import Mailboxes
@@ -107,7 +107,7 @@ class RedisPubSubChannelLayer(Layer):
             codec=self._normal_codec,
             ring_size=self.ring_size,
             shard_of=self._shard_of(),
-            group_key=functools.partial(_group_key, self._groups_begin),
+            group_key=functools.partial(key_after, self._groups_begin),
         )
         self._loops = self._make_loops()
         self._blocking = Blocking(self._hosts, lambda *about: None)
@@ -393,10 +393,6 @@ class RedisPubSubChannelLayer(Layer):
         inboxes = self._mailboxes.inboxes()
         if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
             self._topics.adopt()
-
-
-def _group_key(begin: str, group: str) -> bytes:
-    return f"{begin}{group}".encode()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -62,7 +62,6 @@ class SyncChannelLayer:
             return self._receive_normal(channel, layer._codec, timeout)
         if not non_local.endswith(f"{layer.client_prefix}!"):
             raise ForeignChannel(f"{channel!r} is another process's channel")
-        layer._tidy()
         pump = InboxPump(
             layer._blocking.shards[layer.consistent_hash(non_local)],
             layer._operations.channel_key(non_local),
@@ -71,6 +70,7 @@ class SyncChannelLayer:
             layer._mailboxes,
             layer._hand_over,
             layer.expiry,
+            layer._tidy,
         )
         return pump.receive(channel, _deadline(timeout), layer.command_timeout)
 
@@ -132,6 +132,7 @@ class SyncChannelLayer:
             _deadline(timeout),
             layer.command_timeout,
             layer.expiry,
+            layer._tidy,
         )
 
 

@@ -52,10 +52,11 @@ cdef class AesGcmFrames:
     repeats. Salts are drawn at construction, after a fork and after 2**32
     frames; with 2**40 of them ever drawn, two are equal with a probability
     below 2**-48. A nonce is never left to chance, so no number of messages
-    wears a key out.
+    wears a key out. Now is `clock_offset` seconds after this machine's clock.
     """
 
     cdef tuple keys
+    cdef public int64_t clock_offset
     cdef dict readers
     cdef object cipher, invalid_tag
     cdef tuple sender  # the head of its frames, and what encrypts them
@@ -81,7 +82,7 @@ cdef class AesGcmFrames:
 
     def seal(self, bytes payload not None, bytes context not None) -> bytes:
         """Return the frame of a payload for this context, made now."""
-        return self.seal_at(payload, context, time(NULL))
+        return self.seal_at(payload, context, time(NULL) + self.clock_offset)
 
     def seal_at(self, bytes payload not None, bytes context not None, uint64_t now) -> bytes:
         """Return the frame that `seal` makes at a given time, in seconds: for tests."""
@@ -107,7 +108,7 @@ cdef class AesGcmFrames:
         this context, or was changed, and unless `ttl` is None for one older
         than `ttl` seconds or made more than 60 s in the future.
         """
-        return self.open_at(frame, context, ttl, time(NULL))
+        return self.open_at(frame, context, ttl, time(NULL) + self.clock_offset)
 
     def open_at(
         self, bytes frame not None, bytes context not None, ttl, uint64_t now

@@ -277,10 +277,11 @@ cdef class FernetFrames:
 
     `keys` are str or bytes of any length; the Fernet key is the SHA-256 of one.
     The first encrypts, all decrypt. Raises InvalidSetting for other keys, and
-    without `cryptography`.
+    without `cryptography`. Now is `clock_offset` seconds after this machine's clock.
     """
 
     cdef tuple keys
+    cdef public int64_t clock_offset
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self.keys = tuple([FernetKey(digest) for digest in key_digests(keys)])
@@ -289,7 +290,7 @@ cdef class FernetFrames:
         """Return the payload as a Fernet token of now."""
         cdef FernetKey key = self.keys[0]
         cdef bytes blocks = key.encrypt(pad(random_bytes(BLOCK), payload))
-        return fernet_token(key, blocks, time(NULL))
+        return fernet_token(key, blocks, time(NULL) + self.clock_offset)
 
     def seal_at(self, bytes payload not None, uint64_t now, bytes iv not None) -> bytes:
         """Return the token of a given time, in seconds, and vector: for tests."""
@@ -304,7 +305,7 @@ cdef class FernetFrames:
         changed, and unless `ttl` is None for one older than `ttl` seconds or
         made more than 60 s in the future.
         """
-        return self.open_at(token, ttl, time(NULL))
+        return self.open_at(token, ttl, time(NULL) + self.clock_offset)
 
     def open_at(self, bytes token not None, ttl, uint64_t now) -> bytes:
         """Return the payload as `open` does at a given time, in seconds: for tests."""

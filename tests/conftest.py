@@ -48,9 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "needs(package): needs a program of one of Debian's packages"
-    )
+    for marker in (
+        "needs(package): needs a program of one of Debian's packages",
+        "slow: not in `make test`, which covers each behaviour once without it",
+        "serial: measures time, or makes what is costly: not beside others",
+    ):
+        config.addinivalue_line("markers", marker)
     if os.environ.get("TEST_LOOP") == "uvloop":
         import uvloop
 

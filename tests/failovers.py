@@ -30,5 +30,5 @@ async def goes_on(
 
 def is_back(caplog: pytest.LogCaptureFixture) -> bool:
     """Whether the last that the layer said is that it is connected."""
-    said = [m for m in caplog.messages if m.startswith("Redis at")]
+    said = [m for m in caplog.messages if " is gone: " in m or m.endswith(" is back")]
     return bool(said) and said[-1].endswith("is back")

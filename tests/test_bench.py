@@ -137,6 +137,7 @@ def tiny(case: Case) -> Case:
 
 
 @pytest.mark.parametrize("cases", [IN_ONE, SEPARATE], ids=["in one", "separate"])
+@pytest.mark.slow
 def test_workloads(cases: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """With our layers and the limits, which are the bench's own."""
     monkeypatch.setattr(workloads, "SETTLE", 0.1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 import redis
 from clusters import Cluster, slot_of
 from redis.exceptions import AskError, MovedError
 from servers import Server
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_key_has_its_node(cluster: Cluster) -> None:

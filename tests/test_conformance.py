@@ -27,9 +27,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" in metafunc.fixturenames:
         given = metafunc.config.getoption("layer")
         both = [(layer, topology) for layer in DEVIATIONS for topology in TOPOLOGIES]
-        params = [given] if given else both
-        names = [given] if given else [", ".join(each) for each in both]
-        metafunc.parametrize("subject", params, ids=names, indirect=True)
+        params = [given] if given else [_param(*each) for each in both]
+        metafunc.parametrize(
+            "subject", params, ids=[given] if given else None, indirect=True
+        )
+
+
+def _param(layer: str, topology: str) -> Any:
+    marks = [] if topology == "one server" else [pytest.mark.slow]
+    return pytest.param((layer, topology), id=f"{layer}, {topology}", marks=marks)
 
 
 @pytest.fixture(scope="module")

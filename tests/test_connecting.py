@@ -14,8 +14,8 @@ from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._connection import open_connection
 from channels_redis_fast._hosts import Host, decode_hosts
+from channels_redis_fast.client.opening import open_connection
 
 
 def host_of(entry: Any, connect_timeout: float = 5.0) -> Host:

@@ -15,8 +15,9 @@ from redis import exceptions as errors
 from servers import Server
 from tlsfront import TLSFront
 
-from channels_redis_fast._connection import PipelinedConnection, open_connection
+from channels_redis_fast._connection import PipelinedConnection
 from channels_redis_fast._hosts import Host, decode_hosts
+from channels_redis_fast.client.opening import open_connection
 
 
 def host_of(entry: Any, connect_timeout: float = 5.0) -> Host:

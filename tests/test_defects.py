@@ -21,6 +21,8 @@ from servers import Server
 
 from channels_redis_fast._hashing import shard_of
 
+pytestmark = pytest.mark.slow
+
 REDIS_PY_8 = int(version("redis").partition(".")[0]) >= 8
 since_redis_py_8 = pytest.mark.skipif(not REDIS_PY_8, reason="needs redis-py 8")
 

@@ -276,6 +276,7 @@ async def test_a_wait_ends_as_soon_as_redis_can_be_told(
         assert waiting.cancelled()
 
 
+@pytest.mark.slow
 async def test_an_idle_receive_is_alive_after_30_seconds(
     start_server: Callable[..., Server], certificates: Certificates
 ) -> None:

@@ -18,6 +18,8 @@ import pytest
 import servers
 from demos import chat, say
 
+pytestmark = pytest.mark.slow
+
 TESTS = str(Path(__file__).parent)
 SMALL = ("--clients", "20", "--messages", "400")
 

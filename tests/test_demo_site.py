@@ -129,6 +129,7 @@ def test_wrong_frames_are_refused(demo: demos.Demo, frame: str | bytes) -> None:
         hear(one, "said", text="still here")
 
 
+@pytest.mark.slow
 def test_who_vanishes_amid_a_flood_leaves_the_room(demo: demos.Demo) -> None:
     with chat(demo.urls[0], "flood") as stays:
         for number in range(5):

@@ -58,6 +58,7 @@ def test_pack_is_msgpack(message) -> None:
 
 
 @given(messages, names, st.binary(max_size=20))
+@pytest.mark.slow
 def test_splice(message, name, head) -> None:
     whole = head + msgpack.packb({**message, CHANNEL: name})
     body = _envelope.pack(message)
@@ -352,6 +353,7 @@ NUMBERS = [sign * (1 << bits) for bits in range(63) for sign in (1, -1)]
 
 
 @pytest.mark.parametrize("kind", SIZED)
+@pytest.mark.slow
 def test_values_of_all_sizes(kind) -> None:
     for size in [*SIZES, 2, 4, 8]:
         for message in ({"a": SIZED[kind](size), "z": 1}, {"a": [SIZED[kind](size)]}):

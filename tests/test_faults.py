@@ -22,6 +22,7 @@ from servers import Server
 # Restarted, empty
 
 
+@pytest.mark.serial
 async def test_killed_under_load_and_started_empty(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -50,6 +51,7 @@ async def test_killed_under_load_and_started_empty(
     assert lines(caplog) == {GONE: 1, BACK: 1}
 
 
+@pytest.mark.slow
 async def test_killed_under_load_of_several_processes(
     server: Server, start_peer: Callable[..., Any]
 ) -> None:

@@ -187,12 +187,14 @@ FORKING = [fork_here, fork_in_a_thread, fork_by_multiprocessing]
 
 
 @pytest.mark.parametrize("fork", FORKING)
+@pytest.mark.slow
 def test_forks_under_load(
     valkey: Server, new_loop: Callable[[], Any], fork: Callable[..., Awaitable[None]]
 ) -> None:
     scenario([valkey.url], new_loop, fork)
 
 
+@pytest.mark.slow
 def test_forks_under_load_over_tls(
     tls_server: Server, certificates: Certificates, new_loop: Callable[[], Any]
 ) -> None:

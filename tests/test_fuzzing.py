@@ -9,6 +9,8 @@ from fuzzing import CHECKS, WORDS, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 # By the check: bytes that one of them failed, as fuzzing left them behind.
 FOUND: dict[str, list[bytes]] = {name: [] for name in CHECKS}
 

@@ -262,5 +262,5 @@ async def test_a_membership_made_while_another_is_given_up(valkey: Server) -> No
         raise errors.ConnectionError
 
     with pytest.raises(errors.ConnectionError):
-        await memberships.give_up(joined_meanwhile)
-    assert memberships.is_tidy
+        await memberships.tend(joined_meanwhile)
+    assert not memberships._left

@@ -59,6 +59,7 @@ async def test_sends(pair: Pair, kind: str) -> None:
     await asyncio.gather(one_way(ours, theirs, 1), one_way(theirs, ours, 2))
 
 
+@pytest.mark.slow
 async def test_group_sends(pair: Pair) -> None:
     """Two groups with members in both processes; one is sent to by each."""
     ours, theirs = pair

@@ -139,11 +139,12 @@ async def check_nothing_is_left(
     assert not len(layer._memberships)
     await eventually(lambda: not server.client().dbsize(), "the keys to go")
     await eventually(lambda: _there() <= others, "all to go")
-    assert not layer._mailboxes._ending
-    assert not layer._mailboxes._released
+    assert not layer._mailboxes._lifetimes._ending
+    assert not layer._mailboxes._lifetimes._released
 
 
 @pytest.mark.parametrize("ending", [cancelled, stopped, failed])
+@pytest.mark.slow
 async def test_consumers_leave_nothing(
     valkey: Server, consumers: Callable[[Any], None], others: set[int], ending: Any
 ) -> None:
@@ -154,6 +155,7 @@ async def test_consumers_leave_nothing(
         await check_nothing_is_left(layer, valkey, others)
 
 
+@pytest.mark.slow
 async def test_consumers_of_closed_loops_leave_nothing(
     valkey: Server,
     consumers: Callable[[Any], None],

@@ -11,6 +11,8 @@ import memory
 import pytest
 from memory import Case, Growth
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 # A call that forgets one object forgets one block at least, and no case has less than

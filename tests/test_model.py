@@ -281,6 +281,7 @@ def _line(counts: Counter[str]) -> str:
 @pytest.mark.timeout(60 + 10 * PROGRAMS)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_programs(
     kind: str,
     topology: str,

@@ -17,6 +17,7 @@ from servers import Server
 MESSAGES = 100_000
 
 
+@pytest.mark.slow
 async def test_each_message_to_one_reader(
     valkey: Server, start_peer: Callable[..., Any]
 ) -> None:
@@ -42,6 +43,7 @@ async def test_each_message_to_one_reader(
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3])
+@pytest.mark.slow
 async def test_a_worker_takes_one_at_a_time(
     start_server: Callable[..., Server], start_peer: Callable[..., Any], hosts: int
 ) -> None:
@@ -161,6 +163,7 @@ async def test_what_is_put_back_keeps_its_place(
         assert layer.counters == {}
 
 
+@pytest.mark.slow
 async def test_a_hundred_waiters_of_which_most_go(valkey: Server) -> None:
     count = 300
     async with opened(valkey.url, capacity=count) as layer:

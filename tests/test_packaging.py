@@ -24,7 +24,8 @@ NAME = "channels_redis_fast"
 LEAVE_OUT = (".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "*.c")
 
 # Building compiles everything, which takes its time.
-pytestmark = pytest.mark.timeout(600)
+# Serial: what is built once would be built in each process.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.serial]
 
 
 def _modules() -> set[str]:

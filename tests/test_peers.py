@@ -12,6 +12,8 @@ from peers import INCUMBENT_CORE, INCUMBENT_PUBSUB, Peer, PeerError, incumbent_h
 from polling import eventually
 from servers import Server
 
+pytestmark = pytest.mark.slow
+
 StartPeer = Callable[..., Any]
 
 

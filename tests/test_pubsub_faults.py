@@ -66,6 +66,7 @@ async def insist(call: Callable[..., Any], *args: Any) -> None:
     await call(*args)
 
 
+@pytest.mark.serial
 async def test_killed_subscribers_come_back(layer: Layer, server: Server) -> None:
     names = [await layer.new_channel() for _ in range(50)]
     for name in names:
@@ -101,6 +102,8 @@ async def test_killed_subscribers_come_back(layer: Layer, server: Server) -> Non
         assert ours == ours[:1] + [n for n in heard if n > resumed]
 
 
+@pytest.mark.serial
+@pytest.mark.slow
 async def test_a_restart_with_many_channels(layer: Layer, server: Server) -> None:
     names = [await layer.new_channel() for _ in range(5_000)]
     await asyncio.gather(
@@ -121,6 +124,7 @@ async def test_a_restart_with_many_channels(layer: Layer, server: Server) -> Non
     assert seconds < 2 or asyncio.get_running_loop().get_debug()
 
 
+@pytest.mark.serial
 async def test_calls_while_there_is_no_server(layer: Layer, server: Server) -> None:
     name = await layer.new_channel()
     consumers = Consumers(layer, [name])

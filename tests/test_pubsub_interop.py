@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     [(PUBSUB, INCUMBENT_PUBSUB), (INCUMBENT_PUBSUB, PUBSUB)],
     ids=["to the incumbent", "from the incumbent"],
 )
+@pytest.mark.slow
 async def test_a_thousand_messages(
     start_peer: Any, valkey: Server, here: str, there: str, options: dict[str, Any]
 ) -> None:

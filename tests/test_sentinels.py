@@ -7,6 +7,8 @@ import redis
 from redis.sentinel import Sentinel
 from sentinels import SentinelSet
 
+pytestmark = pytest.mark.slow
+
 
 def test_they_know_the_primary(sentinels: SentinelSet) -> None:
     sentinels.client().set("key", "value")

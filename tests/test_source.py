@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 COMPILED = sorted(path.stem for path in (ROOT / "src").glob("*.pyx"))
 CYTHON = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "src").glob("*.p[yx]*"))

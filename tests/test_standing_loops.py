@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from layers import soon
 from loops import LoopThread
 from polling import until
+from redis import exceptions as errors
 from servers import Server
 
 from channels_redis_fast.core import RedisChannelLayer
@@ -183,3 +185,91 @@ def test_what_came_to_a_loop_that_stands_still(
         first.run(layer.send(name, {"n": n}))
         assert first.run(soon(layer, name)) == {"n": n}
     assert layer.counters == {}
+
+
+def test_a_wait_left_behind_swallows_nothing(
+    layer: RedisChannelLayer, valkey: Server, still: Any, threads: list[LoopThread]
+) -> None:
+    """Who waits on the same channel in a loop that runs has the messages."""
+    first, second = threads
+    name = still.run_until_complete(layer.new_channel())
+    left = still.create_task(layer.receive(name))
+    still.run_until_complete(asyncio.sleep(0))
+    before = waits(valkey)
+    (inbox,) = layer._mailboxes.inboxes()
+    for thread in first, second, first:
+        waiting = thread.begin(soon(layer, name))
+        until(lambda: inbox.waiting == 2, "both waits")
+        until(lambda: waits(valkey) and not waits(valkey) & before, "the other reader")
+        thread.run(layer.send(name, {"n": 1}))
+        assert waiting.result(20) == {"n": 1}
+    first.run(layer.send(name, {"n": 2}))
+    until(lambda: layer.receive_buffer, "the message")
+    assert still.run_until_complete(asyncio.wait_for(left, 10)) == {"n": 2}
+    assert layer.counters == {}
+
+
+def test_what_a_wait_left_behind_could_have_had(
+    layer: RedisChannelLayer, valkey: Server, still: Any, threads: list[LoopThread]
+) -> None:
+    """It is there for anybody, before that loop is closed and after."""
+    first, _ = threads
+    before = waits(valkey)
+    name, other = (still.run_until_complete(layer.new_channel()) for _ in range(2))
+    left = still.create_task(layer.receive(name))
+    still.run_until_complete(asyncio.sleep(0))
+    reading = first.begin(soon(layer, other))  # so that this loop takes over
+    until(lambda: waits(valkey) and not waits(valkey) & before, "the other reader")
+    for n in range(3):
+        first.run(layer.send(name, {"n": n}))
+    until(lambda: len(layer.receive_buffer.get(name, ())) == 3, "the messages")
+    assert first.run(soon(layer, name)) == {"n": 0}
+    still.close()
+    assert [first.run(soon(layer, name))["n"] for _ in range(2)] == [1, 2]
+    first.run(layer.send(other, {}))
+    assert reading.result(20) == {}
+    assert layer.counters == {}
+    left._log_destroy_pending = False
+
+
+def test_what_came_just_before_the_end_of_its_loop(layer: RedisChannelLayer) -> None:
+    """A task was given a message, and never ran again."""
+    loop = asyncio.SelectorEventLoop()  # uvloop goes on for a moment when stopped
+    name = loop.run_until_complete(layer.new_channel())
+    left = loop.create_task(layer.receive(name))
+    loop.run_until_complete(asyncio.sleep(0))
+
+    async def tell_and_stop() -> None:
+        layer._mailboxes.put(None, [name], {"n": 1}, None, loop)
+        loop.stop()
+
+    loop.create_task(tell_and_stop())
+    loop.run_forever()
+    assert not left.done()
+    loop.close()
+    left._log_destroy_pending = False  # type: ignore[attr-defined]
+    assert asyncio.run(soon(layer, name)) == {"n": 1}
+    del left
+    gc.collect()
+    assert layer.receive_buffer == layer.counters == {}
+
+
+def test_an_error_is_told_once(
+    layer: RedisChannelLayer, still: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often Redis refuses: calls would pile up in a loop that stands still."""
+    name = still.run_until_complete(layer.new_channel())
+    waiting = still.create_task(layer.receive(name))
+    still.run_until_complete(asyncio.sleep(0))
+    (inbox,) = layer._mailboxes.inboxes()
+    calls: list[Any] = []
+    call = still.call_soon_threadsafe
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            still, "call_soon_threadsafe", lambda *a: calls.append(a) or call(*a)
+        )
+        for _ in range(10):
+            layer._mailboxes.refuse(inbox, lambda: errors.ResponseError("refused"))
+    assert len(calls) == 1
+    with pytest.raises(errors.ResponseError, match="refused"):
+        still.run_until_complete(asyncio.wait_for(waiting, 10))

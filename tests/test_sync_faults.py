@@ -373,6 +373,7 @@ sys.late = Late()
 
 
 @pytest.mark.parametrize("before", ["", 'layer.sync.send("before", {})'])
+@pytest.mark.slow
 def test_after_the_interpreter_began_to_exit(
     kind: str, valkey: Server, before: str
 ) -> None:

@@ -85,7 +85,17 @@ TOPOLOGIES: dict[str, Callable[[Get], Any]] = {
 }
 
 
-@pytest.fixture(scope="session", params=TOPOLOGIES)
+# Those that take another way to a server than the others; `make test` does with these.
+QUICK = {"URI", "tuple", "UNIX path", "database", "client certificate", "mixed shards"}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in TOPOLOGIES
+    ],
+)
 def hosts(request: pytest.FixtureRequest) -> list[Any]:
     """The setting of that name, for each of the topologies."""
     if "IPv6" in request.param and not Path("/proc/net/if_inet6").read_text():

@@ -21,6 +21,8 @@ from programs import missing
 from servers import HOST, Server, free_port
 from syncing import KINDS, accepted
 
+pytestmark = pytest.mark.slow
+
 TASKS = 40
 
 

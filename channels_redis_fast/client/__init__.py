@@ -1,0 +1,1 @@
+"""Gets commands to Redis and answers back, whatever breaks."""

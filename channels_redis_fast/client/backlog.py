@@ -1,0 +1,231 @@
+"""Calls that could not be written at once, or were refused: all in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from redis import exceptions as errors
+
+from .._connection import PipelinedConnection, Receiver, Refused
+from .._link import Link
+from .._scripts import as_known, key_of
+from ..commands.command import Command
+from ..commands.errors import is_ask
+from ..commands.retry import Retry
+
+Key = bytes | str
+
+
+class Call:
+    """A command until its answer, or until its deadline; the receiver of its outcomes.
+
+    `written` is done when the command is in a connection's buffer; an error comes there
+    if it never is.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_is_over",
+        "_receiver",
+        "_timer",
+        "_written",
+        "key",
+        "not_before",
+        "retry",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        receiver: Receiver,
+        command: Command,
+        began: float,
+        written: asyncio.Future[bool] | None = None,
+    ) -> None:
+        self.key = key_of(command)
+        self.retry = Retry(command, began, began + backlog.timeout)
+        self.not_before = 0.0  # when it may be tried again
+        self._backlog = backlog
+        self._receiver = receiver
+        self._written = written
+        self._is_over = False
+        left = self.retry.deadline - monotonic()
+        self._timer = backlog.loop.call_later(left, self._expire)
+
+    def done(self) -> bool:
+        """Whether it is over, or nobody waits for it any more."""
+        given_up = self._written is not None and self._written.cancelled()
+        return self._is_over or given_up or self._receiver.done()
+
+    def write(self, connection: PipelinedConnection) -> None:
+        """Writes it on a connection that takes more."""
+        command = as_known(self.retry.command, connection.scripts)
+        if is_ask(self.retry.error):
+            connection.ask()
+        try:
+            is_much = connection.submit(self, command)
+        except Exception as error:  # it can't be packed
+            self.set_exception(error)
+            return
+        if self._written is not None:
+            self._written.set_result(is_much)
+            self._written = None
+
+    def set_result(self, reply: Any) -> None:
+        """Takes the reply."""
+        if not self.done():
+            self._end()
+            if self.retry.error is not None:
+                self._backlog.on_taken()
+            self._receiver.set_result(reply)
+
+    def set_exception(self, error: Exception) -> None:
+        """Takes the error that ends it."""
+        if not self.done():
+            self._end()
+            receiver: Any = self._written or self._receiver
+            receiver.set_exception(error)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        text = f"no answer within {self._backlog.timeout:g} s"
+        self.set_exception(self.retry.error or errors.ConnectionError(text))
+        self._backlog.go_on()  # with those that it held up
+
+
+class Backlog:
+    """What a shard's callers wait for, in the order in which their calls began.
+
+    One is written as soon as its connection takes it, and those for its key that began
+    before are. `link_of` says where a call goes: None while that isn't known, or raises
+    redis-py's errors. `on_error` gets each call that is to be tried again, with its
+    error, `on_taken` is told when a server took one. `timeout` (seconds) is for a whole
+    call. `is_stranger`: whether the server was never seen as a primary.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        link_of: Callable[[Call], Link | None],
+        on_error: Callable[[Call, Exception], None],
+        on_taken: Callable[[], None],
+        is_stranger: Callable[[], bool],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.timeout = timeout
+        self.keys: set[Key] = set()  # that nobody may overtake
+        self.on_taken = on_taken
+        self._link_of = link_of
+        self._on_error = on_error
+        self._is_stranger = is_stranger
+        self._calls: list[Call] = []
+        self._is_going = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    def add(
+        self,
+        receiver: Receiver,
+        command: Command,
+        began: float = 0.0,
+        written: asyncio.Future[bool] | None = None,
+    ) -> None:
+        """Writes a command in its turn; `began`: now, unless its call did earlier."""
+        call = Call(self, receiver, command, began or monotonic(), written)
+        if call.key in self.keys or not self._write(call):
+            self._calls.append(call)
+            self.keys.add(call.key)
+            self._wake_at(call.not_before)
+
+    def take_back(self, refused: Refused) -> None:
+        """Takes what a connection wrote and got errors for: before all that waits."""
+        calls = []
+        for sent, error in refused:
+            call = sent.receiver
+            if not isinstance(call, Call) and sent.command is not None:
+                call = Call(self, call, sent.command, sent.at)
+            if isinstance(call, Call) and self._is_tried_again(call, error):
+                calls.append(call)
+        self._calls[:0] = calls
+        self.keys.update(call.key for call in calls)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Writes what can be written by now."""
+        if self._is_going:
+            return  # a call that failed has somebody else go on
+        self._is_going, began = True, monotonic()
+        waiting, self._calls = self._calls, []
+        staying: list[Call] = []
+        keys: set[Key] = set()
+        for call in waiting:
+            if call.done():
+                continue
+            if call.key in keys or not self._write(call):
+                keys.add(call.key)
+                staying.append(call)
+        self._calls[:0] = staying  # before those that came meanwhile
+        self.keys = {call.key for call in self._calls}
+        self._is_going = False
+        moments = [call.not_before for call in self._calls]
+        self._wake_at(min((one for one in moments if one >= began), default=0.0))
+
+    def close(self) -> None:
+        """Fails all."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.set_exception(errors.ConnectionError("this connection is closed"))
+        self.keys.clear()
+        self._cancel_timer()
+
+    # Steps
+
+    def _write(self, call: Call) -> bool:
+        """Whether a call needn't wait any more: it is written, or has failed."""
+        if call.not_before > monotonic():
+            return False
+        try:
+            link = self._link_of(call)
+            if link is None:
+                return False
+            connection = link.usable()
+        except errors.RedisError as error:  # nothing was written
+            return not self._is_tried_again(call, error, written=False)
+        if connection is not None:
+            call.write(connection)
+        return connection is not None
+
+    def _is_tried_again(
+        self, call: Call, error: Exception, *, written: bool = True
+    ) -> bool:
+        now, retry = monotonic(), call.retry
+        stranger = self._is_stranger()
+        pause = retry.after(error, now, written=written, stranger=stranger)
+        if pause is None:
+            call.set_exception(retry.error or error)
+            return False
+        call.not_before = now + pause
+        self._on_error(call, error)
+        return True
+
+    def _wake_at(self, moment: float) -> None:
+        """Goes on then, unless it does so earlier; 0: when told."""
+        if moment and (self._timer is None or moment < self._timer_at):
+            self._cancel_timer()
+            self._timer_at = moment
+            self._timer = self.loop.call_later(moment - monotonic(), self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self.go_on()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

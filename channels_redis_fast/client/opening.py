@@ -1,0 +1,81 @@
+"""How a connection comes to be: redis-py opens it, and we take the pipe over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from redis import exceptions as errors
+
+from .._connection import PipelinedConnection, Push, number_of
+from .._forks import leave_to_parent
+
+
+class Opener(Protocol):
+    """A way to one server, as `_hosts` describes it."""
+
+    connect_timeout: float
+
+    def make_connection(self) -> Any:
+        """A new redis-py connection, not yet connected."""
+
+    async def release(self, connection: Any) -> None:
+        """Closes what finding the server left open beside the connection."""
+
+
+async def open_connection(
+    opener: Opener, *, deadline: float, on_push: Push | None = None
+) -> PipelinedConnection:
+    """Connects through redis-py (TLS, AUTH, SELECT, Sentinel) and takes the pipe over.
+
+    Raises redis-py's `ConnectionError` (also for silence: `connect_timeout`) and
+    `AuthenticationError`.
+    """
+    connection = opener.make_connection()
+    opening = _Opening(connection)
+    leave_to_parent(opening)
+    try:
+        try:
+            await _within(opener.connect_timeout, connection.connect(), opener)
+        finally:
+            await opener.release(connection)
+        return _take_over(connection, deadline, on_push)
+    except BaseException:
+        # With nowait: no farewell to a server that may not answer.
+        await connection.disconnect(nowait=True)
+        raise
+
+
+class _Opening:
+    """What redis-py connects; its socket is the parent's already when it forks."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def fileno(self) -> int:
+        """The descriptor of the socket, once there is one."""
+        writer = self._connection._writer
+        return number_of(None if writer is None else writer.transport)
+
+
+async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:
+    try:
+        await asyncio.wait_for(connecting, seconds)
+    except (asyncio.TimeoutError, errors.TimeoutError) as error:
+        text = f"no answer from {opener} within {seconds:g} s"
+        raise errors.ConnectionError(text) from error
+
+
+def _take_over(
+    connection: Any, deadline: float, on_push: Push | None
+) -> PipelinedConnection:
+    loop = asyncio.get_running_loop()
+    reader, writer = connection._reader, connection._writer
+    pipe = PipelinedConnection(loop, deadline=deadline, on_push=on_push)
+    # redis-py forgets the socket; the StreamWriter, whose end would close it, lives on.
+    connection._reader = connection._writer = None
+    pipe.adopt(writer.transport, writer, bytes(reader._buffer))
+    if reader._eof:
+        pipe.abort()  # the end was told to the reader, and won't be told again
+    return pipe

@@ -1,0 +1,90 @@
+"""When a command that got an error is written again, and when the error is raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .._scripts import EVALSHA, is_repeatable, key_of, with_text
+from .command import Command
+from .errors import Kind, is_demotion, kind_of
+
+_PAUSE = 0.05  # seconds, then twice as long each time
+_LONGEST_PAUSE = 0.5
+# Nodes that send each other's callers back and forth are asked in no more haste.
+_HOPS = 3
+# How long (seconds) a server that never was a primary is taken for one that may be.
+_STRANGER = 1.0
+
+
+class Retry:
+    """One call's command on its way through errors; both ways to run it ask here.
+
+    `began` and `deadline` are `time.monotonic()`'s, of the whole call.
+    """
+
+    __slots__ = ("_may_repeat", "_times", "began", "command", "deadline", "error")
+
+    def __init__(self, command: Command, began: float, deadline: float) -> None:
+        self.command = command
+        self.began = began
+        self.deadline = deadline
+        self.error: Exception | None = None  # the last one that it was tried again for
+        self._times = 0
+        # Once is enough: a server that stays away must not hold its callers up.
+        self._may_repeat = is_repeatable(command)
+
+    def after(
+        self,
+        error: Exception,
+        now: float,
+        *,
+        written: bool = True,
+        stranger: bool = False,
+    ) -> float | None:
+        """Seconds until the command is written again; None: raise what `error` is now.
+
+        `written`: the command was; else there was no connection. `stranger`: nobody
+        has seen the server as a primary.
+        """
+        kind = kind_of(error)
+        if kind is Kind.LOST and not written and is_demotion(self.error):
+            kind = Kind.DEMOTED  # nothing was written: there may yet be a primary
+        else:
+            self.error = error
+        pause = self._pause(kind)
+        deadline = self.deadline
+        if stranger and kind is Kind.DEMOTED:
+            deadline = min(deadline, self.began + _STRANGER)
+        self._times += 1
+        return None if pause is None or now + pause >= deadline else pause
+
+    def _pause(self, kind: Kind) -> float | None:
+        if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
+            self.command = with_text(self.command)
+            return 0.0
+        if kind is Kind.MOVED and self._times < _HOPS:
+            return 0.0
+        if kind is Kind.LOST and self._may_repeat:
+            self._may_repeat = False
+            return 0.0
+        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED):
+            return min(_PAUSE * 2.0 ** min(self._times, 10), _LONGEST_PAUSE)
+        return None
+
+
+def not_overtaken(commands: list[Command], replies: Iterable[Any]) -> list[int]:
+    """Which of the commands that failed keep their order when they are tried again.
+
+    Not those that a later one for the same key overtook.
+    """
+    found: list[int] = []
+    overtaken: set[Any] = set()
+    outcomes = list(replies)
+    for position in reversed(range(len(outcomes))):
+        key = key_of(commands[position])
+        if not isinstance(outcomes[position], Exception):
+            overtaken.add(key)
+        elif key not in overtaken:
+            found.append(position)
+    return found[::-1]

@@ -1,0 +1,1 @@
+"""Messages that came, until who waits for them has them; no Redis, no sockets."""
