@@ -96,6 +96,7 @@ async def test_a_refused_socket_says_so() -> None:
     crowd.done()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["uvicorn", "daphne", "granian"])
 def test_a_short_run(server: str) -> None:
     """Real processes: everything arrives at each kind of consumer."""
