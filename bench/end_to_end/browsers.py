@@ -46,6 +46,8 @@ COLUMNS = {
     "answers": ("answers/s", "{:,.0f}", 1),
     "memory": ("KiB for each connection", "{:,.1f}", 1024),
 }
+PLOT = "end_to_end.svg"
+CAPTION = "To 1,000 browsers, through one server process"
 SHOWN = ("group-1000", "groups-of-10", "group-1000-4k")
 Found = dict[str, dict[str, Rounds]]
 
@@ -76,6 +78,14 @@ def headline(data: dict[str, Any]) -> Iterator[str]:
     yield from filled(about(data))
     yield ""
     yield from table(["", *TITLES.values()], rows_of_readme(found))
+    yield ""
+    yield f"![{CAPTION}](bench/results/{PLOT})"
+    yield ""
+    yield from filled(
+        "Measured by `make bench-end-to-end`; [the full report]"
+        "(bench/results/end_to_end.md) has all rows, ranges and targets. † Frames were "
+        "lost, or came twice or late."
+    )
 
 
 def rows_of_readme(found: Found) -> Iterator[list[str]]:
@@ -184,8 +194,8 @@ def draw(found: Found, folder: Path) -> None:
     }
     with mpl.rc_context(STYLE):
         bars(
-            *(cases, folder / "end_to_end.svg"),
-            "To 1,000 browsers, through one server process",
+            *(cases, folder / PLOT),
+            CAPTION,
             *("deliveries/s", "rate", NAMES, list(TITLES.values())),
         )
 
