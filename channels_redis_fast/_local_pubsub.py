@@ -234,7 +234,7 @@ class LocalPubSub(Publisher, LocalLayer):
         try:
             _, message, flat = self._codec.open(payload, name)
         except UnreadableMessage as error:
-            self._counters.count("unreadable", error)
+            self._counters.unreadable(name, error)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:

@@ -19,7 +19,7 @@ from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._reader import popped
 from ._receiver import deliver
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._waiters import NO_LOOP, ThreadWaiter
 from .commands.command import Command
 from .commands.errors import Kind, is_ask, kind_of, may_pass
@@ -66,7 +66,7 @@ class Wait:
         self._asks_id = self._pipe.client_id is None
         commands: list[Command] = [(b"CLIENT", b"ID")] if self._asks_id else []
         commands += [(b"ASKING",)] if self._ask is not None else []
-        commands.append((b"BZPOPMIN", self._key, seconds))
+        commands.append((b"BZPOPMIN", self._key, number(seconds)))
         self._ask, self._to_come = None, len(commands)
         self.silent_at = now + seconds + patience
         self._pipe.write(commands, until)
@@ -111,8 +111,9 @@ class Wait:
         while self._pipe is not None and self._pool is not None:
             if time.monotonic() > self.silent_at:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
-            if self._pipe.client_id not in (None, -1) and not self._asks_id:
-                unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
+            client_id = self._pipe.client_id
+            if client_id not in (None, -1) and not self._asks_id:
+                unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
                 reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
                 if isinstance(reply, errors.ResponseError) and not may_pass(reply):
                     self._pipe.client_id = -1
@@ -181,7 +182,7 @@ class Popper:
     def end_wait_of(self, client_id: int) -> None:
         """Ends the wait of another who pops from the key."""
         until = time.monotonic() + self._patience
-        unblock = (b"CLIENT", b"UNBLOCK", client_id)
+        unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
         with contextlib.suppress(errors.RedisError):  # else it runs out
             self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
 
@@ -251,7 +252,7 @@ class Popper:
 
     def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
         until = time.monotonic() + self._command_timeout
-        command = PUT_BACK.on(self._key, self._expiry, score, member)
+        command = PUT_BACK.on(self._key, number(self._expiry), score, member)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         batch = Batch([shard], [(0, command)], until)
         batch.fly()
@@ -285,7 +286,7 @@ def pop_message(
         try:
             return codec.open(entry[0], key)[1]
         except UnreadableMessage as error:
-            counters.count("unreadable", error)
+            counters.unreadable(key, error)
     raise TimeoutError("no message in time")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .._connection import PipelinedConnection
+from .._scripts import number
 from ..commands.command import Command
 
 
@@ -20,7 +21,7 @@ async def unlink_keys(
     """
     cursor = b"0"
     while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
         cursor, keys = await connection.call(scan)
         # One key a command: on a Cluster several must not span slots, each of which may
         # be on its way to another node.
@@ -33,4 +34,4 @@ async def unlink_keys(
 
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
-    return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
+    return bool(await connection.call((b"CLIENT", b"UNBLOCK", number(client_id))))
