@@ -25,6 +25,7 @@ class ClusterShard(Shard):
 
     # A migrating slot leaves a blocked reader deaf until its wait ends.
     wait = 1.0
+    is_cluster = True
 
     host: ClusterHost
 

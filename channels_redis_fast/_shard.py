@@ -39,6 +39,7 @@ class Shard:
     """
 
     wait: float = 5.0
+    is_cluster = False
 
     def __init__(
         self, index: int, host: Host, command_timeout: float, heal: Heal
@@ -61,6 +62,7 @@ class Shard:
             self._heed,
             self.log_taken,
             self._is_stranger,
+            self.is_cluster,
         )
         self._main = self._command_link(lambda: self._open(self.host), self._greet)
 

@@ -28,6 +28,7 @@ class Call:
 
     __slots__ = (
         "_backlog",
+        "_is_asked",
         "_is_over",
         "_receiver",
         "_timer",
@@ -52,6 +53,7 @@ class Call:
         self._receiver = receiver
         self._written = written
         self._is_over = False
+        self._is_asked = False  # a server was, and has not answered
         left = self.retry.deadline - monotonic()
         self._timer = backlog.loop.call_later(left, self._expire)
 
@@ -70,6 +72,7 @@ class Call:
         except Exception as error:  # it can't be packed
             self.set_exception(error)
             return
+        self._is_asked = True
         if self._written is not None:
             self._written.set_result(is_much)
             self._written = None
@@ -93,9 +96,20 @@ class Call:
         self._is_over = True
         self._timer.cancel()
 
+    def after(self, error: Exception, *, written: bool, **about: bool) -> bool:
+        """Whether it is tried again after an error; else it ends by that."""
+        self._is_asked, now = False, monotonic()
+        pause = self.retry.after(error, now, written=written, **about)
+        if pause is None:
+            self.set_exception(self.retry.error or error)
+            return False
+        self.not_before = now + pause
+        return True
+
     def _expire(self) -> None:
         text = f"no answer within {self._backlog.timeout:g} s"
-        self.set_exception(self.retry.error or errors.ConnectionError(text))
+        refusal = None if self._is_asked else self.retry.error
+        self.set_exception(refusal or errors.ConnectionError(text))
         self._backlog.go_on()  # with those that it held up
 
 
@@ -116,6 +130,7 @@ class Backlog:
         on_error: Callable[[Call, Exception], None],
         on_taken: Callable[[], None],
         is_stranger: Callable[[], bool],
+        is_cluster: bool,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
@@ -124,6 +139,7 @@ class Backlog:
         self._link_of = link_of
         self._on_error = on_error
         self._is_stranger = is_stranger
+        self._is_cluster = is_cluster
         self._calls: list[Call] = []
         self._is_going = False
         self._timer: asyncio.TimerHandle | None = None
@@ -204,15 +220,15 @@ class Backlog:
     def _is_tried_again(
         self, call: Call, error: Exception, *, written: bool = True
     ) -> bool:
-        now, retry = monotonic(), call.retry
-        stranger = self._is_stranger()
-        pause = retry.after(error, now, written=written, stranger=stranger)
-        if pause is None:
-            call.set_exception(retry.error or error)
-            return False
-        call.not_before = now + pause
-        self._on_error(call, error)
-        return True
+        is_tried_again = call.after(
+            error,
+            written=written,
+            stranger=self._is_stranger(),
+            is_cluster=self._is_cluster,
+        )
+        if is_tried_again:
+            self._on_error(call, error)
+        return is_tried_again
 
     def _wake_at(self, moment: float) -> None:
         """Goes on then, unless it does so earlier; 0: when told."""
