@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from redis import exceptions as errors
 from ._hosts import ClusterHost, Host
 from ._pipe import Pipe, Pool
 from ._scripts import key_of
-from ._slots import Address, Topology, share_of
+from ._slots import Address, Topology
 from .client.flights import Flight, fly
 from .commands.command import Command
 from .commands.errors import is_ask, is_connection_loss, is_demotion
@@ -20,8 +21,8 @@ from .commands.retry import Retry, not_overtaken
 Key = bytes | str
 
 # Run on each new connection: the shard's index, the connection, whether its server
-# owns a key, and until when.
-Heal = Callable[[int, Pipe, Callable[[Key], bool], float], None]
+# owns a key, and has come by it since what is known of its history, and until when.
+Heal = Callable[[int, Pipe, Callable[[Key], bool], bool, float], None]
 
 
 class BlockingShard:
@@ -35,19 +36,19 @@ class BlockingShard:
         self.was_primary = False  # it took a command
         self._index = index
         self._heal = heal
-        self._pools: list[Pool] = [Pool(host, self._greet)]
+        self._pools: dict[Any, Pool] = {None: Pool(host, self._greet)}
 
     def pool_of(self, key: Key, deadline: float) -> Pool:
         """The connections to the server of a key; raises redis-py's errors."""
-        return self._pools[0]
+        return self._pools[None]
 
     def pool_at(self, error: errors.AskError) -> Pool:
         """The connections to where an ASK points."""
-        return self._pools[0]
+        return self._pools[None]
 
     def primaries(self, deadline: float) -> list[Pool]:
         """The connections to all servers that have keys."""
-        return self._pools
+        return list(self._pools.values())
 
     @property
     def is_stranger(self) -> bool:
@@ -61,11 +62,11 @@ class BlockingShard:
 
     def close(self) -> None:
         """Closes the connections that nobody uses now."""
-        for pool in list(self._pools):
+        for pool in list(self._pools.values()):
             pool.clear()
 
     def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
-        self._heal(self._index, pipe, lambda key: True, deadline)
+        self._heal(self._index, pipe, lambda key: True, False, deadline)
 
 
 class BlockingCluster(BlockingShard):
@@ -79,8 +80,7 @@ class BlockingCluster(BlockingShard):
 
     def __init__(self, index: int, host: ClusterHost, heal: Heal) -> None:
         super().__init__(index, host, heal)
-        self._pools = []
-        self._nodes: dict[Address, Pool] = {}
+        self._pools = {}  # by address
         self._topology = Topology(host.nodes)
         self._is_known = False
 
@@ -107,7 +107,7 @@ class BlockingCluster(BlockingShard):
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
         if isinstance(error, errors.MovedError):
-            self._topology.correct(error)
+            self._is_known = self._topology.correct(error) and self._is_known
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(self._topology.owner(key))
             self._is_known = False
@@ -117,50 +117,50 @@ class BlockingCluster(BlockingShard):
                 self._node(owner).clear()
             self._is_known = False
 
-    def close(self) -> None:
-        """Closes the connections that nobody uses now."""
-        for pool in list(self._nodes.values()):
-            pool.clear()
-
     def _node(self, address: Address) -> Pool:
-        pool = self._nodes.get(address)
+        pool = self._pools.get(address)
         if pool is None:
             # Of two threads that come here at once, one's is used by both.
-            made = Pool(self.host.node(*address), self._greet)
-            pool = self._nodes.setdefault(address, made)
+            greet = functools.partial(self._greet_at, address)
+            made = Pool(self.host.node(*address), greet)
+            pool = self._pools.setdefault(address, made)
         return pool
 
-    def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
-        def owns(key: Key) -> bool:
-            owner = self._topology.owner(key)
-            return owner is not None and self._nodes.get(owner) is pool
-
-        self._heal(self._index, pipe, owns, deadline)
+    def _greet_at(self, node: Address, _: Pool, pipe: Pipe, deadline: float) -> None:
+        for owns, anew in self._topology.claims(node):
+            self._heal(self._index, pipe, owns, anew, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""
-        up = [address for address, pool in list(self._nodes.items()) if pool.has_idle]
-        candidates = self._topology.candidates(up)
+        up = [address for address, pool in list(self._pools.items()) if pool.has_idle]
+        none = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
         problem: Exception | None = None
-        for number, address in enumerate(candidates):
-            now = time.monotonic()
-            until = now + share_of(deadline - now, len(candidates) - number)
+        for address, seconds, question in self._topology.questions(
+            up, lambda: deadline - time.monotonic()
+        ):
+            until = time.monotonic() + seconds
             reply = self._node(address).ask((b"CLUSTER", b"SLOTS"), until)
-            if not reply:  # it was forgotten by the Cluster, perhaps
-                problem = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
-                continue
-            if isinstance(reply, Exception):
-                problem = reply
-                continue
-            self._topology.learn(address, reply)
-            self._is_known = True
-            for gone in self._nodes.keys() - self._topology.owners:
-                if pool := self._nodes.pop(gone, None):  # else another thread did
-                    pool.clear()
-            return
+            if reply and not isinstance(reply, Exception):
+                self._learn(address, reply, question)
+                return
+            problem = reply or none  # the Cluster forgot it, perhaps
         if isinstance(problem, errors.ClusterDownError):
             raise problem
         raise errors.ConnectionError(f"{self.host}: {problem}")
+
+    def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
+        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
+        self._is_known = True
+        for heir in heirs:
+            self._node(heir).clear()  # the next connection is greeted
+        for gone in self._pools.keys() - self._topology.owners:
+            if pool := self._pools.pop(gone, None):  # else another thread did
+                pool.clear()
+
+    def _is_gone(self, node: Address) -> bool:
+        """Whether a node that was in use can't have handed over what it had."""
+        pool, stays = self._pools.get(node), node in self._topology.owners
+        return pool is not None and not (pool.has_idle and stays)
 
 
 class Blocking:
@@ -172,9 +172,7 @@ class Blocking:
     def run(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command; raises errors."""
         (reply,) = self.run_all([(index, command)], deadline)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return _value(reply)
 
     def run_all(
         self, requests: list[tuple[int, Command]], deadline: float
@@ -195,15 +193,16 @@ class Blocking:
 
     def unlink(self, pattern: bytes, deadline: float) -> None:
         """Deletes the keys that match a glob pattern, on all servers."""
-        for shard in self.shards:
+        for index in range(len(self.shards)):
             retry = Retry((b"UNLINK", pattern), time.monotonic(), deadline)
-            while not self._unlink(shard, pattern, retry):
+            while not self._unlink(index, pattern, retry):
                 pass
 
-    def _unlink(self, shard: BlockingShard, pattern: bytes, retry: Retry) -> bool:
+    def _unlink(self, index: int, pattern: bytes, retry: Retry) -> bool:
+        shard = self.shards[index]
         try:
             for pool in shard.primaries(retry.deadline):
-                _unlink(pool, pattern, retry.deadline)
+                self._unlink_at(index, pool, pattern, retry.deadline)
         except errors.RedisError as error:
             pause = retry.after(error, time.monotonic())
             if pause is None:
@@ -217,6 +216,21 @@ class Blocking:
         """Closes the connections that nobody uses now; the next call opens others."""
         for shard in self.shards:
             shard.close()
+
+    def _unlink_at(
+        self, index: int, pool: Pool, pattern: bytes, deadline: float
+    ) -> None:
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            cursor, keys = _value(pool.ask(scan, deadline))
+            # One key a command: on a Cluster several must not span slots, each of which
+            # may be on its way to another node.
+            unlinks: list[tuple[int, Command]] = [(index, (b"UNLINK", k)) for k in keys]
+            for reply in self.run_all(unlinks, deadline):
+                _value(reply)
+            if cursor == b"0":
+                return
 
     def _first(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command at the first attempt; an error as a value."""
@@ -327,25 +341,11 @@ class Batch:
         return is_ask(self._retries[position].error)
 
 
-def _unlink(pool: Pool, pattern: bytes, deadline: float) -> None:
-    cursor = b"0"
-    while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-        cursor, keys = _call(pool, [scan], deadline)[0]
-        # One key a command: on a Cluster several must not span slots.
-        _call(pool, [(b"UNLINK", key) for key in keys], deadline)
-        if cursor == b"0":
-            return
-
-
-def _call(pool: Pool, commands: list[Command], deadline: float) -> list[Any]:
-    flight = Flight(pool, commands)
-    if commands:
-        fly([flight], deadline)
-    for reply in flight.replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return flight.replies
+def _value(reply: Any) -> Any:
+    """A reply; raises it if it is an error."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _make_shard(index: int, host: Host, heal: Heal) -> BlockingShard:

@@ -12,8 +12,8 @@ from ._connection import PipelinedConnection
 from ._hosts import ClusterHost, Host
 from ._link import Link, pause_after
 from ._scripts import key_of
-from ._shard import Heal, Shard, unblock_client, unlink_keys
-from ._slots import Address, Topology, share_of
+from ._shard import Heal, Shard, unblock_client
+from ._slots import Address, Topology
 from .client.backlog import Call
 from .client.opening import open_connection
 from .commands.command import Command
@@ -52,18 +52,20 @@ class ClusterShard(Shard):
             text = f"CLUSTERDOWN no node of {self.host} knows of slots"
             raise errors.ClusterDownError(text)
         for address in self._topology.owners:
-            await unlink_keys(await self._node(address).get(), pattern)
+            await self._unlink_at(await self._node(address).get(), pattern)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.
 
         Readers in other processes find out when their waits end.
         """
-        if moved is None:
-            self._watching.pop(key, None)
+        self._watching[key] = moved
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
+        if self._watching.get(key) == moved:
+            del self._watching[key]
             self._reading.pop(key, None)
-        else:
-            self._watching[key] = moved
 
     def reader_link(
         self,
@@ -80,16 +82,21 @@ class ClusterShard(Shard):
 
         return super().reader_link(key, greet, on_ready, down)
 
+    def follow_primary(self) -> None:
+        """Nothing: a node that takes over has the data, and callers are redirected."""
+
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns where the next wait for `key` goes; whether that is elsewhere."""
         if is_ask(error):
             self._asked[key] = (error.host, error.port)
             return True
         before = self._reading.get(key)
-        if isinstance(error, errors.ClusterDownError):
+        moved = isinstance(error, errors.MovedError)
+        if isinstance(error, errors.MovedError):
+            self._topology.correct(error)
+        elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(before)
         await self._refresh()
-        moved = isinstance(error, errors.MovedError)
         return moved or self._topology.owner(key) != before
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
@@ -102,6 +109,15 @@ class ClusterShard(Shard):
         if anew:
             await self._refresh()
         return await self._owner_of(key)
+
+    async def look_up(self) -> None:
+        """Asks the nodes which slots they have."""
+        await self._refresh()
+
+    def place_of(self, key: bytes) -> tuple[int, Address] | None:
+        """Its index and the owner of a key's slot; None: nobody, as far as is known."""
+        owner = self._topology.owner(key)
+        return None if owner is None else (self.index, owner)
 
     # Where a command goes
 
@@ -151,7 +167,7 @@ class ClusterShard(Shard):
         if self._problem is not None:
             raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
-    def _node(self, address: Address) -> Link:
+    def _node(self, address: Address, *, eager: bool = False) -> Link:
         link = self._nodes.get(address)
         if link is None:
             host = self.host.node(*address)
@@ -160,16 +176,18 @@ class ClusterShard(Shard):
                 return await self._open(host)
 
             async def greet(connection: PipelinedConnection) -> None:
-                await self._heal(
-                    self.index,
-                    connection,
-                    lambda key: self._topology.owner(key) == address,
-                )
+                await self._greet_at(address, connection)
 
             link = self._nodes[address] = self._command_link(
-                open_, greet, lambda error: self._refresh_soon()
+                open_, greet, lambda error: self._refresh_soon(), eager
             )
         return link
+
+    async def _greet_at(
+        self, address: Address, connection: PipelinedConnection
+    ) -> None:
+        for owns, anew in self._topology.claims(address):
+            await self._heal(self.index, connection, owns, anew)
 
     # What was refused
 
@@ -206,17 +224,16 @@ class ClusterShard(Shard):
             self._refreshing = None if refreshing.done() else refreshing
 
     async def _look_up(self) -> None:
-        began = self._loop.time()
+        deadline = self._loop.time() + self.host.connect_timeout
         try:
             up = [address for address, link in self._nodes.items() if link.connection]
-            candidates = self._topology.candidates(up)
-            for number, address in enumerate(candidates):
-                left = began + self.host.connect_timeout - self._loop.time()
-                share = share_of(left, len(candidates) - number)
+            for address, seconds, question in self._topology.questions(
+                up, lambda: deadline - self._loop.time()
+            ):
                 try:
-                    ranges = await asyncio.wait_for(self._slots(address), share)
+                    ranges = await asyncio.wait_for(self._slots(address), seconds)
                     if ranges:
-                        self._learn(address, ranges)
+                        self._learn(address, ranges, question)
                         return
                     self._problem = None  # it was forgotten by the Cluster, perhaps
                 except asyncio.TimeoutError:
@@ -242,13 +259,26 @@ class ClusterShard(Shard):
         finally:
             await connection.aclose()
 
-    def _learn(self, asked: Address, ranges: list[Any]) -> None:
-        self._topology.learn(asked, ranges)
+    def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
+        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
         self._problem, self._failures = None, 0
+        for address in heirs:
+            link = self._node(address, eager=True)
+            if link.connection is None:
+                link.begin()
+            else:
+                self.spawn(self._greet_at(address, link.connection))
         for address in self._nodes.keys() - self._topology.owners:
             link = self._nodes.pop(address)
             self._log_back(link)  # if it was down, it isn't missed any more
             self.spawn(self._retire(link))
+
+    def _is_gone(self, node: Address) -> bool:
+        """Whether a node that was in use can't have handed over what it had."""
+        link = self._nodes.get(node)
+        return link is not None and (
+            link.connection is None or node not in self._topology.owners
+        )
 
     async def _retire(self, link: Link) -> None:
         await link.retire()

@@ -17,6 +17,7 @@ from .commands.command import Command
 from .commands.errors import Kind, kind_of, reply_error
 
 Push = Callable[[list[Any]], None]
+Explain = Callable[[errors.RedisError], errors.RedisError]
 
 
 class Receiver(Protocol):
@@ -46,17 +47,9 @@ class Sent(NamedTuple):
 # Commands that got errors and may be tried again, in order.
 Refused = list[tuple[Sent, Exception]]
 
-# Kinds of messages that a subscribed connection gets without asking (RESP2).
-_PUSHES = frozenset(
-    (
-        b"message",
-        b"smessage",
-        b"subscribe",
-        b"ssubscribe",
-        b"unsubscribe",
-        b"sunsubscribe",
-    )
-)
+# Kinds of messages that a subscribed connection gets without asking (RESP2). The last
+# one also answers SUNSUBSCRIBE, which has no reply of its own, and looks the same then.
+_PUSHES = frozenset((b"message", b"smessage", b"sunsubscribe"))
 
 _NOT_YET = object()
 _CHECKS_PER_DEADLINE = 5
@@ -74,7 +67,8 @@ class PipelinedConnection(asyncio.Protocol):
 
     `deadline` (seconds) is how long the oldest unanswered command may take before
     the connection counts as dead; an idle connection is pinged about as often.
-    With `on_push`, messages of subscriptions go there. `on_lost` is called once,
+    With `on_push`, messages of subscriptions go there. `explain` says what an error
+    reply means; callers get what it returns. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
 
     Commands of `submit` that may be tried again go to `on_refused`, in order, when all
@@ -88,8 +82,10 @@ class PipelinedConnection(asyncio.Protocol):
         *,
         deadline: float,
         on_push: Push | None = None,
+        explain: Explain = lambda error: error,
     ) -> None:
         self.paused = False
+        self.server = ""  # its host in words, for those who share connections
         self.error: errors.RedisError | None = None  # why it is gone
         self.heard = monotonic()  # when something came last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
@@ -113,7 +109,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._keepalive: Any = None
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
-            replyError=reply_error,
+            replyError=lambda text: explain(reply_error(text)),
             notEnoughData=_NOT_YET,
         )
 
@@ -133,7 +129,7 @@ class PipelinedConnection(asyncio.Protocol):
         return future
 
     def write(self, *commands: Command) -> None:
-        """Queues commands that have no reply of their own (SUBSCRIBE and its kin)."""
+        """Queues commands that have no reply of their own (SUNSUBSCRIBE)."""
         if len(commands) == 1:
             packed = hiredis.pack_command(commands[0])
         else:
@@ -170,17 +166,9 @@ class PipelinedConnection(asyncio.Protocol):
         """Queues ASKING, which lets the next command into a slot on its way here."""
         self.call((b"ASKING",)).add_done_callback(_consume)
 
-    def answer(self, future: asyncio.Future[Any], reply: Any) -> bool:
-        """Gives a command the push that answers it (SUBSCRIBE and its kin).
-
-        False when it isn't the command's turn: the push came by itself.
-        """
-        if not self._waiting or self._waiting[0][0] is not future:
-            return False
-        self._waiting.popleft()
-        if not future.done():
-            future.set_result(reply)
-        return True
+    def expect(self, receiver: Receiver) -> None:
+        """Gives a receiver the next reply: what it got was of a command without one."""
+        self._waiting.appendleft((receiver, None, monotonic()))
 
     async def drained(self) -> None:
         """Waits while the socket takes no more; returns at once when it does."""
@@ -200,6 +188,11 @@ class PipelinedConnection(asyncio.Protocol):
         """Gives the connection up and waits until its socket is closed."""
         self.abort()
         await asyncio.shield(self.closed)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no command waits for its outcome."""
+        return not self._waiting and not self._refused
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""

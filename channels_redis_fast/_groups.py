@@ -153,10 +153,10 @@ class Memberships:
                 for note, reply in zip(undone, replies, strict=True)
                 if is_connection_loss(reply) or may_pass(reply)
             ]
-        finally:
             if undone:
                 now = time.monotonic()
                 self._not_before = now + max(_RETRY_AFTER, 10 * (now - began))
+        finally:  # cancelled, it is due again at once: the end of a loop comes to it
             with self._lock:
                 for note in undone:
                     note()
@@ -173,17 +173,19 @@ class Memberships:
         index: int,
         connection: PipelinedConnection,
         owns: Callable[[bytes | str], bool],
+        anew: bool = False,
     ) -> None:
         """Joins again what a server lost, before others use the connection.
 
         The history of its data is the one that was known: nothing was lost, and what
-        is gone was discarded or flushed by somebody, and is not resurrected. All
+        is gone was discarded or flushed by somebody, and is not resurrected; unless the
+        server came by these keys since then, not knowing what was in them (`anew`). All
         gone: it lost its data, everything is joined again. Some there: only what is
         recent, which a failover may have lost.
         """
         history = await _history(connection)
         known = self._histories.setdefault(index, set())
-        if history in known:
+        if history in known and not anew:
             return
         operations = self._operations
         ours = [

@@ -8,12 +8,14 @@ from typing import Any
 
 import redis
 from redis import asyncio as aioredis
+from redis import exceptions as errors
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import Sentinel as BlockingSentinel
 
+from ._slots import address_of
 from .exceptions import InvalidSetting
 
 DEFAULT_HOSTS = ("redis://localhost:6379",)
@@ -55,6 +57,18 @@ class Host:
         Raises redis-py's errors, at about `deadline` (monotonic) at the latest.
         """
         return _open_socket(self.settings, deadline, self.connect_timeout)
+
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply of this server as callers get it.
+
+        A node of a Cluster that is named as a server has a part of the keys only.
+        """
+        if not isinstance(error, errors.AskError):  # or MovedError, which is one
+            return error
+        return errors.ResponseError(
+            f"{self} is a node of a Cluster, and is to be named as such in hosts, "
+            f'{{"cluster": [...]}}: it sends elsewhere for slot {error}'
+        )
 
     def __str__(self) -> str:
         return describe(self.settings)
@@ -140,13 +154,25 @@ class ClusterHost(Host):
     def node(self, host: str, port: int) -> Host:
         """One node of it, with the credentials and options of all."""
         settings = {k: v for k, v in self.settings.items() if k != "cluster"}
-        return Host({**settings, "host": host, "port": port}, self.connect_timeout)
+        settings.update(host=host, port=port)
+        return ClusterNode(settings, self.connect_timeout)
 
     def client(self) -> Any:
         """A redis-py client of its own, for applications that want one."""
         settings = {k: v for k, v in self.settings.items() if k != "cluster"}
         nodes = [aioredis.cluster.ClusterNode(*node) for node in self.nodes]
         return aioredis.RedisCluster(startup_nodes=nodes, **settings)
+
+
+class ClusterNode(Host):
+    """One node of a Redis Cluster."""
+
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply as callers get it: where it sends them is an address."""
+        if isinstance(error, errors.AskError):
+            asked = self.settings["host"]
+            error.host, error.port = address_of(error.host, error.port, asked)
+        return error
 
 
 # Ours for the connections that we take over: the old protocol, whose pushes the

@@ -131,9 +131,10 @@ def heal(
     index: int,
     pipe: Pipe,
     owns: Callable[[bytes | str], bool],
+    anew: bool,
     deadline: float,
 ) -> None:
     """Puts back into groups what a server lost, if this process has members."""
     if len(memberships):
         conversation: Any = Conversation(pipe, deadline)
-        drive(memberships.heal(index, conversation, owns))
+        drive(memberships.heal(index, conversation, owns, anew))

@@ -120,19 +120,24 @@ class Link:
 
     def reopen(self) -> None:
         """Connects anew, to another server of the same shard; nothing was lost."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.on_lost = None
+        if (connection := self.detach()) is not None:
             connection.abort()
         self.begin()
 
+    def detach(self) -> PipelinedConnection | None:
+        """Gives the connection away, if there is one; it isn't lost."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.on_lost = None
+        return connection
+
     async def retire(self) -> None:
-        """Closes for good when those who wait for an answer have it."""
+        """Closes for good when who waits for a connection or an answer has it."""
         self._closed = True
         self._cancel_timer()
-        if self.connection is not None:
-            with contextlib.suppress(errors.RedisError):
-                await self.connection.call((b"PING",))  # replies keep their order
+        if self._attempt is not None:
+            await asyncio.wait([self._attempt])
+        await self._answered()
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -147,6 +152,15 @@ class Link:
         self.connection = None
         if connection is not None:
             await connection.aclose()
+
+    async def _answered(self) -> None:
+        """Returns when no answer is missing."""
+        with contextlib.suppress(errors.RedisError):
+            while self.connection is not None:
+                # Replies keep their order; who waited for room to write comes later.
+                await self.connection.call((b"PING",))
+                if self.connection is not None and self.connection.is_idle:
+                    return
 
     async def _connect(self) -> None:
         try:

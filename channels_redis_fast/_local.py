@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from ._cluster import make_shard
 from ._codec import Codec, Message
@@ -20,6 +23,10 @@ from ._receiver import ChannelReceiver, InboxReceiver
 from .commands.command import Command
 
 _LONGEST_TICK = 1.0  # seconds
+# A reader of a normal channel is closed that was idle for so long (seconds), and the
+# longest idle one when there are so many: each has a connection.
+_LONGEST_IDLE = 1.0
+_MOST_IDLE = 16
 
 
 class LocalLayer:
@@ -48,8 +55,9 @@ class LocalLayer:
         self._expiry = expiry
         self._hand_over = hand_over
         self._channels: dict[str, ChannelReceiver] = {}
+        self._idle: dict[str, ChannelReceiver] = {}
         self._inboxes: dict[Inbox, InboxReceiver] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
             make_shard(index, host, command_timeout, memberships.heal)
             for index, host in enumerate(hosts)
@@ -98,6 +106,7 @@ class LocalLayer:
         """The next message of a normal channel."""
         receiver = self._channels.get(channel)
         if receiver is None:
+            self._close_idle_channels(_MOST_IDLE)
             receiver = self._channels[channel] = ChannelReceiver(
                 channel,
                 self._operations.channel_key(channel),
@@ -106,7 +115,9 @@ class LocalLayer:
                 self._counters,
                 self._expiry,
                 self._prefetch,
+                self._idle,
             )
+        self._idle.pop(channel, None)
         return receiver.receive()
 
     def forget_claimed(self) -> None:
@@ -153,7 +164,7 @@ class LocalLayer:
         await asyncio.gather(*(channel.aclose() for channel in channels.values()))
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
-        await asyncio.gather(*releases, *self._retiring)
+        await asyncio.gather(*releases, *self._under_way)
         if self._memberships.is_due:  # short loops would never come to it
             await self._tend()
 
@@ -177,12 +188,17 @@ class LocalLayer:
         self._sweep()
         for receiver in self._channels.values():
             receiver.recall()
-        self._close_idle_channels()
+        oldest = self.loop.time() - _LONGEST_IDLE
+        recent = sum(one.idle_since > oldest for one in self._idle.values())
+        self._close_idle_channels(recent)
+        for shard in self.shards:
+            shard.tidy()
         if self._memberships.is_due:
-            self._spawn(self._tend())
+            self._spawn_to_its_end(self._tend())
 
     async def _tend(self) -> None:
-        await self._memberships.tend(self.run_all)
+        with contextlib.suppress(RedisError):  # next time
+            await self._memberships.tend(self.run_all)
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()
@@ -200,16 +216,21 @@ class LocalLayer:
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""
         if not inbox.boxes and not self._closed:
-            release = self._spawn(self._release(inbox))
-            self._retiring.add(release)
-            release.add_done_callback(self._retiring.discard)
+            self._spawn_to_its_end(self._release(inbox))
 
-    def _close_idle_channels(self) -> None:
-        oldest = self.loop.time() - self._expiry
-        for name, receiver in list(self._channels.items()):
-            if receiver.is_idle and receiver.idle_since < oldest:
-                del self._channels[name]
+    def _close_idle_channels(self, most: int) -> None:
+        """Closes the readers of the channels that were idle longest, over `most`."""
+        too_many = max(0, len(self._idle) - most)
+        for name, receiver in list(self._idle.items())[:too_many]:
+            if receiver.is_idle:
+                del self._idle[name], self._channels[name]
                 self._spawn(receiver.aclose())
+
+    def _spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """As `_spawn`; not even the end of the loop cuts it short."""
+        task = self._spawn(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         return self.shards[0].spawn(work)

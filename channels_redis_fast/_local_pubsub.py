@@ -20,6 +20,8 @@ from .exceptions import UnreadableMessage
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 _IDLE = 10.0  # seconds that a connection without a subscription stays
+# Seconds until a loop that stood still has read what came meanwhile, most likely.
+_CATCH_UP = 0.1
 _BATCH = 512
 
 Place = tuple[int, Any]  # a shard's index and a node of it
@@ -46,6 +48,7 @@ class LocalPubSub(Publisher, LocalLayer):
     ) -> None:
         super().__init__(**options, hand_over=lambda inbox: None)
         self.is_open = True
+        self.taken: set[bytes] = set()
         self._topics = topics
         self._codec = codec
         self._outage = outage
@@ -55,6 +58,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
+        self._seeking: dict[int, set[bytes]] = {}  # by shard: names without a place
         self._verbs = verbs_of(options["hosts"], sharded)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
@@ -76,7 +80,8 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def settle(self, names: list[bytes]) -> None:
         """Subscribes names in the background, however long it takes."""
-        self._spawn(self._settle_all(names))
+        for name in names:
+            self._seek(name)
 
     def forget(self, name: bytes) -> None:
         """Unsubscribes a name, unless it is wanted here."""
@@ -84,6 +89,10 @@ class LocalPubSub(Publisher, LocalLayer):
             subscriber = self._places.pop(name, None)
             if subscriber is not None:
                 self._leave(subscriber, name)
+
+    def catch_up(self) -> None:
+        """Forgets the names that were taken, when what came to them was read."""
+        self.loop.call_later(_CATCH_UP, self._forget_taken)
 
     async def aclose(self) -> None:
         """Ends it; a loop in which somebody waits takes the names over."""
@@ -145,23 +154,30 @@ class LocalPubSub(Publisher, LocalLayer):
             return former
         index = self._operations.shard_of(name.decode())
         node = await self.shards[index].node_of(name, anew=anew)
-        subscriber = self._subscribers.get((index, node))
+        return self._put(name, (index, node))
+
+    def _put(self, name: bytes, place: Place) -> Subscriber:
+        subscriber = self._subscribers.get(place)
         if subscriber is None:
-            subscriber = self._subscribers[index, node] = Subscriber(
-                self.shards[index],
-                node,
-                self._verbs[index],
-                deliver=self._deliver,
-                stray=self._stray,
-                down=self._down,
-                up=self._outage.back,
-            )
+            subscriber = self._subscribers[place] = self._subscriber_at(*place)
+        if not subscriber.is_up:
             self._outage.joined(subscriber)
         former = self._places.get(name)
         self._places[name] = subscriber
         if former is not None and former is not subscriber:
             self._leave(former, name)
         return subscriber
+
+    def _subscriber_at(self, index: int, node: Any) -> Subscriber:
+        return Subscriber(
+            self.shards[index],
+            node,
+            self._verbs[index],
+            deliver=self._deliver,
+            stray=self._stray,
+            down=self._down,
+            up=self._outage.back,
+        )
 
     def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:
         """Looks for a name's place anew, unless it has another by now."""
@@ -173,27 +189,51 @@ class LocalPubSub(Publisher, LocalLayer):
         if not subscriber.names and subscriber not in self._evacuating:
             self._outage.needless(subscriber)
 
-    async def _settle_all(self, names: list[bytes], anew: bool = False) -> None:
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
-            await asyncio.gather(*(self._settle(name, anew) for name in batch))
+    # Names that nobody waits for
 
-    async def _settle(self, name: bytes, anew: bool) -> None:
-        pause = _FIRST_PAUSE
-        while self._topics.is_home(name, self):
-            try:
-                await self.subscribe(name, anew)
-                return
-            except errors.RedisError:
+    def _seek(self, name: bytes) -> None:
+        """Has a name placed, and its node asked for it, in the background."""
+        index = self._operations.shard_of(name.decode())
+        if index not in self._seeking:
+            self._seeking[index] = set()
+            self._spawn(self._place_all(index))
+        self._seeking[index].add(name)
+
+    async def _place_all(self, index: int) -> None:
+        """Places names in rounds, as long as some have no node, or stray again."""
+        seeking, tried, pause = self._seeking[index], set[bytes](), _FIRST_PAUSE
+        try:
+            while names := list(seeking):
+                seeking.clear()
+                await self.shards[index].look_up()
+                await self._place_round(index, names)
+                is_new = not tried.issuperset(names)
+                pause = _FIRST_PAUSE if is_new else min(2 * pause, _LONGEST_PAUSE)
+                tried.update(names)
                 await asyncio.sleep(pause)
-                anew, pause = True, min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            del self._seeking[index]
+
+    async def _place_round(self, index: int, names: list[bytes]) -> None:
+        for number, name in enumerate(names, 1):
+            place = self.shards[index].place_of(name)
+            if not self._topics.is_home(name, self):
+                continue
+            if place is None:
+                self._seeking[index].add(name)
+            else:
+                self._put(name, place).want(name)
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)  # others want to run, too
 
     # What subscribers tell
 
     def _deliver(self, name: bytes, payload: bytes) -> None:
         channels = self._topics.channels(name, self)
-        if not channels:
-            return  # on its way when the last channel left
+        if not channels:  # it was on its way when the last channel left, or:
+            if self._topics.is_taken(name, self):
+                self._counters.count("came to an event loop that stood still", name)
+            return
         try:
             _, message, flat = self._codec.open(payload, name)
         except UnreadableMessage as error:
@@ -208,10 +248,10 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def _stray(self, subscriber: Subscriber, name: bytes) -> None:
         self._forget_place(name, subscriber)
-        self._spawn(self._settle_all([name], anew=True))
+        self._seek(name)
 
     def _down(self, subscriber: Subscriber) -> None:
-        if subscriber.was_up and subscriber.names:
+        if subscriber.was_up and self._is_needed(subscriber):
             self._outage.lost(subscriber)
         if subscriber.node is not None and subscriber not in self._evacuating:
             self._evacuating.add(subscriber)
@@ -219,13 +259,15 @@ class LocalPubSub(Publisher, LocalLayer):
 
     async def _evacuate(self, subscriber: Subscriber) -> None:
         """Moves names to the nodes that own them now; others wait for this one."""
-        node_of, anew, moved = subscriber.shard.node_of, True, []
+        shard, heirs = subscriber.shard, set[Subscriber]()
+        here = shard.index, subscriber.node
         try:
+            await shard.look_up()
             for name in list(subscriber.names):
-                if await node_of(name, anew=anew) != subscriber.node:
-                    moved.append(name)
-                anew = False
-            await self._settle_all(moved, anew=True)
+                if (place := shard.place_of(name)) not in (None, here):
+                    heirs.add(heir := self._put(name, place))
+                    heir.want(name)
+            await asyncio.gather(*(heir.settled() for heir in heirs))
         finally:
             self._evacuating.discard(subscriber)
         if not subscriber.names:
@@ -236,8 +278,24 @@ class LocalPubSub(Publisher, LocalLayer):
     def _tick(self) -> None:
         super()._tick()
         self._on_tick()
+        self._outage.review(self._is_whole)
+        if self.taken:
+            self.catch_up()
         oldest = self.loop.time() - _IDLE
         for place, subscriber in list(self._subscribers.items()):
             if not subscriber.names and subscriber.idle_since < oldest:
                 del self._subscribers[place]
                 self._spawn(subscriber.aclose())
+
+    def _forget_taken(self) -> None:
+        while self.taken:  # others may add to it meanwhile
+            self.forget(self.taken.pop())
+
+    def _is_needed(self, subscriber: Subscriber) -> bool:
+        """Whether names are to be heard there, which no other loop took over."""
+        return any(self._topics.is_home(name, self) for name in subscriber.names)
+
+    def _is_whole(self) -> bool:
+        """Whether all that is to be heard in this process is heard, as far as known."""
+        needed = filter(self._is_needed, self._subscribers.values())
+        return all(s.is_up for s in needed) and not self._topics.has_orphans()

@@ -79,15 +79,27 @@ class Loops(Generic[T]):
         callback: Callable[..., object],
         *args: object,
     ) -> None:
-        """Calls something soon in those loops that take new work."""
+        """Calls something soon in those loops that run and take new work.
+
+        Others see to it by their clocks when they go on: calls would pile up in them.
+        """
 
         def call() -> None:
             if asyncio.get_running_loop() not in self._ending:
                 callback(*args)
 
-        for loop in loops:
+        for loop in [loop for loop in loops if loop.is_running()]:
             with contextlib.suppress(RuntimeError):  # closed; its waiters are gone
                 loop.call_soon_threadsafe(call)
+
+    def for_each(self, callback: Callable[[T], object]) -> None:
+        """Calls something with each loop's own: soon in those that run, else now."""
+        here = asyncio._get_running_loop()
+        for loop, local in list(self._locals.items()):
+            if loop is here or not loop.is_running():
+                callback(local)
+            else:
+                self.call_in([loop], callback, local)
 
     async def close_here(self) -> None:
         """Ends the running loop's, if there is one; the next call makes a new one."""
@@ -211,6 +223,7 @@ def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
             if not loop.is_running() and not loop.is_closed():
                 for loops in everywhere:
                     loops._on_close(loop)  # what still comes is for other loops
+                for loops in everywhere:
                     loops._finish(loop)
         finally:
             loop.close = original  # type: ignore[method-assign]

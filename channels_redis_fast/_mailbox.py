@@ -108,6 +108,12 @@ class Mailbox:
         earlier = sum(one[0] <= entry[0] for one in messages)
         messages.insert(earlier, entry)
 
+    def put_first(self, message: Message, ends: float) -> None:
+        """Keeps a message before all others; it ends with the next, `ends` at most."""
+        if self.messages:
+            ends = min(ends, self.messages[0][0])
+        self._queue().appendleft((ends, message, None, None))
+
     def take(self, now: float) -> tuple[Entry | None, int]:
         """The first message that didn't end before, and how many did."""
         ended, found = self.drop_ended(now), None

@@ -217,6 +217,13 @@ class Mailboxes:
                     self._put(box, entry)
         return unknown
 
+    def put_first(self, name: str, message: Message) -> None:
+        """Puts a message back that was taken, and reached nobody."""
+        with self._lock:
+            if (box := self._boxes.get(name)) is not None:
+                box.put_first(message, time.monotonic() + self._expiry)
+                self._invite(box)
+
     def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:

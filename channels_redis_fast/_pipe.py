@@ -48,7 +48,7 @@ class Pipe:
         self._is_readable = _look_at(socket)
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
-            replyError=reply_error,
+            replyError=lambda text: host.explain(reply_error(text)),
             notEnoughData=_NOT_YET,
         )
         # In garbage that is a cycle the socket's own finaliser might come first, and

@@ -17,6 +17,7 @@ from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
+from ._reader import popped
 from ._receiver import deliver
 from ._scripts import PUT_BACK
 from ._waiters import NO_LOOP, ThreadWaiter
@@ -218,31 +219,35 @@ class Popper:
             return None
         if is_over:
             self._trouble_since = None
-        return (reply[1], reply[2]) if reply else None
+        return popped(reply)[0] if reply else None
 
     def _failed(self, wait: Wait, error: Exception) -> None:
         now = time.monotonic()
         pause = wait.failed(error)
         if self._trouble_since is None:
             self._trouble_since = now
-        if isinstance(error, errors.AskError):
-            return
         if now + pause - self._trouble_since >= self._command_timeout:
             raise error
 
     def _end(self, found: list[tuple[Wait, Entry]], wanted: int) -> None:
-        """Ends all waits. What the caller doesn't want goes back to its place."""
-        for wait in self._waits:
-            try:
-                reply = wait.end()
-            except errors.RedisError:
-                continue  # what it may have popped is lost with its connection
-            finally:
+        """Ends all waits. What the caller doesn't want goes back to its place.
+
+        Also when an exception comes meanwhile, of a signal handler for instance.
+        """
+        try:
+            for wait in self._waits:
+                with contextlib.suppress(errors.RedisError):
+                    # Else what it may have popped is lost with its connection.
+                    if reply := wait.end():
+                        found.append((wait, popped(reply)[0]))
+        except BaseException:
+            wanted = 0
+            raise
+        finally:
+            for wait in self._waits:
                 wait.close()
-            if reply:
-                found.append((wait, (reply[1], reply[2])))
-        for wait, (member, score) in found[wanted:]:
-            self._put_back(wait.shard, member, score)
+            for wait, (member, score) in found[wanted:]:
+                self._put_back(wait.shard, member, score)
 
     def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
         until = time.monotonic() + self._command_timeout

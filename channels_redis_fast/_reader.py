@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ class Reader:
         self._asking = False
         self._asks_next = False
         self._is_refused = False  # the last pop, by an error that may pass
+        self._seeks_primary = False
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -79,7 +81,7 @@ class Reader:
             return
         if self._link is None:
             self._link = self.shard.reader_link(
-                self.key, self._greet, self.poke, self._down
+                self.key, self._greet, self._ready, self._down
             )
             self.shard.watch(self.key, self._interrupt)
         if self._link.connection is None:
@@ -105,10 +107,10 @@ class Reader:
         self._closed = True
         self._cancel_timer()
         await self._end_wait()
-        self.shard.watch(self.key, None)
+        self.shard.unwatch(self.key, self._interrupt)
         link, self._link = self._link, None
         if link is not None:
-            await self.shard.close_link(link)
+            await self.shard.release_link(link)
 
     # Steps
 
@@ -169,15 +171,30 @@ class Reader:
         self._is_refused = True
         self.shard.log_refused(error)
         if is_demotion(error):
-            link.reopen()
+            self._seeks_primary = True
+            self.shard.reopen(link)
         elif isinstance(error, errors.ClusterDownError):
             self.shard.spawn(self._follow(error, link))
 
+    def _ready(self) -> None:
+        if self._seeks_primary:
+            self._seeks_primary = False
+            self.shard.follow_primary()
+        self.poke()
+
     async def _follow(self, error: Any, link: Link) -> None:
-        """Reads where a Cluster's node says, or where the key is now."""
-        self._asks_next = is_ask(error)
-        if await self.shard.redirect(self.key, error):
-            link.reopen()
+        """Reads where a Cluster's node says, or where the key is now.
+
+        Nothing is popped meanwhile: it would be cut off on its way.
+        """
+        self._settling += 1
+        try:
+            self._asks_next = is_ask(error)
+            if await self.shard.redirect(self.key, error):
+                link.reopen()
+        finally:
+            self._settling -= 1
+        self.poke()
 
     def _pause(self, seconds: float = _RETRY) -> None:
         self._cancel_timer()
@@ -235,6 +252,15 @@ class Reader:
                     self._client_id = None  # refused: from now on waits run out
 
 
+def popped(reply: Any) -> list[Entry]:
+    """What BZPOPMIN or ZPOPMIN gave; raises `InvalidResponse` for another shape."""
+    if isinstance(reply, list):
+        flat = reply[1:] if len(reply) == 3 else reply  # BZPOPMIN says the key first
+        if len(flat) % 2 == 0 and isinstance(flat[0], bytes):
+            return list(zip(flat[::2], flat[1::2], strict=True))
+    raise errors.InvalidResponse(f"no reply to a pop: {reprlib.repr(reply)}")
+
+
 class _Pop:
     """Takes the replies of one pop as they come, in the place of a caller's future.
 
@@ -263,8 +289,10 @@ class _Pop:
     def set_result(self, reply: list[bytes] | None) -> None:
         """Takes a reply; after the last one all is delivered, before this returns."""
         if reply:
-            flat = reply[len(reply) % 2 :]  # BZPOPMIN says the key first
-            self._entries += zip(flat[::2], flat[1::2], strict=True)
+            try:
+                self._entries += popped(reply)
+            except errors.InvalidResponse as error:
+                self._error = error
         self._to_come -= 1
         if not self._to_come:
             try:

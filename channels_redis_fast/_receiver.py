@@ -158,7 +158,8 @@ class ChannelReceiver:
     """Receives on a normal channel in one event loop, on all shards.
 
     Never ahead, unless `prefetch` is more than 1: so many messages are claimed at a
-    time from each shard. Those that nobody comes for go back after a while.
+    time from each shard. Those that nobody comes for go back after a while. `idle`
+    takes those in which nobody waits, the longest idle first.
     """
 
     def __init__(
@@ -170,8 +171,10 @@ class ChannelReceiver:
         counters: Counters,
         expiry: float,
         prefetch: int,
+        idle: dict[str, ChannelReceiver],
     ) -> None:
         self._name = name
+        self._idle = idle
         self._key = key
         self._codec = codec
         self._counters = counters
@@ -184,7 +187,7 @@ class ChannelReceiver:
         self._returning: set[asyncio.Future[Any]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self.idle_since = self._loop.time()
+        self.idle_since = 0.0
         self._readers = [
             Reader(
                 shard,
@@ -206,7 +209,7 @@ class ChannelReceiver:
         if self._prefetch > 1 or self._claimed:
             self.recall()
             if self._claimed:
-                self.idle_since = self._loop.time()
+                self._rest()
                 return self._claimed.popleft()[1][0]
             await self._returned()  # else later ones would come before
             if self._closed:
@@ -226,8 +229,13 @@ class ChannelReceiver:
                 await self._stop_unwanted()
             raise
         finally:
-            self.idle_since = self._loop.time()
+            self._rest()
         return message
+
+    def _rest(self) -> None:
+        if not self._waiters and not self._closed:
+            self.idle_since = self._loop.time()
+            self._idle[self._name] = self
 
     def recall(self) -> None:
         """Puts back what was claimed for too long; its expiry is for Redis to judge.

@@ -62,7 +62,7 @@ def as_known(command: Command, scripts: set[bytes]) -> Command:
 
 def is_repeatable(command: Command) -> bool:
     """Whether running a command twice does what running it once does."""
-    return command[0] == b"ZREM" or command[1] in _REPEATABLE
+    return command[0] in (b"ZREM", b"UNLINK") or command[1] in _REPEATABLE
 
 
 def key_of(command: Command) -> bytes | str:

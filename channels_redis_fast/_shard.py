@@ -17,6 +17,7 @@ from ._logs import inform, warn
 from ._scripts import EVALSHA, as_known, key_of
 from .client.backlog import Backlog, Call
 from .client.opening import open_connection
+from .client.spare import SpareConnections
 from .commands.command import Command
 from .commands.errors import is_demotion, is_passing
 
@@ -26,9 +27,10 @@ T = TypeVar("T")
 _SLACK = 0.02
 
 # What a shard calls on each new connection for commands, before any caller gets it:
-# (shard index, connection, whether this connection's server owns a key).
+# (shard index, connection, whether this connection's server owns a key, and has come
+# by it since what is known of its history).
 Heal = Callable[
-    [int, PipelinedConnection, Callable[[bytes | str], bool]], Awaitable[None]
+    [int, PipelinedConnection, Callable[[bytes | str], bool], bool], Awaitable[None]
 ]
 
 
@@ -53,6 +55,7 @@ class Shard:
         self._links: set[Link] = set()
         self._down: set[Link] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._spare = SpareConnections()
         self._client: Any = None
         self._was_primary = False
         self._is_refused = False
@@ -137,7 +140,12 @@ class Shard:
         deadline = self.wait + self.command_timeout
 
         async def open_() -> PipelinedConnection:
-            return await open_connection(await self._host_of(key), deadline=deadline)
+            host = await self._host_of(key)
+            server = str(host)
+            if (connection := self._spare.take(server)) is None:
+                connection = await open_connection(host, deadline=deadline)
+                connection.server = server
+            return connection
 
         return self._new_link(open_, greet, on_ready, on_down, eager=True)
 
@@ -161,6 +169,33 @@ class Shard:
         """Which of its servers a key is on; `anew`: don't trust what was known."""
         return None
 
+    async def look_up(self) -> None:
+        """Asks anew which of its servers has what, where there are several."""
+
+    def place_of(self, key: bytes) -> tuple[int, Any] | None:
+        """Its index and the server that has a key, as far as is known; None: nobody."""
+        return self.index, None
+
+    async def release_link(self, link: Link) -> None:
+        """Ends a link that `reader_link` gave; the next one may have its connection."""
+        connection = link.detach()
+        await self.close_link(link)
+        if connection is None:
+            return
+        if self.closed:
+            await connection.aclose()
+        else:
+            self._spare.keep(connection)
+
+    def reopen(self, link: Link) -> None:
+        """Connects a link anew: its server is no primary any more."""
+        self._spare.clear()
+        link.reopen()
+
+    def tidy(self) -> None:
+        """Closes what nobody needed for a while; called every second or so."""
+        self._spare.close_old()
+
     async def close_link(self, link: Link) -> None:
         """Ends a link that `reader_link` or `push_link` gave."""
         self._links.discard(link)
@@ -171,16 +206,29 @@ class Shard:
         """Ends the blocking wait of a connection; whether it was waiting."""
         return await unblock_client(await self._main.get(), client_id)
 
-    def watch(self, key: bytes, moved: Callable[[], None] | None) -> None:
+    def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, in a Cluster."""
+
+    def unwatch(self, key: bytes, moved: Callable[[], None]) -> None:
+        """Ends it, unless somebody else watches the key by now."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:
         """Learns from an error that a reader got; whether to read elsewhere now."""
         return False
 
+    def follow_primary(self) -> None:
+        """A reader found another primary: commands are to go there, too.
+
+        An idle connection hears nothing of the switch; who is connected anew puts
+        members back.
+        """
+        connection = self._main.connection
+        if connection is None or connection.is_idle:  # else it will hear by itself
+            self._main.reopen()
+
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await unlink_keys(await self._main.get(), pattern)
+        await self._unlink_at(await self._main.get(), pattern)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -203,6 +251,7 @@ class Shard:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._spare.clear()
         links, self._links = self._links, set()
         self._down.clear()
         await asyncio.gather(*(link.aclose() for link in links))
@@ -243,7 +292,7 @@ class Shard:
         self._backlog.take_back(refused)
         if any(is_demotion(error) for _, error in refused):
             if link.connection is connection:
-                link.reopen()
+                self.reopen(link)
             self._backlog.go_on()
 
     def _is_stranger(self) -> bool:
@@ -271,6 +320,20 @@ class Shard:
     def _is_late(self, began: float) -> bool:
         """Whether a call's next step needs a deadline of its own."""
         return monotonic() - began > self.command_timeout * _SLACK
+
+    async def _unlink_at(self, connection: PipelinedConnection, pattern: bytes) -> None:
+        """Deletes a server's keys that match a glob pattern, a batch at a time."""
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            cursor, keys = await connection.call(scan)
+            # One key a command: on a Cluster several must not span slots, each of which
+            # may be on its way to another node.
+            for reply in await self.run_all([(b"UNLINK", key) for key in keys]):
+                if isinstance(reply, Exception):
+                    raise reply
+            if cursor == b"0":
+                return
 
     # Links and tasks
 
@@ -306,6 +369,7 @@ class Shard:
         open_: Callable[[], Awaitable[PipelinedConnection]],
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_down: Callable[[Exception], None] | None = None,
+        eager: bool = False,
     ) -> Link:
         """A link for commands: what waits for it is written before anything newer."""
 
@@ -320,20 +384,21 @@ class Shard:
                 on_down(error)
             self._backlog.go_on()
 
-        link = self._new_link(open_, greet, ready, down)
+        link = self._new_link(open_, greet, ready, down, eager)
         return link
 
     async def _open(self, host: Host) -> PipelinedConnection:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._heal(self.index, connection, lambda key: True)
+        await self._heal(self.index, connection, lambda key: True, False)
 
     def _log_down(self, link: Link, error: Exception) -> None:
         is_first = not self._down
         self._down.add(link)
         if is_first:
             warn("Redis at %s is gone: %s", self.host, error)
+        self._spare.clear()
 
     def _log_back(self, link: Link) -> None:
         if link in self._down:
@@ -352,15 +417,3 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
     return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
-
-
-async def unlink_keys(connection: PipelinedConnection, pattern: bytes) -> None:
-    """Deletes a server's keys that match a glob pattern, a batch at a time."""
-    cursor = b"0"
-    while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
-        cursor, keys = await connection.call(scan)
-        # One key a command: on a Cluster several must not span slots.
-        await asyncio.gather(*(connection.call((b"UNLINK", key)) for key in keys))
-        if cursor == b"0":
-            return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,12 +41,20 @@ def is_too_old(error: BaseException) -> bool:
     return isinstance(error, errors.ResponseError) and bool(_TOO_OLD.search(str(error)))
 
 
+def is_of_the_name(error: BaseException) -> bool:
+    """Whether an error says something of a name alone: not here, or not allowed."""
+    if isinstance(error, errors.ClusterDownError):
+        return "not served" in str(error)  # else it is of all names
+    return isinstance(error, (errors.AskError, errors.NoPermissionError))
+
+
 class Subscriber:
     """Keeps names subscribed at one node of a shard; callbacks, not a task.
 
-    `deliver` takes each message, by name and payload. `stray` is told a name that
-    belongs to another node now, `down` the loss of the connection and every failed
-    attempt, `up` that there is one on which all names are confirmed.
+    `deliver` takes each message, by name and payload. `stray` is told a name that was
+    given up, because this node won't have it (any more), `down` the loss of the
+    connection and every failed attempt, `up` that there is one on which all names are
+    confirmed.
     """
 
     def __init__(
@@ -65,17 +72,17 @@ class Subscriber:
         self.node = node
         self.names: dict[bytes, None] = {}
         self.idle_since = asyncio.get_running_loop().time()
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._verbs = verbs
         self._deliver = deliver
         self._stray = stray
         self._down = down
         self._up = up
-        # The connection in use or being greeted, what each name waits for on it, and
-        # the commands on it whose answer is a push, oldest first.
+        # The connection in use or being greeted, and what each name waits for on it.
         self._pipe: PipelinedConnection | None = None
         self._confirmations: dict[bytes, Confirmation] = {}
-        self._asked: deque[tuple[bytes, bytes, Confirmation]] = deque()
+        self._filling: asyncio.Task[None] | None = None
+        self._refused: set[bytes] = set()  # names of which that was logged
         self._link = shard.push_link(
             node, self._pushed, self._greet, lambda: self._up(self), self._lost
         )
@@ -103,13 +110,29 @@ class Subscriber:
         except errors.ConnectionError:
             await self._confirmed(name)
 
+    def want(self, name: bytes) -> None:
+        """Has a name subscribed as soon as may be, however often that fails."""
+        self.names[name] = None
+        pipe = self._link.connection
+        if pipe is None:
+            self._link.begin()  # whose greeting subscribes to it
+        elif name not in self._confirmations and self._filling is None:
+            filling = self.shard.spawn(self._fill(pipe))
+            # An eager task factory may have ended it already.
+            self._filling = None if filling.done() else filling
+
+    async def settled(self) -> None:
+        """Returns when all names have an answer, or the connection broke."""
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+
     def unsubscribe(self, name: bytes) -> None:
         """Gives a name up; nobody waits for the answer."""
-        self.names.pop(name, None)
-        if self._confirmations.pop(name, None) is not None and self._pipe is not None:
-            self._ask(self._pipe, self._verbs.unsubscribe, name)
-        if not self.names:
-            self.idle_since = self._loop.time()
+        confirmation = self._drop(name)
+        if confirmation is None or self._pipe is None:
+            return
+        if not confirmation.done() or confirmation.exception() is None:
+            self._say_farewell(self._pipe, name)
 
     async def aclose(self) -> None:
         """Ends the connection."""
@@ -140,67 +163,93 @@ class Subscriber:
             raise
 
     def _request(self, pipe: PipelinedConnection, name: bytes) -> Confirmation:
-        confirmation = self._ask(pipe, self._verbs.subscribe, name)
+        confirmation = pipe.call((self._verbs.subscribe, name))
+        confirmation.add_done_callback(_consume)
         self._confirmations[name] = confirmation
         return confirmation
 
-    def _ask(self, pipe: PipelinedConnection, verb: bytes, name: bytes) -> Confirmation:
-        answer = pipe.call((verb, name))
-        answer.add_done_callback(_consume)
-        self._asked.append((verb.lower(), name, answer))
-        return answer
+    def _say_farewell(self, pipe: PipelinedConnection, name: bytes) -> None:
+        if self._verbs is CLASSIC:
+            pipe.call((self._verbs.unsubscribe, name)).add_done_callback(_consume)
+        elif pipe.error is None:
+            pipe.write((self._verbs.unsubscribe, name))
+            pipe.post(_Farewell(pipe), (b"PING",))
 
     async def _greet(self, pipe: PipelinedConnection) -> None:
         """Subscribes to all names anew before anybody uses the connection."""
         self._forget()
         self._pipe = pipe
+        await self._subscribe_all(pipe)
+
+    async def _fill(self, pipe: PipelinedConnection) -> None:
+        """Subscribes to names that came since the connection was greeted."""
+        try:
+            await self._subscribe_all(pipe)
+        except errors.RedisError as error:
+            pipe.abort(error)  # the next one is greeted, again and again
+        finally:
+            self._filling = None
+
+    async def _subscribe_all(self, pipe: PipelinedConnection) -> None:
+        """Returns when a connection has its answer for every name."""
         while names := [n for n in self.names if n not in self._confirmations]:
             for start in range(0, len(names), _BATCH):
-                batch = [n for n in names[start : start + _BATCH] if n in self.names]
-                answers = [self._request(pipe, name) for name in batch]
-                for name, answer in zip(batch, answers, strict=True):
-                    await self._greeted(name, answer)
+                await self._subscribe_some(pipe, names[start : start + _BATCH])
 
-    async def _greeted(self, name: bytes, answer: Confirmation) -> None:
+    async def _subscribe_some(
+        self, pipe: PipelinedConnection, names: list[bytes]
+    ) -> None:
+        if pipe is not self._pipe:
+            raise errors.ConnectionError("the connection was lost")
+        names = [n for n in names if n in self.names and n not in self._confirmations]
+        answers = [self._request(pipe, name) for name in names]
+        for name, answer in zip(names, answers, strict=True):
+            await self._answered(name, answer)
+
+    async def _answered(self, name: bytes, answer: Confirmation) -> None:
         try:
             await answer
+            self._refused.discard(name)
         except errors.ResponseError as error:
-            if isinstance(error, (errors.MovedError, errors.AskError)):
-                self._let_stray(name)
-            elif is_too_old(error):
+            if is_too_old(error):
                 self._verbs = CLASSIC
                 self._confirmations.pop(name, None)
-            elif isinstance(error, errors.NoPermissionError):
-                # Only this name is refused: who waits for it is told. It is tried
-                # again by itself, until the server's rules allow it.
+            elif is_of_the_name(error):
+                # Who waits for it is told. It is tried again by itself, until a node
+                # has it and the server's rules allow it.
                 self._let_stray(name)
-                warn("Redis at %s: %s", self.shard.host, error)
+                self._log_refusal(name, error)
             else:
                 raise
 
+    def _log_refusal(self, name: bytes, error: errors.ResponseError) -> None:
+        if isinstance(error, errors.NoPermissionError) and name not in self._refused:
+            self._refused.add(name)
+            warn("Redis at %s: %s", self.shard.host, error)
+
     def _pushed(self, push: list[Any]) -> None:
         kind, name = push[0], push[1]
-        if kind == b"message" or kind == b"smessage":
-            if name in self.names:  # else it may come from its new node, too
-                self._deliver(name, push[2])
-            return
-        asked = self._asked
-        while asked and asked[0][2].done():
-            asked.popleft()  # answered by an error
-        if (
-            asked
-            and asked[0][:2] == (kind, name)
-            and self._pipe is not None
-            and self._pipe.answer(asked[0][2], push)
-        ):
-            asked.popleft()
-        elif kind == b"sunsubscribe" and name in self.names:
-            self._let_stray(name)  # the name's slot left this node
+        if kind == b"sunsubscribe":
+            self._unsubscribed(name)
+        elif name in self.names:  # else it may come from its new node, too
+            self._deliver(name, push[2])
+
+    def _unsubscribed(self, name: bytes) -> None:
+        """The answer to a farewell, or the name's slot left this node."""
+        confirmation = self._confirmations.get(name)
+        # Subscribed to again since the farewell, a name has an answer to come.
+        if confirmation is not None and confirmation.done():
+            self._let_stray(name)
 
     def _let_stray(self, name: bytes) -> None:
-        self._confirmations.pop(name, None)
-        self.names.pop(name, None)
+        self._drop(name)
         self._stray(self, name)
+
+    def _drop(self, name: bytes) -> Confirmation | None:
+        self.names.pop(name, None)
+        if not self.names:
+            self.idle_since = self._loop.time()
+        return self._confirmations.pop(name, None)
 
     def _lost(self, error: Exception) -> None:
         self._forget()
@@ -209,7 +258,36 @@ class Subscriber:
     def _forget(self) -> None:
         self._pipe = None
         self._confirmations.clear()
-        self._asked.clear()
+
+
+class _Farewell:
+    """Takes the answer to SUNSUBSCRIBE, which has none of its own.
+
+    It is answered by a push, which may also come by itself when the slot leaves the
+    node, or by an error. So PING follows, and what comes before its answer is a push
+    or the error.
+    """
+
+    __slots__ = ("_pipe",)
+
+    def __init__(self, pipe: PipelinedConnection) -> None:
+        self._pipe = pipe
+
+    def done(self) -> bool:
+        """Never: nobody cancels it."""
+        return False
+
+    def set_result(self, reply: Any) -> None:
+        """Takes the answer to PING."""
+
+    def set_exception(self, error: Exception) -> None:
+        """Takes the error of either; what is of neither's own ends the connection."""
+        if self._pipe.error is not None or "'ping'" in str(error):
+            return  # it is gone, or PING is not allowed
+        if is_of_the_name(error) or isinstance(error, errors.ClusterDownError):
+            self._pipe.expect(self)
+        else:
+            self._pipe.abort(error)
 
 
 def _consume(answer: Confirmation) -> None:

@@ -41,6 +41,8 @@ class Home(Protocol):
 
     loop: asyncio.AbstractEventLoop
     is_open: bool
+    # Names that it need not listen to any more; while its loop stands still, told so.
+    taken: set[bytes]
 
     async def subscribe(self, name: bytes) -> None:
         """Returns when Redis has confirmed a name."""
@@ -50,6 +52,9 @@ class Home(Protocol):
 
     def forget(self, name: bytes) -> None:
         """Unsubscribes a name, unless it is wanted here."""
+
+    def catch_up(self) -> None:
+        """Forgets the names that were taken, when what came to them was read."""
 
 
 class Topic:
@@ -100,6 +105,10 @@ class Topics:
         topic = self._topics.get(name)
         return topic is not None and topic.home is home
 
+    def is_taken(self, name: bytes, home: Home) -> bool:
+        """Whether another loop took a name over while this one stood still."""
+        return name in home.taken and name in self._topics
+
     def channels(self, name: bytes, home: Home) -> tuple[str, ...]:
         """The channels that get what `home` hears of a name."""
         topic = self._topics.get(name)
@@ -116,8 +125,10 @@ class Topics:
     def is_fed(self, channel: str) -> bool:
         """Whether somebody listens to a channel's own name."""
         topic = self._own.get(channel)
-        home = None if topic is None else topic.home
-        return home is not None and home.is_open and home.loop.is_running()
+        if not _is_running(None if topic is None else topic.home):
+            return False
+        self._here()  # whose clock sees when that loop stands still
+        return True
 
     async def feed(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.
@@ -294,6 +305,11 @@ def _tell_forget(home: Home | None, name: bytes) -> None:
         return
     if home.loop is asyncio._get_running_loop():
         home.forget(name)
-    else:
+        return
+    call: tuple[Any, ...] | None = (home.forget, name)
+    if not home.loop.is_running():  # calls would pile up in it
+        call = None if home.taken else (home.catch_up,)
+        home.taken.add(name)
+    if call is not None:
         with contextlib.suppress(RuntimeError):  # closed: it has forgotten
-            home.loop.call_soon_threadsafe(home.forget, name)
+            home.loop.call_soon_threadsafe(*call)

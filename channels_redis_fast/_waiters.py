@@ -32,11 +32,11 @@ class Leave(Protocol):
     def withdraw(self, waiter: Any) -> None:
         """Ends a wait; a message that was given goes back."""
 
-    def forget(self, waiter: Any) -> bool:
-        """Ends a wait to which no message is on its way; whether there was one."""
-
     def withdraw_later(self, waiter: Any) -> None:
         """The same, before long; may be called from anywhere, without a lock."""
+
+    def forget(self, waiter: Any) -> bool:
+        """Ends a wait to which no message is on its way; whether there was one."""
 
 
 class TaskWaiter:

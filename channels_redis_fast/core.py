@@ -227,8 +227,7 @@ class RedisChannelLayer(Layer):
     async def flush(self) -> None:
         """Deletes every message and group, in Redis and here; channels go on."""
         await self.flush_sends()
-        for local in self._loops.all():
-            local.forget_claimed()
+        self._loops.for_each(LocalLayer.forget_claimed)
         pattern = self._operations.flush_pattern()
         await (self._loops.for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
@@ -342,13 +341,9 @@ class RedisChannelLayer(Layer):
                 self._mailboxes.unfeed(inbox, reader)
 
     def _hand_over(self, inbox: Inbox) -> None:
-        """Lets a loop in which somebody waits feed an inbox that nobody feeds.
-
-        One that stands still sees to it at its next tick: calls would pile up in it.
-        """
+        """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
         loops = self._mailboxes.waiting_loops(inbox)
-        running = [loop for loop in loops if loop.is_running()]
-        self._loops.call_in(running, self._attend, inbox)
+        self._loops.call_in(loops, self._attend, inbox)
 
     def _heal(self, *about: Any) -> None:
         heal(self._memberships, *about)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 from redis import exceptions as errors
@@ -156,7 +157,8 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
             if is_made_elsewhere(channel, layer.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
             return self._receive_normal(channel, layer._normal_codec, timeout)
-        message: Message = self._there("receive", timeout, channel)
+        put_back = functools.partial(layer._mailboxes.put_first, channel)
+        message: Message = self._there("receive", timeout, channel, undo=put_back)
         return message
 
     def new_channel(self, prefix: str = "specific.") -> str:
@@ -170,7 +172,13 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         self._layer._is_published(channel)
         self._there("group_add", self._layer.command_timeout, group, channel)
 
-    def _there(self, method: str, timeout: float | None, *args: Any) -> Any:
+    def _there(
+        self,
+        method: str,
+        timeout: float | None,
+        *args: Any,
+        undo: Callable[[Any], None] = lambda result: None,
+    ) -> Any:
         """The result of a method in the event loop that subscribes."""
         self._check(method)
         loops = [local.loop for local in self._layer._loops.all()]
@@ -182,19 +190,24 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
                 "or another coroutine, on a normal channel, or use the core layer"
             )
         work = getattr(self._layer, method)(*args)
-        return Errand(work, loop).result(timeout, self._layer.command_timeout)
+        return Errand(work, loop, undo).result(timeout, self._layer.command_timeout)
 
 
 class Errand(Generic[T]):
     """What an event loop does for a thread that waits for it.
 
-    Raises redis-py's `ConnectionError` when the loop is closed.
+    Raises redis-py's `ConnectionError` when the loop is closed. `undo` is called with
+    a result that comes when the thread has given up, in whichever thread finds it.
     """
 
     def __init__(
-        self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
+        self,
+        work: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        undo: Callable[[T], None],
     ) -> None:
         self._loop = loop
+        self._undo = undo
         self._work = work
         self._outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._task: asyncio.Task[T] | None = None
@@ -211,11 +224,16 @@ class Errand(Generic[T]):
         What comes as late as the time is up is returned all the same, else it would be
         lost: so the loop has `patience` seconds more, to say that it has given up.
         """
-        in_time = self._wait(timeout)
-        if not in_time:
-            self._cancel()
-            if not self._wait(patience):
-                raise errors.ConnectionError("the loop that listens does not answer")
+        try:
+            in_time = self._wait(timeout)
+            if not in_time:
+                self._cancel()
+                if not self._wait(patience):
+                    text = "the loop that listens does not answer"
+                    raise errors.ConnectionError(text)
+        except BaseException:  # also of a signal handler, or a greenlet's timeout
+            self._give_up()
+            raise
         try:
             return self._outcome.result()
         except concurrent.futures.CancelledError as error:
@@ -226,18 +244,14 @@ class Errand(Generic[T]):
 
     def _wait(self, timeout: float | None) -> bool:
         deadline = _deadline(timeout)
-        try:
-            while True:
-                left = _LOOK if deadline is None else deadline - time.monotonic()
-                if concurrent.futures.wait([self._outcome], min(left, _LOOK)).done:
-                    return True
-                if self._loop.is_closed():
-                    return self._is_over()
-                if left <= _LOOK and deadline is not None:
-                    return False
-        except BaseException:  # of a signal handler, or a greenlet's timeout
-            self._cancel()
-            raise
+        while True:
+            left = _LOOK if deadline is None else deadline - time.monotonic()
+            if concurrent.futures.wait([self._outcome], min(left, _LOOK)).done:
+                return True
+            if self._loop.is_closed():
+                return self._is_over()
+            if left <= _LOOK and deadline is not None:
+                return False
 
     def _is_over(self) -> bool:
         """Whether it was done when its loop was closed: it never will be, if not."""
@@ -246,6 +260,12 @@ class Errand(Generic[T]):
                 self._work.close()
             raise errors.ConnectionError("the loop that listens ended")
         return True
+
+    def _give_up(self) -> None:
+        """Nobody takes the result: one that came just now is undone here."""
+        self._cancel()
+        if not self._outcome.cancel() and self._outcome.exception() is None:
+            self._undo(self._outcome.result())
 
     def _cancel(self) -> None:
         def cancel() -> None:
@@ -264,11 +284,14 @@ class Errand(Generic[T]):
     def _end(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self._outcome.cancel()
-            self._outcome.set_running_or_notify_cancel()
-        elif (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        is_awaited = self._outcome.set_running_or_notify_cancel()
+        if error is not None and is_awaited:
             self._outcome.set_exception(error)
-        else:
+        elif is_awaited:
             self._outcome.set_result(task.result())
+        elif error is None and not task.cancelled():
+            self._undo(task.result())
 
 
 def _deadline(timeout: float | None) -> float | None:

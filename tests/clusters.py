@@ -180,6 +180,22 @@ class Cluster:
         for step in self.migration(slot, target, batch=batch):
             between(step)
 
+    def give_slot(self, slot: int, target: Server) -> None:
+        """Give a slot to another primary, without what was in it."""
+        for node in self.primaries:
+            if node.running:
+                _setslot(node, slot, "NODE", _id(target))
+
+    def contradict(self, slot: int, one: Server, other: Server) -> None:
+        """Have each of two nodes say that the other has a slot."""
+        _setslot(one, slot, "NODE", _id(other))
+        _setslot(other, slot, "NODE", _id(one))
+
+    def serve_in_part(self) -> None:
+        """Have the nodes serve their slots though others are served by nobody."""
+        for node in self.nodes:
+            node.client().config_set("cluster-require-full-coverage", "no")
+
     def agree(self) -> bool:
         """Whether all nodes that run call the Cluster well, and its slots the same."""
         running = [node for node in self.nodes if node.running]

@@ -275,6 +275,26 @@ async def test_all_nodes_down_and_back(
         await goes_on(crowd, sender, caplog)
 
 
+async def test_an_idle_reader_ends_after_another_began(layers: Layers) -> None:
+    """The other one is still told when its slot moves."""
+    shard = layers[0]._loops.here().shards[0]
+    told: list[str] = []
+
+    def former() -> None:
+        told.append("former")
+
+    def later() -> None:
+        told.append("later")
+
+    shard.watch(b"key", former)
+    shard.watch(b"key", later)
+    shard.unwatch(b"key", former)
+    shard._watching[b"key"]()
+    shard.unwatch(b"key", later)
+    assert told == ["later"]
+    assert not shard._watching
+
+
 def key_of(channel: str) -> str:
     """The key of a process channel."""
     return f"asgi{channel.split('!')[0]}!"

@@ -57,6 +57,7 @@ class Late:
         self._host = host
         self._connected = connected
         self.connect_timeout = host.connect_timeout
+        self.explain = host.explain
 
     def make_connection(self) -> Any:
         connection = self._host.make_connection()

@@ -138,15 +138,15 @@ async def test_pushes(valkey: Server) -> None:
         connected(valkey.url) as sender,
     ):
         ping = pipe.call((b"PING",))
-        pipe.write((b"SUBSCRIBE", "a", "b"))
+        subscribing = [pipe.call((b"SUBSCRIBE", name)) for name in "ab"]
         assert await ping == b"PONG"
-        await eventually(lambda: len(pushes) == 2, "both confirmations")
-        assert pushes == [[b"subscribe", b"a", 1], [b"subscribe", b"b", 2]]
+        confirmations = await asyncio.gather(*subscribing)
+        assert confirmations == [[b"subscribe", b"a", 1], [b"subscribe", b"b", 2]]
         for n in range(100):
             assert await sender.call((b"PUBLISH", "a", n)) == 1
             await pipe.call((b"PING",))
-        await eventually(lambda: len(pushes) == 102, "all messages")
-        assert pushes[2:] == [[b"message", b"a", str(n).encode()] for n in range(100)]
+        await eventually(lambda: len(pushes) == 100, "all messages")
+        assert pushes == [[b"message", b"a", str(n).encode()] for n in range(100)]
 
 
 async def test_a_reply_that_looks_like_a_push_is_a_reply(valkey: Server) -> None:
@@ -173,8 +173,6 @@ async def test_a_reply_that_looks_like_a_push_is_a_reply(valkey: Server) -> None
         ("READONLY no writes", errors.ReadOnlyError),
         ("TRYAGAIN multiple keys", errors.TryAgainError),
         ("WRONGPASS invalid", errors.AuthenticationError),
-        ("MOVED 866 127.0.0.1:7001", errors.MovedError),
-        ("ASK 866 127.0.0.1:7002", errors.AskError),
     ],
 )
 async def test_error_replies(
@@ -185,11 +183,7 @@ async def test_error_replies(
         with pytest.raises(errors.RedisError) as caught:
             await pipe.call((b"EVAL", script, 0, text))
         assert type(caught.value) is kind
-        if isinstance(caught.value, errors.AskError):  # and MovedError
-            where = (caught.value.slot_id, caught.value.host, caught.value.port)
-            assert where == (866, "127.0.0.1", int(text[-4:]))
-        else:
-            assert str(caught.value).startswith(text)
+        assert str(caught.value).startswith(text)
         assert await pipe.call((b"PING",)) == b"PONG"
 
 

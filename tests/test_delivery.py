@@ -14,6 +14,7 @@ from channels.exceptions import ChannelFull
 from layers import end, nothing, opened, persist, soon
 from polling import eventually
 from proxy import Proxy
+from redis import exceptions as errors
 from servers import Server
 from tlsfront import TLSFront
 
@@ -274,6 +275,33 @@ async def test_a_wait_ends_as_soon_as_redis_can_be_told(
         proxy.accept()
         await asyncio.wait([waiting], timeout=Shard.wait / 2)
         assert waiting.cancelled()
+
+
+async def test_nothing_is_popped_while_its_key_is_looked_for(
+    layer: RedisChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be cut off on its way when the reader goes to another node."""
+    name = await layer.new_channel()
+    waiting = asyncio.create_task(soon(layer, name))
+    await layer.send(name, {"n": 0})
+    await waiting
+    (inbox,) = layer._mailboxes.inboxes()
+    reader, found = inbox.reader._reader, asyncio.Event()
+
+    async def redirect(*_: object) -> bool:
+        await found.wait()
+        return True
+
+    monkeypatch.setattr(Shard, "redirect", redirect)
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_demand", lambda: 0)
+        await reader.settle()
+        reader._failed(errors.ClusterDownError("CLUSTERDOWN of a test"))
+    await eventually(lambda: reader._timer is None, "the end of its pause")
+    await layer.send(name, {"n": 1})
+    assert not reader.is_popping
+    found.set()
+    assert await soon(layer, name) == {"n": 1}
 
 
 @pytest.mark.slow

@@ -264,3 +264,32 @@ async def test_a_membership_made_while_another_is_given_up(valkey: Server) -> No
     with pytest.raises(errors.ConnectionError):
         await memberships.tend(joined_meanwhile)
     assert not memberships._left
+
+
+@pytest.mark.parametrize("way", ["awaited", "blocking"])
+async def test_a_switch_that_cuts_no_connection(
+    server: Server, start_server: Callable[..., Server], way: str
+) -> None:
+    """A process that only receives follows; its members are put back there."""
+    primary = start_server()
+    with Proxy(server) as proxy:
+        async with opened(proxy.url) as layer, opened(primary.url) as other:
+            (name,) = await in_room(layer, 1)
+            receiving = (
+                soon(layer, name)
+                if way == "awaited"
+                else asyncio.to_thread(layer.sync.receive, name, 20)
+            )
+            waiting = asyncio.ensure_future(receiving)
+            await eventually(lambda: is_waited_at(server), "the wait")
+            proxy.target = primary
+            server.client().replicaof(primary.host, primary.port)
+            await eventually(lambda: members(primary) == {name}, "the member")
+            await other.group_send("room", {"n": 1})
+            assert await waiting == {"n": 1}
+            layer.sync.close()
+
+
+def is_waited_at(server: Server) -> bool:
+    """Whether somebody waits there for messages."""
+    return any("b" in one["flags"] for one in server.clients())

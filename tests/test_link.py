@@ -172,14 +172,33 @@ async def test_retired_when_all_is_answered(server: Server) -> None:
     assert watch.told == ["greeted", "ready"]
 
 
-@pytest.mark.parametrize("when", ["before", "while connecting", "lost"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "gone"])
+async def test_retired_while_connecting(server: Server, is_there: bool) -> None:
+    """Who waits for the connection gets what became of it, and uses it."""
+    async with watched(server) as watch:
+        if not is_there:
+            server.kill()
+
+        async def call(n: int) -> Any:
+            return await (await watch.link.get()).call((b"ECHO", n))
+
+        calls = [asyncio.create_task(call(n)) for n in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(watch.link.retire(), 5)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        if is_there:
+            assert outcomes == [b"0", b"1", b"2"]
+        else:
+            for outcome in outcomes:
+                assert isinstance(outcome, errors.ConnectionError)
+                assert str(server.port) in str(outcome)  # it was not reached
+
+
+@pytest.mark.parametrize("when", ["before", "lost"])
 async def test_retired_without_an_answer(server: Server, when: str) -> None:
     async with watched(server) as watch:
         call: Any = None
-        if when == "while connecting":
-            call = asyncio.ensure_future(watch.link.get())
-            await asyncio.sleep(0)
-        elif when == "lost":
+        if when == "lost":
             pipe = await watch.link.get()
             server.client().client_pause(10_000)
             call = pipe.call((b"INCR", b"counter"))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+from polling import until
+from redis import exceptions as errors
 from servers import Server
 
 from channels_redis_fast._blocking import Blocking
 from channels_redis_fast._counters import Counters
 from channels_redis_fast._hosts import decode_hosts
 from channels_redis_fast._popping import Popper
+from channels_redis_fast._reader import _Pop
 
 KEY = b"asgiworker"
 
@@ -48,3 +55,50 @@ def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
     assert one.pop(None) is None
     assert time.monotonic() - began < 30
     blocking.close()
+
+
+def test_who_was_served_meanwhile_waits_no_more(valkey: Server) -> None:
+    """Though its server is silent for long: the message was put back by another."""
+    served = threading.Event()
+    blocking, one = popper(valkey, Counters(), is_served=served.is_set)
+    one._longest = 60
+    with ThreadPoolExecutor(1) as pool:
+        popping = pool.submit(one.pop, None)
+        until(lambda: any("b" in c["flags"] for c in valkey.clients()), "the wait")
+        served.set()
+        assert popping.result(20) is None
+    blocking.close()
+
+
+def test_a_second_exception_loses_nothing(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One comes while the waits are ended, after another, or after a message."""
+    blocking, one = popper(valkey, Counters())
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for wanted in 0, 1:
+        valkey.client().delete(KEY)
+        score = b"%d" % (time.time() + 60)
+        (wait,) = one._waits
+        monkeypatch.setattr(wait, "end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            one._end([(wait, (b"member", score))], wanted)
+        monkeypatch.undo()
+        assert valkey.client().zrange(KEY, 0, -1) == [b"member"]
+    blocking.close()
+
+
+@pytest.mark.parametrize("reply", [b"OK", 1, [[b"member", 1.0]], {b"a": b"b"}])
+async def test_a_reply_of_another_shape_is_an_error(reply: Any) -> None:
+    """Of the caller who waits; the pop is over all the same."""
+    seen: list[Any] = []
+    pop = _Pop(2, lambda *about: seen.append(about), asyncio.get_running_loop())
+    pop.set_result([KEY, b"member", b"1"])
+    pop.set_result(reply)
+    ((entries, error),) = seen
+    assert entries == [(b"member", b"1")]
+    assert isinstance(error, errors.InvalidResponse)
+    assert repr(reply)[:5] in str(error)

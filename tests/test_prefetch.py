@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from layers import end, nothing, opened, soon
+from loops import LoopThread
 from peers import CORE
 from polling import eventually
 from redis import exceptions as errors
@@ -243,6 +244,28 @@ async def test_flush_drops_them(layer: RedisChannelLayer) -> None:
     assert await numbers(layer, 1) == [0]
     await layer.flush()
     assert await nothing(layer, "worker")
+
+
+async def test_flush_drops_those_of_other_loops_there(
+    layer: RedisChannelLayer, threads: list[LoopThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their loops may be at work on them."""
+    other, _ = threads
+    await send(layer, 3)
+    assert other.run(layer.receive("worker")) == {"n": 0}
+    where: list[Any] = []
+    forget = _receiver.ChannelReceiver.forget
+
+    def note(receiver: Any) -> None:
+        where.append((asyncio.get_running_loop(), receiver._loop))
+        forget(receiver)
+
+    monkeypatch.setattr(_receiver.ChannelReceiver, "forget", note)
+    await layer.flush()
+    await eventually(lambda: where, "the other loop")
+    assert where == [(other.loop, other.loop)]
+    await layer.send("worker", {"n": 3})
+    assert await asyncio.wrap_future(other.begin(soon(layer, "worker"))) == {"n": 3}
 
 
 async def test_redis_goes_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from polling import eventually
+from programs import UNSHARDED
 from pubsubs import subscribed
 from redis import exceptions as errors
 from servers import Server
@@ -80,6 +81,36 @@ async def test_a_server_without_sharded_pubsub(redis62: Server) -> None:
         for name in names:
             assert redis62.client().publish(name, name) == 1
         await eventually(lambda: got == names, "the messages")
+
+
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+@pytest.mark.parametrize("right", ["ping", "sunsubscribe"])
+async def test_a_name_is_given_up_without_the_right(server: Server, right: str) -> None:
+    """The answers that follow reach those who asked."""
+    server.client().execute_command("ACL", "SETUSER", "default", f"-{right}")
+    async with subscribed_by(server, SHARDED) as (subscriber, got):
+        await subscriber.subscribe(b"name")
+        pipe = subscriber._link.connection
+        subscriber.unsubscribe(b"name")
+        for n in range(3):
+            await subscriber.subscribe(b"other%d" % n)
+        server.client().execute_command("SPUBLISH", "other2", "1")
+        await eventually(lambda: got == [b"1"], "the message")
+        assert subscriber._link.connection is pipe
+
+
+async def test_names_that_nobody_waits_for(server: Server) -> None:
+    """They are subscribed in the end, whenever they are wanted."""
+    async with subscribed_by(server) as (subscriber, _):
+        server.kill()
+        subscriber.want(b"early")
+        server.start()
+        await eventually(lambda: subscribed(server) == {"early"}, "the first")
+        for n in range(3):
+            subscriber.want(b"name%d" % n)
+        subscriber.unsubscribe(b"name1")
+        await subscriber.settled()
+        assert subscribed(server) == {"early", "name0", "name2"}
 
 
 async def _heal_nothing(*_: Any) -> None:

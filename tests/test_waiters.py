@@ -226,6 +226,30 @@ async def test_several_wait_on_one_channel(layer: Any) -> None:
     assert received == [0, 1, 2]
 
 
+async def test_a_receive_that_is_collected_as_garbage(layer: Any) -> None:
+    """What it was given goes back when nobody is at work on the mailboxes."""
+    name = await layer.new_channel()
+    await layer.send(name, HELLO)
+    assert await soon(layer, name) == HELLO
+    receiving = layer.receive(name).__await__()
+    next(receiving)
+    layer._mailboxes.put(None, [name], HELLO, None, asyncio.get_running_loop())
+    receiving.close()
+    assert not layer._mailboxes.snapshot()
+    layer._mailboxes.sweep()
+    assert await soon(layer, name) == HELLO
+
+
+async def test_one_mailbox_for_a_name(layer: Any) -> None:
+    """Though two begin to receive on a copied name at the same time."""
+    mailboxes = layer._mailboxes
+    held = mailboxes.new("name")
+    waiting = mailboxes.begin("name")
+    assert mailboxes.new("name") is held
+    mailboxes.put(None, ["name"], HELLO, None, asyncio.get_running_loop())
+    assert (await waiting)[1] == HELLO
+
+
 async def test_tasks_in_pure_python(layer: Any) -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(lambda loop, work, **options: _python_task(work, loop))

@@ -23,6 +23,9 @@ class Opener(Protocol):
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
 
+    def explain(self, error: errors.RedisError) -> errors.RedisError:
+        """An error reply of the server as callers get it."""
+
 
 async def open_connection(
     opener: Opener, *, deadline: float, on_push: Push | None = None
@@ -40,7 +43,14 @@ async def open_connection(
             await _within(opener.connect_timeout, connection.connect(), opener)
         finally:
             await opener.release(connection)
-        return _take_over(connection, deadline, on_push)
+        pipe = PipelinedConnection(
+            asyncio.get_running_loop(),
+            deadline=deadline,
+            on_push=on_push,
+            explain=opener.explain,
+        )
+        _take_over(connection, pipe)
+        return pipe
     except BaseException:
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
@@ -67,15 +77,10 @@ async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -
         raise errors.ConnectionError(text) from error
 
 
-def _take_over(
-    connection: Any, deadline: float, on_push: Push | None
-) -> PipelinedConnection:
-    loop = asyncio.get_running_loop()
+def _take_over(connection: Any, pipe: PipelinedConnection) -> None:
     reader, writer = connection._reader, connection._writer
-    pipe = PipelinedConnection(loop, deadline=deadline, on_push=on_push)
     # redis-py forgets the socket; the StreamWriter, whose end would close it, lives on.
     connection._reader = connection._writer = None
     pipe.adopt(writer.transport, writer, bytes(reader._buffer))
     if reader._eof:
         pipe.abort()  # the end was told to the reader, and won't be told again
-    return pipe
