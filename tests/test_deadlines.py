@@ -1,15 +1,16 @@
-"""`command_timeout` bounds a call from its beginning to its error, however it is made."""
+"""`command_timeout` bounds every call, from its beginning to its error."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from clusters import Cluster
+from loops import LoopThread
 from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
@@ -118,7 +119,9 @@ def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
     made: dict[str, Any] = {}
     calls = calls_of(kind, "x.y!z")
     if kind == "pubsub":  # an event loop does these
-        calls = {m: a for m, a in calls.items() if m not in ("group_add", "new_channel")}
+        calls = {
+            m: a for m, a in calls.items() if m not in ("group_add", "new_channel")
+        }
     for method in calls:
         layer = KINDS[kind](hosts=[host_of(servers)], command_timeout=TIMEOUT)
         made[method] = layer
@@ -140,10 +143,10 @@ def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
 
 @pytest.mark.parametrize("method", ["new_channel", "group_add"])
 def test_of_an_event_loop_that_stands_still(
-    method: str, server: Server, start_loop: Callable[[], Any]
+    method: str, server: Server, threads: list[LoopThread]
 ) -> None:
     """A thread doesn't wait longer for it, either."""
-    thread = start_loop()
+    thread = threads[0]
     layer = KINDS["pubsub"](hosts=[server.url], command_timeout=TIMEOUT)
     name = thread.run(layer.new_channel())
     thread.loop.call_soon_threadsafe(time.sleep, 3 * TIMEOUT)
