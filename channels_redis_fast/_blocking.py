@@ -222,7 +222,7 @@ class Blocking:
     ) -> None:
         cursor = b"0"
         while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
             cursor, keys = _value(pool.ask(scan, deadline))
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.

@@ -131,7 +131,8 @@ class MsgpackCodec:
 class SerializerCodec:
     """The general way: other formats, registered and overridden serialisers.
 
-    Both functions get the key, too, which AES-GCM binds a message to.
+    Both functions get the key, too, which AES-GCM binds a message to. `check_readable`
+    raises for a message that was serialised and can't be read again.
     """
 
     def __init__(
@@ -139,10 +140,12 @@ class SerializerCodec:
         serialize: Callable[[Message, bytes], bytes],
         deserialize: Callable[[bytes, bytes], Message],
         limit: SizeLimit,
+        check_readable: Callable[[Message], None] | None = None,
     ) -> None:
         self._serialize = serialize
         self._deserialize = deserialize
         self._limit = limit
+        self._check_readable = check_readable
 
     def body(self, message: Message) -> Message:
         """The message itself, checked."""
@@ -193,6 +196,8 @@ class SerializerCodec:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"message can't be serialised: {error}: {reprlib.repr(message)}"
             raise InvalidMessage(text) from error
+        if self._check_readable is not None:
+            self._check_readable(message)
         return self._limit.check(member, channels)
 
 
@@ -201,16 +206,27 @@ def codec_of(serializer: Any, limit: SizeLimit) -> Codec:
     if type(serializer) is MsgPackSerializer:
         return MsgpackCodec(serializer, limit)
     kind, ours = type(serializer), BaseMessageSerializer
+    check = _envelope.check_keys if _is_strict_msgpack(kind) else None
     if (
         isinstance(serializer, ours)
         and kind.serialize is ours.serialize
         and kind.deserialize is ours.deserialize
     ):
-        return SerializerCodec(serializer.serialize, serializer.deserialize, limit)
+        return SerializerCodec(
+            serializer.serialize, serializer.deserialize, limit, check
+        )
     return SerializerCodec(
         lambda message, key: serializer.serialize(message),
         lambda member, key: serializer.deserialize(member),
         limit,
+    )
+
+
+def _is_strict_msgpack(kind: type) -> bool:
+    """Whether a serialiser packs any key, and unpacks only str and bytes."""
+    names = ("as_bytes", "from_bytes", "serialize", "deserialize")
+    return all(
+        getattr(kind, name, None) is getattr(MsgPackSerializer, name) for name in names
     )
 
 

@@ -381,7 +381,8 @@ def number_of(transport: asyncio.Transport | None) -> int:
 
 
 def _is_push(reply: Any) -> bool:
-    return type(reply) is list and bool(reply) and reply[0] in _PUSHES
+    # By the newer protocol a push is of a subclass.
+    return isinstance(reply, list) and bool(reply) and reply[0] in _PUSHES
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

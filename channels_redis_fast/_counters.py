@@ -28,6 +28,10 @@ class Counters:
             new = total - before
             warn("%s: %d messages (%s)", kind, new, detail)
 
+    def unreadable(self, key: bytes | str, error: object) -> None:
+        """Counts a message that came by a key and can't be read."""
+        self.count("unreadable", f"on {key!r}: {error}")
+
     def snapshot(self) -> dict[str, int]:
         """The counts so far, by kind."""
         return dict(self._counts)

@@ -201,7 +201,7 @@ class Memberships:
             for (group, channel), is_there in zip(ours, there, strict=True):
                 membership = self._find(group, channel)
                 since = membership.since if membership else None
-                if not is_there and since is not None and since >= oldest:
+                if is_there is False and since is not None and since >= oldest:
                     gone.setdefault(group, []).append(channel)
         # Without the lock, for which whole event loops would wait: a blocking healer
         # writes as slowly as its server reads.
@@ -305,7 +305,7 @@ async def _history(connection: PipelinedConnection) -> bytes | None:
     return found[1] if found else None
 
 
-async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool]:
+async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool | None]:
     try:
         return [await _is_there(reply) for reply in replies]
     finally:
@@ -313,13 +313,18 @@ async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool]:
             reply.cancel()  # nobody asks for those after an error
 
 
-async def _is_there(reply: asyncio.Future[Any]) -> bool:
-    """Whether a member is in its group; a key that is no group needs no healing."""
+async def _is_there(reply: asyncio.Future[Any]) -> bool | None:
+    """Whether a member is in its group; None: another node of a Cluster knows.
+
+    A key that is no group needs no healing.
+    """
     try:
         return await reply is not None
     except errors.ResponseError as error:
         if may_pass(error):
             raise  # then it is not done
+        if isinstance(error, errors.AskError):
+            return None
         warn("a membership can't be healed: %s", error)
         return True
 

@@ -3,60 +3,123 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import redis
 from redis import asyncio as aioredis
 from redis import exceptions as errors
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import Sentinel as BlockingSentinel
 
 from ._slots import address_of
+from .client.credentials import Credentials, shared_tokens
+from .client.host_settings import describe, list_of_settings, nodes_of, refused
+from .client.masking import Masked, without_frames
+from .client.sentinels import (
+    AskedSentinels,
+    not_found,
+    primary_of,
+    sentinel_address,
+)
+from .client.server_check import ServerCheck, hear_last_words, plain_words
 from .exceptions import InvalidSetting
-
-DEFAULT_HOSTS = ("redis://localhost:6379",)
 
 # A Sentinel that is down must not use up the time to ask the others.
 _SENTINEL_TIMEOUT = 1.0
 
 
 class Host:
-    """One entry of `hosts`: how to reach it, without a connection to it."""
+    """One entry of `hosts`: how to reach it, without a connection to it.
+
+    `tokens` tells of new ones, if its credential provider streams them.
+    """
 
     finds_primary = False  # whether another server may be the primary next time
 
-    def __init__(self, settings: Mapping[str, Any], connect_timeout: float) -> None:
-        self.settings = dict(settings)
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        connect_timeout: float,
+        check: ServerCheck | None = None,
+    ) -> None:
+        # A little less than a call may take: who waits for it is told why it failed.
         self.connect_timeout = float(
-            self.settings.get("socket_connect_timeout") or connect_timeout
+            settings.get("socket_connect_timeout") or 0.9 * connect_timeout
         )
+        self.tokens = shared_tokens(settings.get("credential_provider"))
+        self.check = check or ServerCheck()
+        self._settings = Masked(dict(settings))
+        self._arguments = Masked(_with_credentials(settings, self.connect_timeout))
 
-    def make_connection(self) -> Any:
-        """A new redis-py connection to it, not yet connected."""
-        return self._connections().make_connection()
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The entry as a dict: a new one."""
+        return dict(self._settings.value)
+
+    def make_connection(self, *, pushes: bool = False) -> Any:
+        """A new redis-py connection to it, not yet connected; for `pushes` or not.
+
+        Subscribers can authenticate anew by the newer protocol only.
+        """
+        newer = {"protocol": 3} if pushes and self.tokens else {}
+        return self._connections({**_OURS, **newer}).make_connection()
+
+    async def connect(self, connection: Any) -> None:
+        """Connects it; raises redis-py's errors, and for what is no Redis 5 or later.
+
+        The first time a server is asked what it is. As `open_socket`, without frames.
+        """
+        if connection.redis_connect_func is None:
+            connection.redis_connect_func = hear_last_words
+        try:
+            await connection.connect()
+            if not self.check.is_done:
+                await self.check.ask(connection, self)
+            return
+        except (redis.RedisError, OSError) as error:
+            problem = plain_words(error, self, self._is_tls)
+        raise without_frames(problem)
 
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
 
     def client(self) -> aioredis.Redis:
         """A redis-py client of its own, for applications that want one."""
-        return aioredis.Redis.from_pool(self.pool(self.settings))
+        return aioredis.Redis.from_pool(self.pool())
 
-    def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
+    def pool(self, **ours: Any) -> aioredis.ConnectionPool:
         """A redis-py pool for it; raises what redis-py raises for bad arguments."""
-        pool: aioredis.ConnectionPool = _pool(aioredis, settings)
-        return pool
+        return self._pool({**self._arguments.value, **ours})
 
     def open_socket(self, deadline: float) -> Any:
         """A socket that redis-py connected and greeted, for a blocking caller.
 
-        Raises redis-py's errors, at about `deadline` (monotonic) at the latest.
+        Raises redis-py's errors, at about `deadline` (monotonic) at the latest: without
+        the frames that they passed, some of whose variables are secrets.
         """
-        return _open_socket(self.settings, deadline, self.connect_timeout)
+        try:
+            return self._open_socket(deadline)
+        except (redis.RedisError, OSError) as error:
+            problem = plain_words(error, self, self._is_tls)
+        raise without_frames(problem)
+
+    def silence(self, seconds: float) -> redis.RedisError:
+        """The error when nothing came for so long."""
+        error = redis.TimeoutError(f"no answer from {self} within {seconds:g} s")
+        return redis.ConnectionError(str(plain_words(error, self, self._is_tls)))
+
+    def try_arguments(self) -> None:
+        """Raises what redis-py raises for bad arguments, which it checks at first use.
+
+        A `connection_class` of the application's may be of one kind only.
+        """
+        self.make_connection()
+        if "connection_class" not in self._settings.value:
+            _pool(redis, self._arguments.value).make_connection()
 
     def explain(self, error: errors.RedisError) -> errors.RedisError:
         """An error reply of this server as callers get it.
@@ -71,11 +134,24 @@ class Host:
         )
 
     def __str__(self) -> str:
-        return describe(self.settings)
+        return describe(self._settings.value)
 
-    def _connections(self) -> aioredis.ConnectionPool:
-        pool = self.pool({**self.settings, **_OURS})
-        pool.connection_kwargs.update(_OURS)  # a URL's own options win over arguments
+    @property
+    def _is_tls(self) -> bool:
+        settings = self._settings.value
+        address = str(settings.get("address", ""))
+        return address.startswith("rediss:") or bool(settings.get("ssl"))
+
+    def _open_socket(self, deadline: float) -> Any:
+        return _open_socket(self, self._arguments, deadline)
+
+    def _pool(self, arguments: dict[str, Any]) -> aioredis.ConnectionPool:
+        pool: aioredis.ConnectionPool = _pool(aioredis, arguments)
+        return pool
+
+    def _connections(self, ours: dict[str, Any]) -> aioredis.ConnectionPool:
+        pool = self.pool(**ours)
+        pool.connection_kwargs.update(ours)  # a URL's own options win over arguments
         return pool
 
 
@@ -87,24 +163,23 @@ class SentinelHost(Host):
     # The Sentinel that answered last: one that is down would cost its time each time.
     _first: tuple[str, int] | None = None
 
-    def pool(self, settings: Mapping[str, Any]) -> aioredis.ConnectionPool:
+    def _pool(self, arguments: dict[str, Any]) -> aioredis.ConnectionPool:
         """A redis-py pool that asks the Sentinels for the primary."""
-        settings = dict(settings)
-        name = settings.pop("master_name")
-        addresses = [tuple(address) for address in settings.pop("sentinels")]
+        name = arguments.pop("master_name")
+        addresses = self._addresses(arguments.pop("sentinels"))
         for_sentinels = {
             "socket_timeout": _SENTINEL_TIMEOUT,
             "socket_connect_timeout": _SENTINEL_TIMEOUT,
             **_OURS,
-            **(settings.pop("sentinel_kwargs", None) or {}),
+            **(arguments.pop("sentinel_kwargs", None) or {}),
         }
-        addresses.sort(key=lambda address: address != self._first)
-        sentinel = Sentinel(addresses, sentinel_kwargs=for_sentinels)
-        return SentinelConnectionPool(name, sentinel, **settings)
+        sentinel: Any = AskedSentinels(addresses, sentinel_kwargs=for_sentinels)  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(name, sentinel, **arguments)
 
-    def make_connection(self) -> Any:
+    def make_connection(self, *, pushes: bool = False) -> Any:
         """A new connection; what it was found with is closed by `release`."""
-        pool = self._connections()
+        newer = {"protocol": 3} if pushes and self.tokens else {}
+        pool = self._connections({**_OURS, **newer})
         connection = pool.make_connection()
         # redis-py's connection knows its pool by a weak proxy only.
         connection._channels_redis_fast_pool = pool
@@ -116,29 +191,60 @@ class SentinelHost(Host):
         clients = pool.sentinel_manager.sentinels if pool else []
         for client in clients:
             await client.connection_pool.disconnect()
-        if clients:  # redis-py puts the one that answered in front
-            answered = clients[0].connection_pool.connection_kwargs
-            self._first = answered["host"], answered["port"]
+        if clients:  # the one that answered is in front
+            self._first = sentinel_address(clients[0])
 
-    def open_socket(self, deadline: float) -> Any:
+    def try_arguments(self) -> None:
+        """As a `Host`'s."""
+        self.make_connection()
+        arguments = self._for_primary("localhost", 1).value
+        if "connection_class" not in arguments:
+            _pool(redis, arguments).make_connection()
+
+    def _open_socket(self, deadline: float) -> Any:
         """As a `Host`'s, to the primary that a Sentinel names."""
-        settings = dict(self.settings)
-        name = settings.pop("master_name")
-        addresses = [tuple(address) for address in settings.pop("sentinels")]
-        options = settings.pop("sentinel_kwargs", None) or {}
-        addresses.sort(key=lambda address: address != self._first)
-        problem: Exception | None = None
-        for address in addresses:
+        name = self._arguments.value["master_name"]
+        reasons: dict[tuple[str, int], str] = {}
+        for address in self._addresses(self._arguments.value["sentinels"]):
             try:
-                host, port = _ask_sentinel(address, options, name, deadline)
-                break
+                host, port = self._ask(address, name, deadline)
             except (redis.RedisError, OSError) as error:
-                problem = error
-        else:
-            raise redis.ConnectionError(f"no Sentinel names {self}: {problem}")
-        self._first = address
-        settings.update(host=host, port=port)
-        return _open_socket(settings, deadline, self.connect_timeout)
+                reasons[address] = str(error)
+                continue
+            self._first = address
+            return _open_socket(self, self._for_primary(host, port), deadline)
+        raise not_found(name, reasons)
+
+    def _ask(
+        self, address: tuple[str, int], name: str, deadline: float
+    ) -> tuple[str, int]:
+        # Masked: some versions of redis-py print a client with its password.
+        asked = Masked(self._sentinel(address, min(_SENTINEL_TIMEOUT, _left(deadline))))
+        try:
+            masters = asked.value.sentinels[0].sentinel_masters()
+            return primary_of(masters, name, asked.value.check_master_state)
+        finally:
+            asked.value.sentinels[0].connection_pool.disconnect()
+
+    def _sentinel(self, address: tuple[str, int], timeout: float) -> BlockingSentinel:
+        options = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "protocol": 2,
+            "retry": BlockingRetry(NoBackoff(), 0),
+            **(self._arguments.value.get("sentinel_kwargs") or {}),
+        }
+        return BlockingSentinel([address], sentinel_kwargs=options)
+
+    def _for_primary(self, host: str, port: int) -> Masked[dict[str, Any]]:
+        found = {"sentinels", "master_name", "sentinel_kwargs"}
+        arguments = self._arguments.value
+        kept = {key: arguments[key] for key in arguments.keys() - found}
+        return Masked({**kept, "host": host, "port": port})
+
+    def _addresses(self, addresses: Any) -> list[tuple[str, int]]:
+        """Those of the Sentinels, the one first that answered last."""
+        return sorted(nodes_of(addresses), key=lambda one: one != self._first)
 
 
 class ClusterHost(Host):
@@ -149,19 +255,29 @@ class ClusterHost(Host):
     @property
     def nodes(self) -> list[tuple[str, int]]:
         """The nodes that the settings name."""
-        return [(host, int(port)) for host, port in self.settings["cluster"]]
+        return nodes_of(self._settings.value["cluster"])
 
     def node(self, host: str, port: int) -> Host:
         """One node of it, with the credentials and options of all."""
-        settings = {k: v for k, v in self.settings.items() if k != "cluster"}
-        settings.update(host=host, port=port)
-        return ClusterNode(settings, self.connect_timeout)
+        settings = {**self._settings.value, "host": host, "port": port}
+        del settings["cluster"]
+        return ClusterNode(settings, self.connect_timeout, self.check)
 
     def client(self) -> Any:
         """A redis-py client of its own, for applications that want one."""
-        settings = {k: v for k, v in self.settings.items() if k != "cluster"}
+        arguments = {**self._arguments.value}
+        del arguments["cluster"]
         nodes = [aioredis.cluster.ClusterNode(*node) for node in self.nodes]
-        return aioredis.RedisCluster(startup_nodes=nodes, **settings)
+        return aioredis.RedisCluster(startup_nodes=nodes, **arguments)
+
+    def pool(self, **ours: Any) -> aioredis.ConnectionPool:
+        """Raises `InvalidSetting`: there is a pool for each node."""
+        raise InvalidSetting(f"{self} has no one pool: use redis.asyncio.RedisCluster")
+
+    def try_arguments(self) -> None:
+        """As a `Host`'s."""
+        for node in self.nodes:
+            self.node(*node).try_arguments()
 
 
 class ClusterNode(Host):
@@ -180,58 +296,58 @@ class ClusterNode(Host):
 _OURS: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
 
 
-def _pool(kinds: Any, settings: Mapping[str, Any]) -> Any:
+def _with_credentials(settings: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    """Arguments with credential providers that serve all kinds of callers."""
+    arguments = dict(settings)
+    if (provider := arguments.get("credential_provider")) is not None:
+        arguments["credential_provider"] = Credentials(provider, timeout)
+    if for_sentinels := arguments.get("sentinel_kwargs"):
+        arguments["sentinel_kwargs"] = _with_credentials(for_sentinels, timeout)
+    return arguments
+
+
+def _pool(kinds: Any, arguments: Mapping[str, Any]) -> Any:
     """A pool of redis-py, or of its asyncio half."""
-    settings = dict(settings)
-    address = settings.pop("address", None)
+    arguments = dict(arguments)
+    address = arguments.pop("address", None)
     if address is not None:
-        return kinds.ConnectionPool.from_url(address, **settings)
-    if "path" in settings:
-        settings.setdefault("connection_class", kinds.UnixDomainSocketConnection)
-    elif settings.pop("ssl", False):
-        settings.setdefault("connection_class", kinds.SSLConnection)
-    return kinds.ConnectionPool(**settings)
+        return kinds.ConnectionPool.from_url(address, **arguments)
+    if "path" in arguments:
+        arguments.setdefault("connection_class", kinds.UnixDomainSocketConnection)
+    elif arguments.pop("ssl", False):
+        arguments.setdefault("connection_class", kinds.SSLConnection)
+    return kinds.ConnectionPool(**arguments)
 
 
-def _open_socket(settings: Mapping[str, Any], deadline: float, limit: float) -> Any:
-    pool = _pool(redis, settings)
+def _open_socket(host: Host, arguments: Masked[dict[str, Any]], deadline: float) -> Any:
     left = _left(deadline)
-    # A URL's own options would win over arguments.
-    pool.connection_kwargs.update(
-        protocol=2,
-        retry=BlockingRetry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        socket_timeout=left,
-        socket_connect_timeout=min(left, limit),
-        health_check_interval=0,
-    )
-    connection = pool.make_connection()
+    connection = _blocking_connection(arguments, left, min(left, host.connect_timeout))
+    connection.connect()
     try:
-        connection.connect()
-    except OSError as error:
-        raise redis.ConnectionError(str(error)) from error
+        if not host.check.is_done:
+            host.check.ask_blocking(connection, host)
+    except BaseException:
+        connection.disconnect()
+        raise
     found, connection._sock = connection._sock, None
     connection.disconnect()  # it knows no socket any more
     return found
 
 
-def _ask_sentinel(
-    address: tuple[str, int], options: Mapping[str, Any], name: str, deadline: float
-) -> tuple[str, int]:
-    timeout = min(_SENTINEL_TIMEOUT, _left(deadline))
-    ours = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "protocol": 2,
-        "retry": BlockingRetry(NoBackoff(), 0),
-    }
-    sentinel = BlockingSentinel([address], sentinel_kwargs={**ours, **options})
-    try:
-        host, port = sentinel.discover_master(name)
-        return host, int(port)
-    finally:
-        for client in sentinel.sentinels:
-            client.connection_pool.disconnect()
+def _blocking_connection(
+    arguments: Masked[dict[str, Any]], timeout: float, connect_timeout: float
+) -> Any:
+    pool = _pool(redis, arguments.value)
+    # A URL's own options would win over arguments.
+    pool.connection_kwargs.update(
+        protocol=2,
+        retry=BlockingRetry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
+        health_check_interval=0,
+    )
+    return pool.make_connection()
 
 
 def _left(deadline: float) -> float:
@@ -243,136 +359,29 @@ def _left(deadline: float) -> float:
 
 
 def decode_hosts(hosts: Any, connect_timeout: float) -> list[Host]:
-    """The entries of `hosts`, checked; raises `InvalidSetting` naming a bad one."""
-    if not hosts:
-        hosts = DEFAULT_HOSTS
-    if isinstance(hosts, (str, bytes, Mapping)) or not isinstance(hosts, Sequence):
-        raise InvalidSetting(
-            "hosts must be a list of Redis hosts, even if there is only one, "
-            f"not {_mask(hosts)}"
-        )
-    return [_decode(entry, connect_timeout) for entry in hosts]
+    """The entries of `hosts`, checked; raises `InvalidSetting` naming a bad one.
 
-
-def describe(settings: Mapping[str, Any]) -> str:
-    """A host in words that may be logged: no password, no user."""
-    if "address" in settings:
-        return _without_login(str(settings["address"]))
-    if "cluster" in settings:
-        nodes = ", ".join(f"{host}:{port}" for host, port in settings["cluster"])
-        return f"cluster {nodes}"
-    if "master_name" in settings:
-        return f"sentinel master {settings['master_name']}"
-    if "path" in settings:
-        return f"unix://{settings['path']}"
-    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-
-
-def _decode(entry: Any, connect_timeout: float) -> Host:
-    settings = _settings(entry)
-    kind = _kind(entry, settings)
-    host = kind(settings, connect_timeout)
+    It comes without the frames that it passed: some of their variables are secrets.
+    """
+    hosts = hosts if isinstance(hosts, Masked) else Masked(hosts)
     try:
-        # redis-py checks URLs and argument names only when it uses them.
-        if isinstance(host, ClusterHost):
-            for node in host.nodes:
-                host.node(*node).make_connection()
-        else:
-            host.make_connection()
-    except Exception as error:
-        # What redis-py says of a URL may quote a part of its password.
-        is_url = "address" in settings and not isinstance(error, TypeError)
-        reason = "no Redis URL" if is_url else error
-        raise InvalidSetting(f"bad host {_mask(entry)}: {reason}") from None
-    return host
+        return [
+            _make_host(one, connect_timeout) for one in list_of_settings(hosts.value)
+        ]
+    except InvalidSetting as error:
+        problem = error
+    raise without_frames(problem)
 
 
-def _settings(entry: Any) -> dict[str, Any]:
-    if isinstance(entry, str):
-        return {"address": entry}
-    if isinstance(entry, (tuple, list)) and len(entry) == 2:
-        return {"host": entry[0], "port": entry[1]}
-    if isinstance(entry, Mapping):
-        return dict(entry)
-    raise InvalidSetting(
-        "a host is a URI, a (host, port) pair or a dict of connection arguments, "
-        f"not {_mask(entry)}"
-    )
-
-
-def _kind(entry: Any, settings: dict[str, Any]) -> type[Host]:
+def _make_host(settings: dict[str, Any], connect_timeout: float) -> Host:
+    kind = Host
     if "cluster" in settings:
-        _check_addresses(entry, settings["cluster"], "cluster")
-        return ClusterHost
-    if "sentinels" in settings or "master_name" in settings:
-        if not ("sentinels" in settings and "master_name" in settings):
-            text = "sentinels and master_name go together"
-            raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
-        _check_addresses(entry, settings["sentinels"], "sentinels")
-        _check_text(entry, settings, "master_name")
-        return SentinelHost
-    for name in "address", "path":
-        _check_text(entry, settings, name)
-    if "address" not in settings and "path" not in settings:
-        _check_address(entry, (settings.get("host", "localhost"), settings.get("port")))
-    return Host
-
-
-def _check_text(entry: Any, settings: dict[str, Any], name: str) -> None:
-    value = settings.get(name, "given")
-    if not isinstance(value, str) or not value:
-        raise InvalidSetting(f"bad host {_mask(entry)}: {name} must be a str")
-
-
-def _check_addresses(entry: Any, addresses: Any, name: str) -> None:
-    if not isinstance(addresses, Sequence) or isinstance(addresses, (str, bytes)):
-        raise InvalidSetting(f"bad host {_mask(entry)}: {name} must be a list")
-    if not addresses:
-        raise InvalidSetting(f"bad host {_mask(entry)}: {name} is empty")
-    for address in addresses:
-        _check_address(entry, address)
-
-
-def _check_address(entry: Any, address: Any) -> None:
-    if not isinstance(address, (tuple, list)) or len(address) != 2:
-        text = f"{_mask(address)} is not a (host, port) pair"
-        raise InvalidSetting(f"bad host {_mask(entry)}: {text}")
-    host, port = address
-    if not isinstance(host, str) or not host or "/" in host or "@" in host:
-        raise InvalidSetting(f"bad host {_mask(entry)}: no host name: {_mask(host)}")
-    valid = port is None or (str(port).isdecimal() and 0 < int(port) < 65536)
-    if not valid:
-        raise InvalidSetting(f"bad host {_mask(entry)}: no port number: {port!r}")
-
-
-def _mask(entry: Any) -> str:
-    """The entry for an error message, without its passwords."""
-    return repr(_masked(entry))
-
-
-def _masked(value: Any, name: str = "") -> Any:
-    if "password" in name:
-        return "***"
-    if isinstance(value, Mapping):
-        return {k: _masked(v, str(k)) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        # (host, port, password) is no entry, and may be taken for one.
-        shown = 2 if len(value) > 2 and isinstance(value[1], int) else len(value)
-        return (*map(_masked, value[:shown]), *("***" for _ in value[shown:]))
-    if isinstance(value, str) and "://" in value:
-        query = "?***" if "?" in value else ""
-        login = "***@" if "@" in value else ""
-        scheme, _, place = _without_login(value).partition("://")
-        return f"{scheme}://{login}{place}{query}"
-    return value
-
-
-def _without_login(url: str) -> str:
-    """A URL without what may be secret: user, password, query."""
-    scheme, _, rest = url.partition("://")
-    place = rest.split("?")[0]
-    if "@" in place:
-        place = place.rpartition("@")[2]
-    elif "@" in rest:  # a password with a question mark that should be encoded
-        place = "***"
-    return f"{scheme}://{place}"
+        kind = ClusterHost
+    elif "sentinels" in settings:
+        kind = SentinelHost
+    try:
+        host = kind(settings, connect_timeout)
+        host.try_arguments()
+    except Exception as error:  # of whatever class redis-py raises
+        raise refused(settings, error) from None
+    return host

@@ -24,6 +24,7 @@ from ._loops import Loops, may_block
 from ._mailboxes import Mailboxes
 from ._receiver import ReceiverClosed
 from ._settings import (
+    LONGEST_TIMEOUT,
     capacity_table,
     check_choice,
     check_count,
@@ -32,6 +33,7 @@ from ._settings import (
     check_seconds,
     check_switch,
 )
+from .client.masking import Masked
 from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
 
@@ -43,6 +45,18 @@ _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
 _layers_lock = threading.Lock()
 
 _STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
+
+# Methods of channels_redis's layers that these call, and ours don't.
+_NEVER_CALLED = ("create_pool", "connection", "_get_layer", "_get_shard")
+
+# What the parts of a layer were made with: a change later would not reach them.
+_FIXED = frozenset(
+    (
+        *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
+        *("group_expiry", "max_message_size", "normal_channels", "prefetch", "prefix"),
+        *("refresh_groups", "ring_size", "sharded_pubsub"),
+    )
+)
 
 
 class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
@@ -81,6 +95,13 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
     _mailboxes: Mailboxes
+    _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Layer:
+        """Notes the arguments, of which `pickle` and `copy` make another one."""
+        layer: Layer = super().__new__(cls)
+        layer._arguments = Masked((args, options))
+        return layer
 
     def __init__(
         self,
@@ -99,27 +120,30 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         max_message_size: int,
         confirm_sends: bool,
     ) -> None:
+        self._refuse_overrides()
         self.prefix = check_prefix(prefix)
         check_seconds("expiry", expiry)
         check_seconds("group_expiry", group_expiry)
         self.expiry, self.group_expiry = expiry, group_expiry
-        self.command_timeout = check_seconds("command_timeout", command_timeout)
+        self.command_timeout = check_seconds(
+            "command_timeout", command_timeout, LONGEST_TIMEOUT
+        )
         self.max_message_size = check_count("max_message_size", max_message_size, 1)
         self.confirm_sends = check_switch("confirm_sends", confirm_sends)
-        check_count("random_prefix_length", random_prefix_length)
+        # Below 0 means none, as it does to channels_redis.
+        unique = max(0, check_count("random_prefix_length", random_prefix_length, None))
         check_keys(symmetric_encryption_keys)
         check_choice("encryption", encryption, ENCRYPTIONS)
         self._capacities = capacity_table(capacity, channel_capacity)
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
         self._hosts = decode_hosts(hosts, self.command_timeout)
-        self.hosts = [dict(host.settings) for host in self._hosts]
         self.ring_size = len(self._hosts)
         self._size_limit = SizeLimit(self.max_message_size, MessageTooLarge)
         self._counters = Counters()
         self._serializer = self._make_serializer(
             serializer_format,
-            random_prefix_length=random_prefix_length,
+            random_prefix_length=unique,
             expiry=expiry,
             symmetric_encryption_keys=symmetric_encryption_keys,
             # Whole classes of others don't know this one.
@@ -137,6 +161,25 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def __str__(self) -> str:
         hosts = ", ".join(map(str, self._hosts))
         return f"{type(self).__name__}(hosts=[{hosts}])"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; raises `AttributeError` for a setting that it has."""
+        if name in _FIXED and name in vars(self):
+            text = f"{name} can't be changed: make a layer with {name}={value!r}"
+            raise AttributeError(text)
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (type(self), *self._arguments.value)
+
+    def __deepcopy__(self, memo: Any) -> Layer:
+        # The settings are shared: a credential provider may hold a lock.
+        return _make(type(self), *self._arguments.value)
+
+    @property
+    def hosts(self) -> list[dict[str, Any]]:
+        """The entries of `hosts`, as dicts of connection arguments; a copy."""
+        return [host.settings for host in self._hosts]
 
     @property
     def counters(self) -> dict[str, int]:
@@ -209,6 +252,15 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         return True
 
     # For the layers
+
+    def _refuse_overrides(self) -> None:
+        for name in _NEVER_CALLED:
+            owner = next((c for c in type(self).__mro__ if name in vars(c)), None)
+            if owner and not owner.__module__.startswith("channels_redis_fast."):
+                raise TypeError(
+                    f"{owner.__qualname__}.{name} would never be called: say how to "
+                    "connect by an entry of `hosts` and a `credential_provider` in it"
+                )
 
     def _make_loops(self) -> Loops[Any]:
         """What this layer has in each event loop; it ends when the layer is collected.
@@ -303,3 +355,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def _invalid(self, kind: str, name: Any) -> InvalidName:
         text = self.invalid_name_error.format(kind)
         return InvalidName(f"{text}, not {name!r:.200}")
+
+
+def _make(cls: type[Layer], args: tuple[Any, ...], options: dict[str, Any]) -> Layer:
+    return cls(*args, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -58,7 +59,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
-        self._seeking: dict[int, set[bytes]] = {}  # by shard: names without a place
+        self._seeking: dict[int, _Seeking] = {}  # by shard
         self._verbs = verbs_of(options["hosts"], sharded)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
@@ -198,23 +199,19 @@ class LocalPubSub(Publisher, LocalLayer):
     def _seek(self, name: bytes) -> None:
         """Has a name placed, and its node asked for it, in the background."""
         index = self._operations.shard_of(name.decode())
-        if index not in self._seeking:
-            self._seeking[index] = set()
-            self._spawn(self._place_all(index))
-        self._seeking[index].add(name)
+        is_first = index not in self._seeking
+        seeking = self._seeking.setdefault(index, _Seeking())
+        seeking.add(name)
+        if is_first:
+            self._spawn(self._place_all(index, seeking))
 
-    async def _place_all(self, index: int) -> None:
+    async def _place_all(self, index: int, seeking: _Seeking) -> None:
         """Places names in rounds, as long as some have no node, or stray again."""
-        seeking, tried, pause = self._seeking[index], set[bytes](), _FIRST_PAUSE
         try:
-            while names := list(seeking):
-                seeking.clear()
+            while names := seeking.take():
                 await self.shards[index].look_up()
                 await self._place_round(index, names)
-                is_new = not tried.issuperset(names)
-                pause = _FIRST_PAUSE if is_new else min(2 * pause, _LONGEST_PAUSE)
-                tried.update(names)
-                await asyncio.sleep(pause)
+                await seeking.pause()
         finally:
             del self._seeking[index]
 
@@ -241,7 +238,7 @@ class LocalPubSub(Publisher, LocalLayer):
         try:
             _, message, flat = self._codec.open(payload, name)
         except UnreadableMessage as error:
-            self._counters.count("unreadable", error)
+            self._counters.unreadable(name, error)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
@@ -303,3 +300,32 @@ class LocalPubSub(Publisher, LocalLayer):
         """Whether all that is to be heard in this process is heard, as far as known."""
         needed = filter(self._is_needed, self._subscribers.values())
         return all(s.is_up for s in needed) and not self._topics.has_orphans()
+
+
+class _Seeking:
+    """The names of a shard that have no place, and those of the last round."""
+
+    def __init__(self) -> None:
+        self._names: set[bytes] = set()
+        self._tried: set[bytes] = set()
+        self._has_new = asyncio.Event()
+        self._pause = _FIRST_PAUSE
+
+    def add(self, name: bytes) -> None:
+        """Adds a name for the next round, which is at once if this is new."""
+        self._names.add(name)
+        if name not in self._tried:
+            self._has_new.set()
+
+    def take(self) -> list[bytes]:
+        """The names of the next round."""
+        is_new = self._has_new.is_set()
+        self._pause = _FIRST_PAUSE if is_new else min(2 * self._pause, _LONGEST_PAUSE)
+        self._has_new.clear()
+        self._tried, self._names = self._names, set()
+        return list(self._tried)
+
+    async def pause(self) -> None:
+        """Waits a while, or for a name that is new."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._has_new.wait(), self._pause)

@@ -16,6 +16,10 @@ class ChannelName(str):
 
     __slots__ = ("__weakref__",)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as a plain str, which can be read where this package isn't."""
+        return str, (str(self),)
+
 
 class Handle(weakref.ref[ChannelName]):
     """Knows which mailbox the name that went belonged to."""

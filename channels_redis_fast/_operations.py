@@ -13,7 +13,7 @@ from ._codec import MOST_CHANNELS, Codec, Message
 from ._fanout import bundle
 from ._logs import inform
 from ._names import split_local
-from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY
+from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
 from .commands.command import Command
 
 # A shard's index and a command for it.
@@ -21,12 +21,15 @@ Request = tuple[int, Command]
 
 
 class Sealed(NamedTuple):
-    """A message on its way to a channel key, which may hold `capacity` messages."""
+    """A message on its way to a channel key, which may hold `capacity` messages.
+
+    The capacity is as commands have it.
+    """
 
     shard: int
     key: bytes
     member: bytes
-    capacity: int
+    capacity: bytes
 
 
 class Operations:
@@ -52,8 +55,8 @@ class Operations:
         self.group_key = group_key
         self.shard_of = shard_of
         self._prefix = prefix.encode()
-        self._expiry = expiry
-        self._group_expiry = group_expiry
+        self._expiry = number(expiry)
+        self._group_expiry = number(group_expiry)
         self._capacity_of = capacity_of
         self._next_shard = itertools.cycle(range(ring_size)).__next__
 
@@ -73,13 +76,13 @@ class Operations:
         else:  # a normal channel: any shard will do
             index = self._next_shard()
             member = codec.seal(body, None, key)
-        return index, SEND.on(key, member, self._capacity_of(channel), self._expiry)
+        capacity = number(self._capacity_of(channel))
+        return index, SEND.on(key, member, capacity, self._expiry)
 
     def seal(self, channel: str, non_local: str, message: Message) -> Sealed:
         """As `send`, for a command that takes several messages."""
-        index, (_, _, _, key, member, capacity, _) = self.send(
-            channel, non_local, message
-        )
+        index, command = self.send(channel, non_local, message)
+        key, member, capacity, _ = command[3:]
         return Sealed(index, key, member, capacity)
 
     def store(self, sealed: list[Sealed]) -> Request:
@@ -123,7 +126,7 @@ class Operations:
     def _sealed(self, message: Any, non_local: bytes, channels: list[bytes]) -> Sealed:
         key = self._prefix + non_local
         member = self.codec.seal_list(message, channels, key)
-        capacity = self._capacity_of(channels[0].decode())
+        capacity = number(self._capacity_of(channels[0].decode()))
         return Sealed(self.shard_of(non_local.decode()), key, member, capacity)
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:

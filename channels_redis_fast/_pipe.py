@@ -41,6 +41,7 @@ class Pipe:
     def __init__(self, host: Host, socket: Any) -> None:
         self.idle_since = time.monotonic()
         self.client_id: int | None = None
+        self.token = 0  # which of its host's credentials it was authenticated with
         self._scripts: set[bytes] = set()  # that were sent here as a text
         self._host = host
         self._socket = socket
@@ -166,7 +167,11 @@ class Pool:
                 pipe = self._idle.pop()
             except IndexError:
                 return self._open(deadline)
-            if pipe.is_quiet() and self._answers(pipe, deadline):
+            if (
+                pipe.is_quiet()
+                and self._answers(pipe, deadline)
+                and self._is_authenticated(pipe, deadline)
+            ):
                 return pipe
             pipe.close()
 
@@ -202,7 +207,10 @@ class Pool:
                 self._idle.pop().close()
 
     def _open(self, deadline: float) -> Pipe:
+        tokens = self.host.tokens
+        token = tokens.version if tokens else 0
         pipe = Pipe(self.host, self.host.open_socket(deadline))
+        pipe.token = token
         if self._greet is not None:
             try:
                 self._greet(self, pipe, deadline)
@@ -224,6 +232,18 @@ class Pool:
             self.clear()  # they are no younger
             return False
         return True
+
+    def _is_authenticated(self, pipe: Pipe, deadline: float) -> bool:
+        """Whether a connection is, by the newest token of a streaming provider."""
+        tokens = self.host.tokens
+        if tokens is None or tokens.version == pipe.token:
+            return True
+        pipe.token = tokens.version
+        try:
+            pipe.write([tokens.command.value], deadline)
+            return not isinstance(pipe.read(deadline), Exception)
+        except errors.RedisError:
+            return False
 
     def _forked(self) -> None:
         _graveyard.append(self._idle)

@@ -19,7 +19,7 @@ from ._mailboxes import Mailboxes
 from ._pipe import Pipe, Pool
 from ._reader import popped
 from ._receiver import deliver
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._waiters import NO_LOOP, ThreadWaiter
 from .commands.command import Command
 from .commands.errors import Kind, is_ask, kind_of, may_pass
@@ -27,11 +27,10 @@ from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
 
-_PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
-_PAUSE_REFUSED = 0.5
+# Seconds, between attempts to reach a server, or to end a wait; and when it refuses.
+_PAUSE, _PAUSE_REFUSED = 0.05, 0.5
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
-# Seconds, between looks at whether something is due, or others served who pops.
-_LOOK_UP_AFTER = 0.25
+_LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, and who was served
 
 
 class Wait:
@@ -66,7 +65,7 @@ class Wait:
         self._asks_id = self._pipe.client_id is None
         commands: list[Command] = [(b"CLIENT", b"ID")] if self._asks_id else []
         commands += [(b"ASKING",)] if self._ask is not None else []
-        commands.append((b"BZPOPMIN", self._key, seconds))
+        commands.append((b"BZPOPMIN", self._key, number(seconds)))
         self._ask, self._to_come = None, len(commands)
         self.silent_at = now + seconds + patience
         self._pipe.write(commands, until)
@@ -87,7 +86,7 @@ class Wait:
             elif not self._to_come:
                 self._pool.give(self._pipe)
                 self._pipe = None
-                self._was_refused = self._was_refused and isinstance(reply, Exception)
+                self._was_refused &= isinstance(reply, Exception)
                 return True, reply
 
     def failed(self, error: Exception) -> float:
@@ -96,12 +95,10 @@ class Wait:
         self.shard.learn(self._key, error)
         if is_ask(error):
             self._ask = error
-        kind = kind_of(error)
-        if kind is Kind.FINAL:
+        if kind_of(error) is Kind.FINAL:
             raise error
-        passes = kind in (Kind.PASSING, Kind.DEMOTED)
-        pause = _PAUSE_REFUSED if passes and self._was_refused else _PAUSE
-        self._was_refused = passes
+        pause = _PAUSE_REFUSED if self._was_refused else _PAUSE
+        self._was_refused = may_pass(error)
         self.not_before = time.monotonic() + pause
         return pause
 
@@ -111,8 +108,9 @@ class Wait:
         while self._pipe is not None and self._pool is not None:
             if time.monotonic() > self.silent_at:
                 raise errors.TimeoutError(f"no answer from {self._pool.host} in time")
-            if self._pipe.client_id not in (None, -1) and not self._asks_id:
-                unblock = (b"CLIENT", b"UNBLOCK", self._pipe.client_id)
+            client_id = self._pipe.client_id
+            if client_id not in (None, -1) and not self._asks_id:
+                unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
                 reply = self._pool.ask(unblock, time.monotonic() + _PAUSE * 10)
                 if isinstance(reply, errors.ResponseError) and not may_pass(reply):
                     self._pipe.client_id = -1
@@ -181,7 +179,7 @@ class Popper:
     def end_wait_of(self, client_id: int) -> None:
         """Ends the wait of another who pops from the key."""
         until = time.monotonic() + self._patience
-        unblock = (b"CLIENT", b"UNBLOCK", client_id)
+        unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
         with contextlib.suppress(errors.RedisError):  # else it runs out
             self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
 
@@ -251,7 +249,7 @@ class Popper:
 
     def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
         until = time.monotonic() + self._command_timeout
-        command = PUT_BACK.on(self._key, self._expiry, score, member)
+        command = PUT_BACK.on(self._key, number(self._expiry), score, member)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         batch = Batch([shard], [(0, command)], until)
         batch.fly()
@@ -285,7 +283,7 @@ def pop_message(
         try:
             return codec.open(entry[0], key)[1]
         except UnreadableMessage as error:
-            counters.count("unreadable", error)
+            counters.unreadable(key, error)
     raise TimeoutError("no message in time")
 
 

@@ -12,6 +12,7 @@ from redis import exceptions as errors
 
 from ._connection import PipelinedConnection
 from ._link import Link
+from ._scripts import number
 from ._shard import Shard
 from .commands.command import Command
 from .commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
@@ -126,9 +127,11 @@ class Reader:
     def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
         """One blocking wait, and the rest of the burst in the same round trip."""
         self._popping = True
-        commands: list[Command] = [(b"BZPOPMIN", self.key, int(self.shard.wait))]
+        commands: list[Command] = [
+            (b"BZPOPMIN", self.key, number(int(self.shard.wait)))
+        ]
         if wanted > 1:
-            commands.append((b"ZPOPMIN", self.key, wanted - 1))
+            commands.append((b"ZPOPMIN", self.key, number(wanted - 1)))
         pop = _Pop(len(commands), self._popped, self._loop)
         if not self._asking:
             connection.post(pop, *commands)

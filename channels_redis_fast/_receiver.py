@@ -14,7 +14,7 @@ from ._counters import Counters
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._reader import Entry, Reader
-from ._scripts import PUT_BACK
+from ._scripts import PUT_BACK, number
 from ._shard import Shard
 from .commands.errors import may_pass
 from .exceptions import UnreadableMessage
@@ -45,7 +45,7 @@ def deliver(
     try:
         channels, message, flat = codec.open(member, key)
     except UnreadableMessage as error:
-        counters.count("unreadable", error)
+        counters.unreadable(key, error)
         return
     copy = None
     if channels and len(channels) > 1:
@@ -275,7 +275,7 @@ class ChannelReceiver:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)
             except UnreadableMessage as error:
-                self._counters.count("unreadable", error)
+                self._counters.unreadable(self._key, error)
             else:
                 self._hand((message, reader, entry))
 
@@ -310,7 +310,7 @@ class ChannelReceiver:
 
     def _return(self, reader: Reader, entries: list[Entry]) -> None:
         pairs = [part for member, score in entries for part in (score, member)]
-        command = PUT_BACK.on(self._key, self._expiry, *pairs)
+        command = PUT_BACK.on(self._key, number(self._expiry), *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
         returning = reader.shard.run(command)
         self._returning.add(returning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from .commands.command import Command
 
@@ -34,9 +33,14 @@ class Script:
         if repeatable:
             _REPEATABLE.update((self.sha, self.text))
 
-    def on(self, key: bytes | str, *args: Any) -> Command:
+    def on(self, key: bytes | str, *args: bytes | str) -> Command:
         """The command that runs it on `key`."""
-        return (EVALSHA, self.sha, 1, key, *args)
+        return (EVALSHA, self.sha, b"1", key, *args)
+
+
+def number(value: float) -> bytes:
+    """A number as an argument of a command, which must not be one."""
+    return repr(value).encode()
 
 
 _TEXTS: dict[bytes, bytes] = {}
@@ -93,7 +97,7 @@ end
 if held >= capacity then return 0 end
 call('ZADD', key, score, ARGV[1])
 if last then call('ZREMRANGEBYSCORE', key, '-inf', now - expiry) end
-call('EXPIRE', key, math.max(1, math.floor(expiry)))
+call('EXPIRE', key, math.max(1, math.ceil(expiry)))
 return 1
 """
 )
@@ -120,7 +124,7 @@ for i = 2, #ARGV, 2 do
 end
 if any then
     call('ZREMRANGEBYSCORE', key, '-inf', oldest)
-    call('EXPIRE', key, math.max(1, math.floor(expiry)))
+    call('EXPIRE', key, math.max(1, math.ceil(expiry)))
 end
 return added
 """
@@ -151,7 +155,7 @@ JOIN = Script(
     _CLOCK
     + """\
 for i = 2, #ARGV do call('ZADD', KEYS[1], now, ARGV[i]) end
-call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+call('EXPIRE', KEYS[1], math.max(1, math.ceil(tonumber(ARGV[1]))))
 return #ARGV - 1
 """,
     repeatable=True,
@@ -167,7 +171,7 @@ for i = 2, #ARGV do
     if call('ZSCORE', KEYS[1], ARGV[i]) then there = there + 1 end
 end
 if there > 0 then
-    call('EXPIRE', KEYS[1], math.max(1, math.floor(tonumber(ARGV[1]))))
+    call('EXPIRE', KEYS[1], math.max(1, math.ceil(tonumber(ARGV[1]))))
 end
 return there
 """,

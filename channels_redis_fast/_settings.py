@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from redis.asyncio.connection import (
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 
 from ._capacity import CapacityTable
 from .exceptions import InvalidPrefix, InvalidSetting
@@ -18,20 +25,29 @@ def check_prefix(prefix: Any) -> str:
     return prefix
 
 
-def check_seconds(name: str, value: Any) -> float:
-    """A positive number of seconds; raises `InvalidSetting`."""
+# Redis counts milliseconds since 1970 in 63 bits; those until now are few of them.
+LONGEST_EXPIRY = (2**63 - 1) // 1000 - 10**10
+# Sockets count milliseconds in 31 bits; this leaves room for a blocking wait.
+LONGEST_TIMEOUT = 10**6
+
+
+def check_seconds(name: str, value: Any, most: int = LONGEST_EXPIRY) -> float:
+    """A positive number of seconds, at most `most`; raises `InvalidSetting`."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 < value < float("inf"):
         raise InvalidSetting(f"{name} must be a positive number of seconds: {value!r}")
+    if value > most:
+        raise InvalidSetting(f"{name} can't be over {most:.1e} seconds: {value!r}")
     return float(value)
 
 
-def check_count(name: str, value: Any, least: int = 0) -> int:
-    """A whole number of at least `least`; raises `InvalidSetting`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        text = f"{name} must be a whole number, {least} or more: {value!r}"
-        raise InvalidSetting(text)
-    return value
+def check_count(name: str, value: Any, least: int | None = 0) -> int:
+    """A whole number of at least `least` (None: any); raises `InvalidSetting`."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or (least is not None and value < least):
+        limit = "" if least is None else f", {least} or more"
+        raise InvalidSetting(f"{name} must be a whole number{limit}: {value!r}")
+    return int(value)
 
 
 def check_switch(name: str, value: Any) -> bool:
@@ -74,12 +90,36 @@ def capacity_table(capacity: Any, channel_capacity: Any) -> CapacityTable:
 
 def options_of(layer: type) -> list[str]:
     """The names of the options that a layer's class takes."""
-    parameters = inspect.signature(layer).parameters.values()
+    _, *parameters = inspect.signature(vars(layer)["__init__"]).parameters.values()
     return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
 
 
-def refuse_unknown(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises `TypeError` for an option that there isn't, naming the closest."""
-    for name in unknown:
-        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
-        raise TypeError(f"unknown option {name!r}; the closest known is {close[0]!r}")
+def refuse_unknown(unknown: dict[str, Any], known: Collection[str]) -> None:
+    """Raises `TypeError` for an option that there isn't, saying what may be meant.
+
+    Empties `unknown`, whose values error reporters would show: one may be a password.
+    """
+    names = list(unknown)
+    unknown.clear()
+    if names:
+        raise TypeError(f"unknown option {names[0]!r}{_hint(names[0], known)}")
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    if name in _connection_arguments():
+        return f": it belongs into an entry of 'hosts', as in hosts=[{{{name!r}: ...}}]"
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"; the closest known is {close[0]!r}"
+    return f"; there are {', '.join(known)}. Connection arguments belong into `hosts`"
+
+
+def _connection_arguments() -> set[str]:
+    """What redis-py takes, and what says which kind of host it is."""
+    kinds = (Connection, SSLConnection, UnixDomainSocketConnection, ConnectionPool)
+    names = {"address", "cluster", "master_name", "sentinel_kwargs", "sentinels", "ssl"}
+    for kind in {base for each in kinds for base in each.__mro__[:-1]}:
+        if "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        names |= {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    return names - {"self"}

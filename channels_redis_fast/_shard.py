@@ -14,7 +14,7 @@ from ._connection import PipelinedConnection, Push, Receiver, Refused
 from ._hosts import Host
 from ._link import Link
 from ._logs import inform
-from ._scripts import EVALSHA, as_known, key_of
+from ._scripts import EVALSHA, as_known, key_of, number
 from .client.backlog import Backlog, Call
 from .client.health import Health
 from .client.opening import open_connection
@@ -306,7 +306,7 @@ class Shard:
         """Deletes a server's keys that match a glob pattern, a batch at a time."""
         cursor = b"0"
         while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 1000)
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
             cursor, keys = await connection.call(scan)
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.
@@ -385,4 +385,4 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
 
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
     """Ends the blocking wait of another connection; whether it was waiting."""
-    return bool(await connection.call((b"CLIENT", b"UNBLOCK", client_id)))
+    return bool(await connection.call((b"CLIENT", b"UNBLOCK", number(client_id))))

@@ -12,11 +12,12 @@ from redis import exceptions as errors
 from ._connection import PipelinedConnection
 from ._logs import warn
 from ._shard import Shard
-from .commands.errors import is_connection_loss
+from .commands.errors import is_connection_loss, may_pass
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
 _BATCH = 512
+_PAUSE = 0.05  # seconds until a name is tried again that a server refuses for now
 
 Confirmation = asyncio.Future[Any]
 
@@ -184,11 +185,26 @@ class Subscriber:
     async def _fill(self, pipe: PipelinedConnection) -> None:
         """Subscribes to names that came since the connection was greeted."""
         try:
-            await self._subscribe_all(pipe)
+            while not await self._is_filled(pipe):
+                pass
         except errors.RedisError as error:
             pipe.abort(error)  # the next one is greeted, again and again
         finally:
             self._filling = None
+
+    async def _is_filled(self, pipe: PipelinedConnection) -> bool:
+        """Whether all names have an answer, none of which will be another one soon."""
+        try:
+            await self._subscribe_all(pipe)
+        except errors.RedisError as error:
+            if not may_pass(error):
+                raise
+            for name, answer in list(self._confirmations.items()):
+                if answer.done() and answer.exception() is not None:
+                    del self._confirmations[name]
+            await asyncio.sleep(_PAUSE)
+            return False
+        return True
 
     async def _subscribe_all(self, pipe: PipelinedConnection) -> None:
         """Returns when a connection has its answer for every name."""

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
 from ._blocking import Blocking
@@ -23,10 +25,12 @@ from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._settings import check_count, options_of, refuse_unknown
 from ._waiters import Entry, TaskWaiter, opened
+from .client.masking import Masked
 from .exceptions import ForeignChannel
 from .sync import SyncChannelLayer
 
-__all__ = ["RedisChannelLayer"]
+# Applications import all three from channels_redis.core.
+__all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
@@ -63,6 +67,7 @@ class RedisChannelLayer(Layer):
         prefetch: int = 1,
         **unknown: Any,
     ) -> None:
+        hosts = Masked(hosts)  # error reporters show variables
         refuse_unknown(unknown, _OPTIONS)
         super().__init__(
             hosts=hosts,

@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+
 from ._blocking import Blocking
 from ._bulk import Outcome, SendMany, collect
 from ._codec import Codec, Message, SerializerCodec, codec_of
@@ -24,11 +27,12 @@ from ._publisher import verbs_of
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from ._topics import Topics, is_made_elsewhere, is_made_here
 from ._waiters import Entry, TaskWaiter, opened
+from .client.masking import Masked
 from .exceptions import ForeignChannel, InvalidName
 from .serializers import BaseMessageSerializer, registry
 from .sync import SyncPubSubChannelLayer
 
-__all__ = ["RedisPubSubChannelLayer"]
+__all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _GROUP = "__group__"
@@ -47,8 +51,7 @@ class RedisPubSubChannelLayer(Layer):
     message of a channel that `new_channel` didn't make goes to one reader, by core's
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
-    `max_message_size` and `confirm_sends` (False: a send waits for no answer). Wrong
-    values raise `ValueError`, unknown options `TypeError`.
+    `max_message_size`, `confirm_sends` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class RedisPubSubChannelLayer(Layer):
         confirm_sends: bool = True,
         **unknown: Any,
     ) -> None:
+        hosts = Masked(hosts)  # error reporters show variables
         refuse_unknown(unknown, _OPTIONS)
         self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
         self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
@@ -321,8 +325,6 @@ class RedisPubSubChannelLayer(Layer):
                 limit,
             )
         return codec_of(serializer, limit)
-
-    # Parts
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""

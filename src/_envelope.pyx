@@ -51,7 +51,8 @@ def pack(message) -> bytes:
     """Return the message as msgpack, as `msgpack.packb(message)` has it.
 
     Raises InvalidMessage, naming what is wrong, for anything that is not a dict
-    (or of a subclass), has a key `__asgi_channel__`, or that msgpack refuses.
+    (or of a subclass), has a key `__asgi_channel__`, that msgpack refuses, or that
+    no receiver could read: keys must be str or bytes, at any depth.
     """
     cdef object pack_one
     cdef bytes body
@@ -69,7 +70,41 @@ def pack(message) -> bytes:
         raise InvalidMessage(complaint(message, error)) from error
     if PyBytes_GET_SIZE(body) <= KEPT_BUFFER and len(idle_packers) < IDLE_PACKERS:
         idle_packers.append(pack_one)
+    if not has_readable_keys(body):
+        check_keys(message)
     return body
+
+
+def check_keys(message) -> None:
+    """Raise InvalidMessage for a key that msgpack packs, and refuses to unpack.
+
+    It names the place. The message is one that was packed, so no part holds itself.
+    """
+    complaint = unreadable_key(message, "message")
+    if complaint is not None:
+        raise InvalidMessage(complaint)
+
+
+cdef bint has_readable_keys(bytes body) noexcept:
+    cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(body)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(body)
+    cdef int64_t count
+    cdef Py_ssize_t at = map_header(data, end, &count)
+    return skip_strict(data, at, end, count, True) >= 0
+
+
+cdef str unreadable_key(container, str place):
+    """Say where the first key is that is no str or bytes; None if there is none."""
+    is_map = isinstance(container, dict)
+    place = place[-200:]  # what is nested deeply has a long one
+    for key, value in container.items() if is_map else enumerate(container):
+        if is_map and not isinstance(key, (str, bytes, memoryview)):
+            return f"{place} has the key {short(key)}: keys must be str or bytes"
+        if isinstance(value, (dict, list, tuple)):
+            found = unreadable_key(value, f"{place}[{short(key)}]")
+            if found is not None:
+                return found
+    return None
 
 
 cdef object short(value):

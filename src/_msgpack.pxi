@@ -111,3 +111,60 @@ cdef Py_ssize_t skip(const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcep
         at += size
         pending += values
     return at
+
+
+# How long the values are whose first byte says it all; 0: those that it says no more of.
+cdef uint8_t[256] SIZES
+
+
+cdef void fill_sizes() noexcept:
+    cdef int code
+    for code in range(256):
+        SIZES[code] = 1 if code < 0x80 or code >= 0xe0 or code in (0xc0, 0xc2, 0xc3) else 0
+    for code in range(0x20):
+        SIZES[0xa0 + code] = 1 + code  # short str
+    for code in range(4):
+        SIZES[0xcc + code] = SIZES[0xd0 + code] = 1 + (1 << code)  # int
+    SIZES[0xca], SIZES[0xcb] = 5, 9  # float
+
+
+fill_sizes()
+
+
+cdef Py_ssize_t skip_strict(
+    const uint8_t* data, Py_ssize_t at, Py_ssize_t end, int64_t count, bint keyed
+) noexcept nogil:
+    """Return where `count` values end, or -1 when a key in them is no str or bin.
+
+    With `keyed`, each has a key in front of it. They are whole: msgpack packed them
+    just now, and nests no deeper than 511 calls. Each message that is sent comes here,
+    so most values cost no more than a look into a table.
+    """
+    cdef int width
+    cdef int64_t inner
+    cdef uint8_t code
+    while count:
+        count -= 1
+        code = data[at]
+        if keyed:
+            if code & 0xe0 == 0xa0:  # short str
+                at += 1 + (code & 0x1f)
+            elif 0xd9 <= code <= 0xdb or 0xc4 <= code <= 0xc6:  # longer str, bin
+                at = skip(data, at, end)
+            else:
+                return -1
+            code = data[at]
+        if SIZES[code]:
+            at += SIZES[code]
+            continue
+        if code & 0xe0 == 0x80:  # small map or array
+            at = skip_strict(data, at + 1, end, code & 0x0f, code < 0x90)
+        elif 0xdc <= code < 0xe0:  # array and map of a count in 16 or 32 bits
+            width = 2 << (code & 1)
+            inner = number(data + at + 1, width)
+            at = skip_strict(data, at + 1 + width, end, inner, code >= 0xde)
+        else:
+            at = skip(data, at, end)
+        if at < 0:
+            return -1
+    return at

@@ -34,7 +34,7 @@ LAYERS = (
         *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
         *("_waiters", "mailboxes"),
     },
-    {"core", "pubsub", "sync"},
+    {"core", "pubsub", "sync", "utils"},
     {"_events", "_old_connections", "consumers"},
     {"__main__", "demo"},
 )

@@ -8,9 +8,11 @@ import pytest
 from layers import opened
 from redis import exceptions as errors
 from servers import free_port
+from telling import everything_told
 
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import InvalidSetting
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
 SECRET = "s3cret-word"
 BAD_HOSTS = {
@@ -27,7 +29,7 @@ BAD_HOSTS = {
     "port text": ([("localhost", "no-port")], "no-port"),
     "port too high": ([("localhost", 65536)], "65536"),
     "port zero": ([("localhost", 0)], r"\b0\b"),
-    "port in URI": ([f"redis://:{SECRET}@localhost:port"], "localhost:port"),
+    "port in URI": ([f"redis://:{SECRET}@localhost:port"], "localhost"),
     "no host name": ([("", 6379)], "''"),
     "host number": ([(1, 6379)], r"\b1\b"),
     "argument": ([{"address": "redis://localhost", "hosst": "x"}], "hosst"),
@@ -46,7 +48,7 @@ BAD_HOSTS = {
     "password in query": ([f"redis://localhost:port?password={SECRET}"], "localhost"),
     "address with password": (
         [{"address": f"redis://user:{SECRET}@localhost:port"}],
-        "localhost:port",
+        "localhost",
     ),
     "sentinel password": (
         [{"master_name": "m", "sentinel_kwargs": {"password": SECRET}}],
@@ -67,13 +69,16 @@ BAD_SETTINGS: dict[str, tuple[str, Any, str]] = {
     "expiry NaN": ("expiry", float("nan"), "nan"),
     "expiry infinite": ("expiry", float("inf"), "inf"),
     "expiry text": ("expiry", "soon", "soon"),
+    "expiry too long": ("expiry", 1e16, "1e\\+16"),
+    "expiry far too long": ("expiry", 10**17, "1000000"),
+    "group_expiry too long": ("group_expiry", 2**63 - 1, "9223372036854775807"),
     "group_expiry zero": ("group_expiry", 0, r"\b0\b"),
     "group_expiry None": ("group_expiry", None, "None"),
     "prefix bytes": ("prefix", b"asgi", "b'asgi'"),
     "prefix None": ("prefix", None, "None"),
-    "unique length": ("random_prefix_length", -1, "-1"),
     "unique length text": ("random_prefix_length", "12", "'12'"),
     "timeout": ("command_timeout", 0, r"\b0\b"),
+    "timeout too long": ("command_timeout", 10**7, "10000000"),
     "confirm_sends": ("confirm_sends", "no", "'no'"),
     "confirm_sends number": ("confirm_sends", 0, r"\b0\b"),
     "prefetch zero": ("prefetch", 0, r"\b0\b"),
@@ -127,6 +132,24 @@ def test_an_unknown_format() -> None:
 def test_unknown_options(option: str, closest: str) -> None:
     with pytest.raises(TypeError, match=f"'{option}'.*'{closest}'"):
         RedisChannelLayer(**{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("password", "belongs into an entry of 'hosts'"),
+        ("sentinels", "belongs into an entry of 'hosts'"),
+        ("ssl_cert_reqs", "belongs into an entry of 'hosts'"),
+        ("max_connections", "belongs into an entry of 'hosts'"),
+        ("auth_password", "there are hosts, prefix, "),
+    ],
+)
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+def test_connection_arguments_beside_hosts(kind: Any, option: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint) as caught:
+        kind(**{option: SECRET})
+    assert "closest" not in str(caught.value)
+    assert SECRET not in everything_told(caught.value)
 
 
 @pytest.mark.parametrize(

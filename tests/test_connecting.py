@@ -57,19 +57,17 @@ class Late:
         self._host = host
         self._connected = connected
         self.connect_timeout = host.connect_timeout
+        self.tokens = host.tokens
+        self.silence = host.silence
         self.explain = host.explain
 
-    def make_connection(self) -> Any:
-        connection = self._host.make_connection()
-        connect = connection.connect
+    def make_connection(self, *, pushes: bool = False) -> Any:
+        return self._host.make_connection(pushes=pushes)
 
-        async def and_wait() -> None:
-            await connect()
-            self._connected.set()
-            await eventually(lambda: connection._reader._buffer, "what comes late")
-
-        connection.connect = and_wait
-        return connection
+    async def connect(self, connection: Any) -> None:
+        await self._host.connect(connection)
+        self._connected.set()
+        await eventually(lambda: connection._reader._buffer, "what comes late")
 
     async def release(self, connection: Any) -> None: ...
 

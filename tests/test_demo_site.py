@@ -14,7 +14,7 @@ import pytest
 from demos import await_crowd, chat, get, hear, say
 from polling import until
 from websockets import Origin
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 
@@ -113,6 +113,11 @@ def test_crowd_comes_listens_and_goes(demo: demos.Demo) -> None:
         '{"type": "say", "text": ""}',
         '{"type": "say", "text": 5}',
         json.dumps({"type": "say", "text": "x" * 1001}),
+        '{"type": "say", "text": "\\ud83d"}',  # half an emoji
+        '{"type": "name", "name": "\\ud83d"}',
+        '{"type": "ping", "number": 18446744073709551616}',
+        '{"type": "ping", "number": ' + "9" * 5000 + "}",
+        '{"type": "say", "text": ' + "[" * 100_000 + "]" * 100_000 + "}",
         '{"type": "name", "name": " \\n"}',
         '{"type": "ping", "number": "one"}',
         '{"type": "crowd", "size": -1}',
@@ -127,6 +132,28 @@ def test_wrong_frames_are_refused(demo: demos.Demo, frame: str | bytes) -> None:
         assert hear(one, "error")["detail"]
         say(one, "say", text="still here")
         hear(one, "said", text="still here")
+
+
+def test_a_room_s_name_that_is_too_long(demo: demos.Demo) -> None:
+    for length in 60, 61, 100, 1000:
+        room = "x" * length
+        if length == 60:
+            with chat(demo.urls[0], room) as one:
+                say(one, "say", text="hello")
+                hear(one, "said", text="hello")
+            continue
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            get(f"{demo.urls[0]}room/{room}/")
+        caught.value.close()
+        assert caught.value.code == 404
+        uri = demo.urls[0].replace("http", "ws") + f"ws/room/{room}/"
+        origin = Origin(demo.urls[0].rstrip("/"))
+        with connect(uri, origin=origin, proxy=None) as one:
+            assert "at most 60" in hear(one, "error")["detail"]
+            with pytest.raises(ConnectionClosedError) as closed:
+                one.recv(timeout=20)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
 
 
 @pytest.mark.slow

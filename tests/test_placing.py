@@ -149,3 +149,27 @@ async def test_a_slot_that_nobody_serves_silences_nobody_else(halves: Cluster) -
         await eventually(lambda: everywhere(sharded, halves) == {*names}, "all of them")
         await all_hear(layer, consumers, names)
         await consumers.aclose()
+
+
+@needs_sharded
+async def test_a_slot_that_nobody_serves_holds_up_no_other(
+    halves: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that has to wait for its node leaves others free to follow theirs."""
+    async with published(halves.host) as layer:
+        names = [await layer.new_channel() for _ in range(2)]
+        consumers = Consumers(layer, names)
+        await eventually(lambda: everywhere(sharded, halves) == {*names}, "the names")
+        lost, moving = names
+        await eventually(lambda: not layer._loops.here()._seeking, "their places")
+        for pause in "_FIRST_PAUSE", "_LONGEST_PAUSE":
+            monkeypatch.setattr(_local_pubsub, pause, 60)
+        source = halves.node_of(moving)
+        target = next(node for node in halves.primaries if node is not source)
+        halves.node_of(lost).client().execute_command(
+            "CLUSTER", "DELSLOTS", slot_of(lost)
+        )
+        await eventually(lambda: layer._loops.here()._seeking, "a name without a place")
+        halves.migrate_slot(slot_of(moving), target)
+        await eventually(lambda: moving in sharded(target), "the other name")
+        await consumers.aclose()

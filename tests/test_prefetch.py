@@ -292,11 +292,11 @@ async def test_each_exactly_once(
 ) -> None:
     config = {"hosts": [valkey.url], "capacity": COUNT, "prefetch": 50}
     readers = [await start_peer(CORE, config) for _ in range(2)]
+    sender = await start_peer(CORE, config)
     collecting = [
         peer.begin("collect", "worker", timeout=30, idle=2, readers=2)
         for peer in readers
     ]
-    sender = await start_peer(CORE, config)
     burst = await sender.burst("worker", COUNT, senders=10)
     assert len(burst["accepted"]) == COUNT
     got = [n for answer in await asyncio.gather(*collecting) for n in _numbers(answer)]
@@ -309,11 +309,11 @@ async def test_impatient_readers(
     """A storm of cancellations loses and doubles nothing."""
     config = {"hosts": [valkey.url], "capacity": COUNT, "prefetch": 50}
     readers = [await start_peer(CORE, config) for _ in range(2)]
+    sender = await start_peer(CORE, config)
     collecting = [
         peer.begin("collect", "worker", timeout=30, idle=2, readers=3, impatience=0.003)
         for peer in readers
     ]
-    sender = await start_peer(CORE, config)
     await sender.burst("worker", COUNT, senders=2, pause=0.0005)
     answers = await asyncio.gather(*collecting)
     assert all(answer["cancelled"] > 10 for answer in answers)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -10,15 +12,26 @@ from redis import exceptions as errors
 
 from .._connection import PipelinedConnection, Push, number_of
 from .._forks import leave_to_parent
+from .credentials import Tokens
+from .masking import Masked
+
+logger = logging.getLogger("channels_redis_fast")
 
 
 class Opener(Protocol):
     """A way to one server, as `_hosts` describes it."""
 
     connect_timeout: float
+    tokens: Tokens | None
 
-    def make_connection(self) -> Any:
-        """A new redis-py connection, not yet connected."""
+    def make_connection(self, *, pushes: bool = False) -> Any:
+        """A new redis-py connection, not yet connected; for `pushes` or not."""
+
+    async def connect(self, connection: Any) -> None:
+        """Connects it; raises redis-py's errors."""
+
+    def silence(self, seconds: float) -> errors.RedisError:
+        """The error when nothing came for so long."""
 
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
@@ -35,12 +48,14 @@ async def open_connection(
     Raises redis-py's `ConnectionError` (also for silence: `connect_timeout`) and
     `AuthenticationError`.
     """
-    connection = opener.make_connection()
+    connection = opener.make_connection(pushes=on_push is not None)
+    tokens = opener.tokens
+    known = tokens.version if tokens else 0
     opening = _Opening(connection)
     leave_to_parent(opening)
     try:
         try:
-            await _within(opener.connect_timeout, connection.connect(), opener)
+            await _within(opener.connect_timeout, opener.connect(connection), opener)
         finally:
             await opener.release(connection)
         pipe = PipelinedConnection(
@@ -50,11 +65,31 @@ async def open_connection(
             explain=opener.explain,
         )
         _take_over(connection, pipe)
-        return pipe
     except BaseException:
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
         raise
+    if tokens:
+        tokens.add(pipe, authenticate, known)
+    return pipe
+
+
+def authenticate(pipe: PipelinedConnection, command: Masked[tuple[Any, ...]]) -> None:
+    """Sends AUTH on a connection that is in use; may be called from any thread."""
+
+    def send() -> None:
+        if pipe.error is None:
+            pipe.call(command.value).add_done_callback(_authenticated)
+
+    with contextlib.suppress(RuntimeError):  # its loop is closed
+        pipe.closed.get_loop().call_soon_threadsafe(send)
+
+
+def _authenticated(answer: asyncio.Future[Any]) -> None:
+    """What was authenticated before stays so: until the server ends it."""
+    error = None if answer.cancelled() else answer.exception()
+    if isinstance(error, (errors.ResponseError, errors.AuthenticationError)):
+        logger.warning("Redis refuses the new credentials: %s", error)
 
 
 class _Opening:
@@ -72,9 +107,10 @@ class _Opening:
 async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:
     try:
         await asyncio.wait_for(connecting, seconds)
-    except (asyncio.TimeoutError, errors.TimeoutError) as error:
-        text = f"no answer from {opener} within {seconds:g} s"
-        raise errors.ConnectionError(text) from error
+        return
+    except (asyncio.TimeoutError, errors.TimeoutError):
+        pass  # its frames hold secrets
+    raise opener.silence(seconds)
 
 
 def _take_over(connection: Any, pipe: PipelinedConnection) -> None:

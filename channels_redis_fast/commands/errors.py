@@ -112,8 +112,6 @@ _BY_CLASS: dict[type, Kind] = {
 
 # How Redis before 7 wraps an error that a command of a script got.
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(([A-Z]+) .*)", re.DOTALL)
-# What a Redis that is too old says to a reader, and to a script that asks for the time.
-_TOO_OLD = re.compile(r"ERR unknown command .B?ZPOPMIN|.* non deterministic commands")
 
 # Their classes parse a destination out of the text, without its first word.
 _REDIRECTIONS = (errors.MovedError, errors.AskError)
@@ -123,8 +121,6 @@ def reply_error(text: str) -> errors.RedisError:
     """The redis-py exception for an error reply, by the first word of its text."""
     in_script = _IN_SCRIPT.match(text)
     code, _, rest = (in_script[1] if in_script else text).partition(" ")
-    if _TOO_OLD.match(text):
-        text = f"Redis 5.0 or later is needed: {text}"
     row = CODES.get(code)
     raised = row.raised if row else errors.ResponseError
     if raised in _REDIRECTIONS:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.exceptions import ChannelFull
+from channels.exceptions import ChannelFull, StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 
@@ -18,12 +18,17 @@ from channels_redis_fast.demo.crowd import CONTROL, group_of
 CROWD_LIMIT = 1000
 NAME_LENGTH = 30
 TEXT_LENGTH = 1000
+ROOM_LENGTH = 60
+NUMBER_LIMIT = 2**53  # what JavaScript counts exactly
+POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011  # a WebSocket closes with them
 
 Json = dict[str, Any]
 
 
 class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A member of a chat room, who talks, listens and is seen by the others."""
+
+    has_joined = False
 
     async def connect(self) -> None:
         """Joins the room, then tells the browser and the room so."""
@@ -33,13 +38,33 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         self.group = group_of(self.room)
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
         self.name = clean_name(query.get("name", [""])[0]) or f"guest {self.member[:4]}"
+        if len(self.room) > ROOM_LENGTH:
+            await self.accept()
+            await self._refuse(f"a room's name has at most {ROOM_LENGTH} characters")
+            await self.close(POLICY_VIOLATION)
+            return
+        self.has_joined = True
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
         await self.send_json({"type": "welcome", **self._card()})
         await self._tell_room("member.arrived", reply_to=self.channel_name)
 
+    async def dispatch(self, message: Json) -> None:
+        """Leaves the room also when a handler fails: nobody else would say so."""
+        try:
+            await super().dispatch(message)
+        except StopConsumer:
+            raise
+        except Exception:
+            with contextlib.suppress(Exception):  # the first one is told
+                await self.disconnect(INTERNAL_ERROR)
+            raise
+
     async def disconnect(self, code: int) -> None:
         """Leaves the room."""
+        if not self.has_joined:
+            return
+        self.has_joined = False
         await self.channel_layer.group_discard(self.group, self.channel_name)
         await self._tell_room("member.left")
 
@@ -53,7 +78,7 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             content = json.loads(text_data or "")
             kind = content.pop("type")
             action = getattr(self, f"on_{kind}", None)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             action = None
         if action is None:
             await self._refuse("expected a JSON object with a known type")
@@ -66,13 +91,16 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         if not isinstance(text, str) or not 0 < len(text) <= TEXT_LENGTH:
             await self._refuse(f"text must have 1 to {TEXT_LENGTH} characters")
             return
+        if not is_unicode(text):
+            await self._refuse("text must be valid Unicode")
+            return
         await self._tell_room("member.said", text=text)
 
     async def on_ping(self, content: Json) -> None:
         """Times one round trip through the layer, which the whole room hears."""
         number = content.get("number")
-        if not isinstance(number, int):
-            await self._refuse("number must be an integer")
+        if not isinstance(number, int) or abs(number) > NUMBER_LIMIT:
+            await self._refuse("number must be an integer of at most 2**53")
             return
         await self._tell_room("room.ping", number=number, started=time.perf_counter())
 
@@ -150,6 +178,15 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _refuse(self, why: str) -> None:
         await self.send_json({"type": "error", "detail": why})
+
+
+def is_unicode(text: str) -> bool:
+    """Returns whether it can be sent: JSON may hold half of an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def clean_name(name: str) -> str:

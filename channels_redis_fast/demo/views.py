@@ -8,7 +8,12 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from channels_redis_fast.demo.consumers import CROWD_LIMIT, NAME_LENGTH, TEXT_LENGTH
+from channels_redis_fast.demo.consumers import (
+    CROWD_LIMIT,
+    NAME_LENGTH,
+    ROOM_LENGTH,
+    TEXT_LENGTH,
+)
 from channels_redis_fast.demo.site import process_name
 
 POLICY = (
@@ -27,6 +32,8 @@ ASSETS = {
 
 def room(request: HttpRequest, room: str) -> HttpResponse:
     """Shows a chat room as this process serves it."""
+    if len(room) > ROOM_LENGTH:
+        raise Http404(f"a room's name has at most {ROOM_LENGTH} characters")
     site = settings.SITE
     others = [
         {"name": process_name(index), "port": port}
