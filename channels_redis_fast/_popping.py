@@ -27,8 +27,7 @@ from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
 
-# Seconds, between attempts to reach a server, or to end a wait; and when it refuses.
-_PAUSE, _PAUSE_REFUSED = 0.05, 0.5
+_PAUSE, _PAUSE_REFUSED = 0.05, 0.5  # seconds, between attempts of all kinds
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
 _LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, and who was served
 
