@@ -20,8 +20,9 @@ SECONDS ?= 60
 PROGRAMS ?= 1000
 SEED ?= 1
 
-# What `make bench` found.
+# What `make bench` and `make bench-end-to-end` found.
 FOUND ?= build/bench.json
+FOUND_END_TO_END ?= build/end_to_end.json
 
 # The processes that tests run in: they wait more than they compute.
 PROCESSES ?= 4
@@ -31,7 +32,7 @@ $(BIN)/pytest -m "$(1) and serial" $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
-  report micro coverage fuzz lint clean
+  bench-end-to-end report micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -70,9 +71,18 @@ bench: $(VENV)/.bench
 	$(BIN)/pytest bench $(if $(QUICK),--rounds 1 --seconds 0.2) \
 	  --benchmark-columns=median,min,max,ops --benchmark-json=$(FOUND) $(ARGS)
 
-# Tables and plots in bench/results.
+# What messages to browsers cost: real servers, real sockets, with and without the mixin
+# (ARGS="--only group-1000 daphne" for some; QUICK=1: whether it works).
+bench-end-to-end: $(VENV)/.bench
+	@mkdir -p $(dir $(FOUND_END_TO_END))
+	$(BIN)/python bench/end_to_end/measure.py $(FOUND_END_TO_END) \
+	  $(if $(QUICK),--quick) $(ARGS)
+
+# Tables and plots in bench/results and the README, of what was measured.
 report: $(VENV)/.bench
-	$(BIN)/python bench/report.py $(FOUND) $(ARGS)
+	$(if $(wildcard $(FOUND)),$(BIN)/python bench/report.py $(FOUND) $(ARGS))
+	$(if $(wildcard $(FOUND_END_TO_END)),$(BIN)/python bench/end_to_end/browsers.py \
+	  $(FOUND_END_TO_END))
 
 # The micro-benchmarks of bench, as one table.
 micro: $(VENV)/.bench

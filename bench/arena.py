@@ -37,15 +37,15 @@ class Failed(Exception):
 
 
 class Worker:
-    """The near end of a worker process."""
+    """The near end of a worker process, which gets these words and descriptors."""
 
-    def __init__(self, loop: str = "asyncio") -> None:
+    def __init__(self, *words: str, script: Path = SCRIPT, fds: Sequence[int] = ()):
         self._pipe, far = Pipe()
-        command = [sys.executable, str(SCRIPT), str(far.fileno()), loop]
+        command = [sys.executable, str(script), str(far.fileno()), *words]
         # Incumbents say a lot.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            command, pass_fds=[far.fileno()], stderr=self._log
+            command, pass_fds=[far.fileno(), *fds], stderr=self._log
         )
         far.close()
 

@@ -7,40 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES
-from types import FrameType
 from typing import Any
 
 import programs
 import pytest
+from built import LOAD, is_compiled, is_traced
 from contenders import CONTENDERS
-
-from channels_redis_fast import _names
-
-LOAD = os.getloadavg()  # before anything is measured
-
-
-def is_compiled() -> bool:
-    return str(_names.__file__).endswith(tuple(EXTENSION_SUFFIXES))
-
-
-def is_traced() -> bool:
-    """Whether a compiled function tells the tracer of Python what it does."""
-    seen: list[str] = []
-
-    def trace(frame: FrameType, event: str, argument: object) -> Callable:
-        seen.append(frame.f_code.co_name)
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        _names.check_group("name")
-    finally:
-        sys.settrace(before)
-    return "check_group" in seen
 
 
 def pytest_configure() -> None:

@@ -89,8 +89,13 @@ def _behind(found: Found) -> Iterator[str]:
 
 def update(data: dict[str, Any]) -> None:
     """Puts it into the README."""
+    put(headline(data), BEGIN, END)
+
+
+def put(lines: Iterator[str], begin: str, end: str) -> None:
+    """Puts lines between two marks of the README."""
     text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    lines = "\n".join(headline(data))
-    README.write_text(f"{before}{BEGIN}\n{lines}\n\n{END}{after}")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    joined = "\n".join(lines)
+    README.write_text(f"{before}{begin}\n{joined}\n\n{end}{after}")

@@ -19,6 +19,9 @@ COLOURS = {
     "channels_redis-core": "#b5482a",
     "channels_redis-pubsub": "#e0906f",
     "channels_nats": "#8a5fa8",
+    "consumer as it is": "#999999",
+    "with FastDispatchMixin": "#1b6ca8",
+    "and @broadcast": "#12805c",
     "limit-core": "#bbbbbb",
     "limit-pubsub": "#dddddd",
 }
@@ -50,10 +53,10 @@ def draw(found: Found, folder: Path) -> None:
         names = [n for n in COLOURS if any(n in found[case] for case in there)]
         if names:
             with mpl.rc_context(STYLE):
-                _bars(found, folder / name, title, unit, key, there, names)
+                bars(found, folder / name, title, unit, key, there, names)
 
 
-def _bars(
+def bars(
     found: Found,
     path: Path,
     title: str,
@@ -62,6 +65,7 @@ def _bars(
     cases: dict[str, str],
     names: Sequence[str],
 ) -> None:
+    """Writes a bar for each name in each case."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     width = 0.85 / len(names)

@@ -24,6 +24,15 @@ from station import Station
 
 
 async def measurement(pipe: Connection, *args: Any) -> None:
+    """Lets a station of its own answer requests."""
+    station = Station.of(*args)
+    try:
+        await serve(pipe, station)
+    finally:
+        await station.close()
+
+
+async def serve(pipe: Connection, station: Any) -> None:
     """Answers requests until there are no more; each waits for the one before."""
     requests: asyncio.Queue[Any] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -37,13 +46,9 @@ async def measurement(pipe: Connection, *args: Any) -> None:
 
     loop.add_reader(pipe.fileno(), read)
     try:
-        station = Station.of(*args)
-        try:
-            while (request := await requests.get()) is not None:
-                name, arguments = request
-                pipe.send(await answer(getattr(station, name), arguments))
-        finally:
-            await station.close()
+        while (request := await requests.get()) is not None:
+            name, arguments = request
+            pipe.send(await answer(getattr(station, name), arguments))
     finally:
         loop.remove_reader(pipe.fileno())
 

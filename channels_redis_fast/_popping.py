@@ -29,7 +29,7 @@ Entry = tuple[bytes, bytes]  # a member and its score
 
 _PAUSE, _PAUSE_REFUSED = 0.05, 0.5  # seconds, between attempts of all kinds
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
-_LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, and who was served
+_LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, or who was served
 
 
 class Wait:
@@ -185,11 +185,7 @@ class Popper:
     def _nap(self, now: float, deadline: float | None) -> float:
         """Seconds until there is something to do though no server answers."""
         times = [w.silent_at if w.pipe else w.not_before for w in self._waits]
-        if not any(w.pipe for w in self._waits):
-            times.append(now + _PAUSE)
-        if deadline is not None:
-            times.append(deadline)
-        return min(*times, now + _LOOK_UP_AFTER) - now
+        return min(*times, now + _LOOK_UP_AFTER, deadline or math.inf) - now
 
     def _begin(self, deadline: float | None) -> None:
         now = time.monotonic()

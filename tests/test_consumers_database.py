@@ -243,8 +243,10 @@ def postgres() -> Iterator[Postgres]:
     "settings",
     [
         {"CONN_MAX_AGE": 0},
-        {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True},
-        {"CONN_MAX_AGE": None},
+        pytest.param(
+            {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}, marks=pytest.mark.slow
+        ),
+        pytest.param({"CONN_MAX_AGE": None}, marks=pytest.mark.slow),
     ],
     ids=["0", "60 and health checks", "None"],
 )

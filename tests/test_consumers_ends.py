@@ -151,13 +151,17 @@ OF_THE_MIXIN: dict[str, tuple[Any, str, type[BaseException] | None]] = {
 
 
 @pytest.mark.parametrize("end", [*ENDS, *OF_THE_MIXIN])
-@pytest.mark.parametrize("kind", ["core", "pubsub", "in-memory"])
-async def test_nothing_is_left(
-    kind: str, end: str, server: Server, pytestconfig: pytest.Config
-) -> None:
-    count = 20
-    if pytestconfig.getoption("--often"):
-        count = 5_000 if kind == "core" else 500
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("core", 20),
+        ("pubsub", 20),
+        ("in-memory", 20),
+        pytest.param("core", 5_000, marks=pytest.mark.slow),
+        pytest.param("pubsub", 500, marks=pytest.mark.slow),
+    ],
+)
+async def test_nothing_is_left(kind: str, count: int, end: str, server: Server) -> None:
     options = {} if kind == "in-memory" else {"expiry": 1}
     ending, how, expected = (ENDS | OF_THE_MIXIN)[end]
     made: list[Any] = []

@@ -82,7 +82,16 @@ class Site:
             self.process.wait()
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
+QUICK = ("uvicorn sansio", "daphne")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in COMMANDS
+    ],
+)
 def site(
     request: pytest.FixtureRequest, valkey: Server, tmp_path_factory: Any
 ) -> Iterator[Site]:

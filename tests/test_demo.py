@@ -38,8 +38,18 @@ def test_check_accounts_for_every_message() -> None:
     for wrong in ("lost deliveries", "doubled", "out of order", "from elsewhere"):
         assert rows[wrong] == "0"
     assert "10 on process A, 10 on process B" in done.stdout
+    assert "consumers  with FastDispatchMixin\n" in done.stdout
+    cpu = r"each delivery: [1-9][\d,]* µs on process A, [1-9][\d,]* µs on process B\n"
+    assert re.search(cpu, done.stdout), done.stdout
     assert len(re.findall(r"p50 \d+\.\d\d ms, p99 \d+\.\d\d ms", done.stdout)) == 2
     assert done.stdout.endswith("Every message is accounted for.\n")
+
+
+def test_check_of_plain_consumers() -> None:
+    done = demos.run("demo", "--check", "--plain", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "consumers  as Channels' are (--plain)\n" in done.stdout
+    assert "µs on process B" in done.stdout
 
 
 @pytest.mark.parametrize(

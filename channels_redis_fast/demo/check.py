@@ -36,6 +36,8 @@ class Client:
         self.room = room
         self.members: set[str] = set()
         self.pongs: list[float] = []
+        self.heard = 0
+        self._usage: list[float] = []
         self._tally = tally
         self._news = asyncio.Event()
         self._socket: ClientConnection | None = None
@@ -81,6 +83,14 @@ class Client:
             await self._send("ping", number=number)
             while len(self.pongs) <= number:
                 await self._changed()
+
+    async def cpu(self) -> float:
+        """Asks its process how much CPU (seconds) that took so far."""
+        self._usage.clear()
+        await self._send("usage")
+        while not self._usage:
+            await self._changed()
+        return self._usage[0]
 
     async def leave(self) -> None:
         """Closes the WebSocket."""
@@ -128,12 +138,15 @@ class Client:
     def _take(self, message: Json) -> None:
         kind = message["type"]
         if kind == "said":
+            self.heard += 1
             self._tally.hear(self.number, message["text"])
             return
         if kind == "here":
             self.members.add(message["id"])
         elif kind == "pong":
             self.pongs.append(message["ms"] / 1000)
+        elif kind == "usage":
+            self._usage.append(message["cpu"])
         elif kind == "error":
             raise Trouble(f"the server refused: {message['detail']}")
         self._news.set()
@@ -203,17 +216,21 @@ async def _work(addresses: Sequence[str], people: list[Client], tally: Tally) ->
     )
     await people[0].ping(PINGS)
     report = asyncio.create_task(_report(tally))
+    asked = [next(p for p in people if p.process == n) for n in range(len(addresses))]
+    before = [await person.cpu() for person in asked]
     began = time.perf_counter()
     try:
         await _all(person.talk() for person in people)
     finally:
         report.cancel()
     seconds = tally.last_news - began
+    taken = [await p.cpu() - b for p, b in zip(asked, before, strict=True)]
     await asyncio.sleep(QUIET)
     print(
         f"talked for {seconds:.1f} s: {tally.said / seconds:,.0f} messages and "
         f"{tally.deliveries / seconds:,.0f} deliveries per second"
     )
+    _print_cpu(people, taken)
     pongs = people[0].pongs
     _print_times("layer round trip, one message at a time", pongs)
     _print_times(f"WebSocket round trip, {len(people)} at once", tally.round_trips)
@@ -232,6 +249,15 @@ async def _report(tally: Tally) -> None:
     while True:
         await asyncio.sleep(REPORT_EVERY)
         print(f"  {tally.said:,} messages sent, {tally.lost:,} deliveries under way")
+
+
+def _print_cpu(people: Sequence[Client], taken: Sequence[float]) -> None:
+    said = []
+    for process, cpu in enumerate(taken):
+        heard = sum(person.heard for person in people if person.process == process)
+        each = cpu / heard * 1e6 if heard else float("nan")
+        said.append(f"{each:,.0f} µs on process {process_name(process)}")
+    print(f"CPU of the server for each delivery: {', '.join(said)}")
 
 
 def _print_times(what: str, seconds: Sequence[float]) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from channels.exceptions import ChannelFull, StopConsumer
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.generic.websocket import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+)
 from django.conf import settings
 
+from channels_redis_fast.consumers import FastDispatchMixin, broadcast
 from channels_redis_fast.demo.crowd import CONTROL, group_of
 
 CROWD_LIMIT = 1000
@@ -25,7 +29,24 @@ POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011  # a WebSocket closes with them
 Json = dict[str, Any]
 
 
-class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+class MaybeGone(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Sends to the browser, if it is still there."""
+
+    async def send(
+        self,
+        text_data: str | None = None,
+        bytes_data: bytes | None = None,
+        close: bool = False,
+    ) -> None:
+        """Sends a frame."""
+        # To a WebSocket that is gone uvicorn raises OSError, or RuntimeError when
+        # it closed it itself. That would end this consumer before it hears of the
+        # disconnect, so it would never leave the room.
+        with contextlib.suppress(OSError, RuntimeError):
+            await super().send(text_data, bytes_data, close)
+
+
+class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[misc]
     """A member of a chat room, who talks, listens and is seen by the others."""
 
     has_joined = False
@@ -104,6 +125,10 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             return
         await self._tell_room("room.ping", number=number, started=time.perf_counter())
 
+    async def on_usage(self, content: Json) -> None:
+        """Tells how much CPU (seconds) this process took so far."""
+        await self.send_json({"type": "usage", "cpu": time.process_time()})
+
     async def on_name(self, content: Json) -> None:
         """Takes another name."""
         name = content.get("name")
@@ -161,14 +186,6 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         """Shows the simulated members of one process."""
         await self.send_json({**event, "type": "crowd"})
 
-    async def send_json(self, content: Json, close: bool = False) -> None:
-        """Sends to the browser, if it is still there."""
-        # To a WebSocket that is gone uvicorn raises OSError, or RuntimeError when
-        # it closed it itself. That would end this consumer before it hears of the
-        # disconnect, so it would never leave the room.
-        with contextlib.suppress(OSError, RuntimeError):
-            await super().send_json(content, close)
-
     def _card(self) -> Json:
         return {"id": self.member, "name": self.name, "process": self.process}
 
@@ -178,6 +195,34 @@ class RoomConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _refuse(self, why: str) -> None:
         await self.send_json({"type": "error", "detail": why})
+
+
+class RoomConsumer(PlainRoomConsumer, FastDispatchMixin):
+    """The same with the mixin; what all members are told alike is encoded once."""
+
+    @broadcast
+    @staticmethod
+    def member_here(event: Json) -> Json:
+        """Shows who is here."""
+        return {**event, "type": "here"}
+
+    @broadcast
+    @staticmethod
+    def member_left(event: Json) -> Json:
+        """Shows who left."""
+        return {**event, "type": "left"}
+
+    @broadcast
+    @staticmethod
+    def member_said(event: Json) -> Json:
+        """Shows what somebody said."""
+        return {**event, "type": "said"}
+
+    @broadcast
+    @staticmethod
+    def crowd_state(event: Json) -> Json:
+        """Shows the simulated members of one process."""
+        return {**event, "type": "crowd"}
 
 
 def is_unicode(text: str) -> bool:

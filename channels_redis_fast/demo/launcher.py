@@ -34,6 +34,7 @@ class Options:
     clients: int
     messages: int
     time_limit: float
+    plain: bool = False
 
 
 def launch(options: Options) -> int:
@@ -141,7 +142,9 @@ class Demo:
             prefix=f"demo-{secrets.token_hex(4)}",
             capacity=self._capacity(),
             ports=tuple(self.ports),
+            plain=self._options.plain,
         )
+        self._consumers = site.consumers
         servers = []
         for index, listener in enumerate(listeners):
             number = listener.fileno()
@@ -173,7 +176,8 @@ class Demo:
             print(f"  Redis      {', '.join(map(without_password, self._hosts))}")
         for server, port in zip(children, self.ports, strict=True):
             print(f"  {server.name}  http://{HOST}:{port}/ (pid {server.pid})")
-        print(f"  layer      {self._options.backend}\n", flush=True)
+        print(f"  layer      {self._options.backend}")
+        print(f"  consumers  {self._consumers}\n", flush=True)
 
     async def child_ended(self) -> None:
         """Waits until one of the processes ends and says which, as a failure."""

@@ -19,6 +19,7 @@ class Site:
     hosts: tuple[str, ...] = ("redis://localhost:6379",)
     prefix: str = "demo"
     capacity: int = 100
+    plain: bool = False  # consumers without the mixin
     ports: tuple[int, ...] = (8001,)
     index: int = 0
 
@@ -30,6 +31,11 @@ class Site:
             if name in fields:
                 fields[name] = tuple(fields[name])
         return cls(**fields)
+
+    @property
+    def consumers(self) -> str:
+        """How the rooms' consumers handle events."""
+        return "as Channels' are (--plain)" if self.plain else "with FastDispatchMixin"
 
     def environment(self, index: int) -> dict[str, str]:
         """Returns the environment of the server process with this index."""
