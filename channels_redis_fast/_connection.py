@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -101,7 +102,9 @@ class PipelinedConnection(asyncio.Protocol):
         # missing then, doesn't wait for company.
         self._alone = False
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
-        self._refused: Refused = []
+        self._refused: dict[int, tuple[Sent, Exception]] = {}  # in order
+        self._refused_by_key: dict[bytes | str, list[int]] = {}
+        self._numbers = itertools.count()
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -277,7 +280,12 @@ class PipelinedConnection(asyncio.Protocol):
             sent.receiver.set_exception(error)
         else:
             self.paused = True
-            self._refused.append((sent, error))
+            self._keep(sent, error, key_of(sent.command))
+
+    def _keep(self, sent: Sent, error: Exception, key: bytes | str) -> None:
+        number = next(self._numbers)
+        self._refused[number] = sent, error
+        self._refused_by_key.setdefault(key, []).append(number)
 
     def _overtakes(self, taken: Sent) -> bool:
         """Whether what the server took has to run again, after others.
@@ -288,24 +296,22 @@ class PipelinedConnection(asyncio.Protocol):
         """
         if taken.command is None:
             return False
-        key, again = key_of(taken.command), is_repeatable(taken.command)
-        before = [
-            (sent, error)
-            for sent, error in self._refused
-            if sent.command is not None and key_of(sent.command) == key
-        ]
-        if before and again:
-            self._refused.append((taken, before[-1][1]))
+        key = key_of(taken.command)
+        numbers = self._refused_by_key.get(key)
+        if not numbers:
+            return False
+        if is_repeatable(taken.command):
+            self._keep(taken, self._refused[numbers[-1]][1], key)
             return True
-        for one in before:
-            self._refused.remove(one)
-        _tell(self, before)
+        del self._refused_by_key[key]
+        _tell(self, list(map(self._refused.pop, numbers)))
         return False
 
     def _hand_back(self) -> None:
         """Gives up what was refused, in order."""
-        refused = self._refused[:]
+        refused = list(self._refused.values())
         self._refused.clear()
+        self._refused_by_key.clear()
         self.on_refused(self, refused)
         self._resume()
 
@@ -355,7 +361,7 @@ class PipelinedConnection(asyncio.Protocol):
             if sent.command is None:
                 sent.receiver.set_exception(self._failure())
             else:
-                self._refused.append((sent, self._failure()))
+                self._keep(sent, self._failure(), key_of(sent.command))
         if self._refused:
             self._hand_back()
         self._wake_writers()

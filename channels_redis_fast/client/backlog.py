@@ -23,7 +23,7 @@ class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
 
     `written` is done when the command is in a connection's buffer; an error comes there
-    if it never is.
+    if it never is. Who waits for it gives up by making it done.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Call:
         return self._is_over or self._is_given_up()
 
     def _is_given_up(self) -> bool:
-        given_up = self._written is not None and self._written.cancelled()
+        given_up = self._written is not None and self._written.done()
         return given_up or self._receiver.done()
 
     def write(self, connection: PipelinedConnection) -> None:
@@ -111,7 +111,7 @@ class Call:
             receiver: Any = self._written or self._receiver
             receiver.set_exception(error)
         if is_probe:
-            self._backlog.go_on()
+            self._backlog.go_on_soon()
 
     def _end(self) -> bool:
         """Whether others waited for its answer."""
@@ -141,7 +141,7 @@ class Call:
         text = f"no answer within {self._backlog.timeout:g} s"
         refusal = None if self._is_asked else self.retry.error
         self.set_exception(refusal or errors.ConnectionError(text))
-        self._backlog.go_on()  # with those that it held up
+        self._backlog.go_on_soon()  # with those that it held up
 
 
 class Backlog:
@@ -167,6 +167,7 @@ class Backlog:
         self.timeout = timeout
         self.keys: set[Key] = set()  # that nobody may overtake
         self.probed: set[Key] = set()  # of those that one is tried for
+        self._trusted: set[Key] = set()  # a probe was taken since all were looked at
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
@@ -211,11 +212,15 @@ class Backlog:
             return  # a call that failed has somebody else go on
         self._is_going, began = True, monotonic()
         waiting, self._calls = self._calls, []
+        trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
         held: set[Key] = set()
         for call in waiting:
             if call.done():
                 continue
+            if call.key in trusted:
+                call.is_trusted = True
+                call.not_before = 0.0
             if call.key in held or call.key in self.probed or not self._write(call):
                 held.add(call.key)
                 staying.append(call)
@@ -225,13 +230,14 @@ class Backlog:
         moments = [call.not_before for call in self._calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
 
+    def go_on_soon(self) -> None:
+        """As `go_on`, once for all that happens now: each looks at every call."""
+        self._wake_at(monotonic())
+
     def trust(self, key: Key) -> None:
         """A server took again what is for a key: all that waits is written."""
-        for call in self._calls:
-            if call.key == key:
-                call.is_trusted = True
-                call.not_before = 0.0
-        self.go_on()
+        self._trusted.add(key)
+        self.go_on_soon()
 
     def close(self) -> None:
         """Fails all, and from now on what comes, or comes back from a connection."""
