@@ -84,7 +84,7 @@ async def test_who_waits_for_room(kind: str, server: Server) -> None:
         sends = [asyncio.ensure_future(layer.send("jobs", {})) for _ in range(_MOST)]
         await asyncio.gather(*sends)
         shard._main.connection.heard = math.inf  # so that it isn't given up
-        with pytest.raises(errors.ConnectionError, match="no room within 0.5 s"):
+        with pytest.raises(errors.ConnectionError, match="no room"):
             await asyncio.wait_for(layer.send("jobs", {}), 10)
         assert lane._load == _MOST
         server.resume()

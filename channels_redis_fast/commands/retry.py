@@ -65,13 +65,14 @@ class Retry:
     def _pause(self, kind: Kind) -> float | None:
         if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
             self.command = with_text(self.command)
-            return 0.0  # whatever came before; once, as this is no EVALSHA any more
-        if kind is Kind.MOVED and self._times < _HOPS:
+            return 0.0  # whatever came before
+        # Also what follows such a script, for the same key, is tried again as UNKNOWN.
+        if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
             return 0.0
-        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED):
+        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED, Kind.UNKNOWN):
             return min(_PAUSE * 2.0 ** min(self._times, 10), _LONGEST_PAUSE)
         return None
 
