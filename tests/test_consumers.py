@@ -223,6 +223,69 @@ async def test_nothing_is_sent_after_close(valkey: Server) -> None:
         assert late == []
 
 
+async def test_a_backlog_does_not_stop_the_loop(valkey: Server) -> None:
+    """Others have their turn between two messages that were there already."""
+
+    class Consumer(FastDispatchMixin, AsyncWebsocketConsumer):
+        groups = ["room"]
+
+        async def hold(self, event: Any) -> None:
+            holding.set()
+            await go_on.wait()
+
+        async def numbered(self, event: Any) -> None:
+            turns_seen.append(turns)
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if len(turns_seen) < 50:
+            asyncio.get_running_loop().call_soon(count)
+
+    turns, turns_seen = 0, []  # type: ignore[var-annotated]
+    holding, go_on = asyncio.Event(), asyncio.Event()
+    async with (
+        using("core", valkey.url) as layer,
+        connected(Consumer.as_asgi(), 1),
+    ):
+        await layer.group_send("room", {"type": "hold"})
+        await holding.wait()
+        for n in range(50):
+            await layer.group_send("room", {"type": "numbered", "n": n})
+        await eventually(lambda: len(waiting(layer)) == 50, "a backlog")
+        count()
+        go_on.set()
+        await eventually(lambda: len(turns_seen) == 50, "all messages")
+        assert len(set(turns_seen)) == 50
+
+
+async def test_a_handler_may_receive_by_itself(valkey: Server) -> None:
+    """What the client says meanwhile doesn't end that wait."""
+
+    class Consumer(FastDispatchMixin, AsyncWebsocketConsumer):
+        groups = ["room"]
+
+        async def question(self, event: Any) -> None:
+            receiving.set()
+            answer = await self.channel_receive()
+            await self.send(text_data=answer["text"])
+
+        async def receive(self, text_data: Any = None, **_: Any) -> None:
+            await self.send(text_data=text_data)
+
+    receiving = asyncio.Event()
+    async with (
+        using("core", valkey.url) as layer,
+        connected(Consumer.as_asgi(), 1) as (client,),
+    ):
+        await layer.group_send("room", {"type": "question"})
+        await receiving.wait()
+        client.text("hello")
+        await asyncio.sleep(0.01)
+        await layer.group_send("room", {"type": "never.handled", "text": "answer"})
+        assert await client.was_sent(2) == ["answer", "hello"]
+
+
 async def test_the_client_is_held_back(valkey: Server) -> None:
     """The next event is asked for when the last was handled, as without the mixin."""
     asked = 0
