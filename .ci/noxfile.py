@@ -47,6 +47,7 @@ FEW = (
     "connection",
     "consumers",
     "consumers_generic",
+    "consumers_layers",
     "core",
     "fanout",
     "framing",
