@@ -12,8 +12,9 @@ from ._connection import PipelinedConnection
 from ._hosts import ClusterHost, Host
 from ._link import Link, pause_after
 from ._scripts import key_of
-from ._shard import Heal, Shard, unblock_client
+from ._shard import Heal, Shard
 from ._slots import Address, Topology
+from .client.administration import unblock_client, unlink_keys
 from .client.backlog import Call
 from .client.opening import open_connection
 from .commands.command import Command
@@ -51,7 +52,8 @@ class ClusterShard(Shard):
             text = f"CLUSTERDOWN no node of {self.host} knows of slots"
             raise errors.ClusterDownError(text)
         for address in self._topology.owners:
-            await self._unlink_at(await self._node(address).get(), pattern)
+            link = self._node(address)
+            await unlink_keys(await link.get(), pattern, self.run_all)
 
     def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.

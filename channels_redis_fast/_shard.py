@@ -14,7 +14,9 @@ from ._connection import PipelinedConnection, Push, Receiver, Refused
 from ._hosts import Host
 from ._link import Link
 from ._logs import inform, warn
-from ._scripts import EVALSHA, as_known, key_of, number
+from ._scripts import EVALSHA, as_known, key_of
+from ._slots import Owns
+from .client.administration import unblock_client, unlink_keys
 from .client.backlog import Backlog, Call
 from .client.opening import open_connection
 from .client.spare import SpareConnections
@@ -29,9 +31,7 @@ _SLACK = 0.02
 # What a shard calls on each new connection for commands, before any caller gets it:
 # (shard index, connection, whether this connection's server owns a key, and has come
 # by it since what is known of its history).
-Heal = Callable[
-    [int, PipelinedConnection, Callable[[bytes | str], bool], bool], Awaitable[None]
-]
+Heal = Callable[[int, PipelinedConnection, Owns, bool], Awaitable[None]]
 
 
 class Shard:
@@ -226,7 +226,7 @@ class Shard:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await self._unlink_at(await self._main.get(), pattern)
+        await unlink_keys(await self._main.get(), pattern, self.run_all)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -319,20 +319,6 @@ class Shard:
         """Whether a call's next step needs a deadline of its own."""
         return monotonic() - began > self.command_timeout * _SLACK
 
-    async def _unlink_at(self, connection: PipelinedConnection, pattern: bytes) -> None:
-        """Deletes a server's keys that match a glob pattern, a batch at a time."""
-        cursor = b"0"
-        while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
-            cursor, keys = await connection.call(scan)
-            # One key a command: on a Cluster several must not span slots, each of which
-            # may be on its way to another node.
-            for reply in await self.run_all([(b"UNLINK", key) for key in keys]):
-                if isinstance(reply, Exception):
-                    raise reply
-            if cursor == b"0":
-                return
-
     # Links and tasks
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
@@ -410,8 +396,3 @@ async def _outcome(future: asyncio.Future[Any]) -> Any:
         return await future
     except errors.RedisError as error:
         return error
-
-
-async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:
-    """Ends the blocking wait of another connection; whether it was waiting."""
-    return bool(await connection.call((b"CLIENT", b"UNBLOCK", number(client_id))))

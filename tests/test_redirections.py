@@ -39,7 +39,9 @@ def bare_cluster() -> Iterator[Cluster]:
         yield own
 
 
-@pytest.fixture(params=["unknown-endpoint", "hostname"])
+@pytest.fixture(
+    params=["unknown-endpoint", pytest.param("hostname", marks=pytest.mark.slow)]
+)
 def nameless(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Cluster]:
     """A Cluster whose nodes give the others' ports only, or `?` for their hosts."""
     option = "cluster-preferred-endpoint-type"
