@@ -12,7 +12,7 @@ import hiredis
 from redis import exceptions as errors
 
 from ._forks import leave_to_parent
-from ._scripts import key_of
+from ._scripts import is_repeatable, key_of
 from .commands.command import Command
 from .commands.errors import Kind, kind_of, reply_error
 
@@ -266,8 +266,8 @@ class PipelinedConnection(asyncio.Protocol):
             if isinstance(reply, errors.RedisError):
                 self._refuse(Sent(receiver, command, at), reply)
                 continue
-            if refused and command is not None:
-                self._overtake(key_of(command))
+            if refused and self._overtakes(Sent(receiver, command, at)):
+                continue
             receiver.set_result(reply)
         if refused and not waiting:
             self._hand_back()
@@ -279,15 +279,28 @@ class PipelinedConnection(asyncio.Protocol):
             self.paused = True
             self._refused.append((sent, error))
 
-    def _overtake(self, key: bytes | str) -> None:
-        """A command was taken: those for its key that came before have lost their turn.
+    def _overtakes(self, taken: Sent) -> bool:
+        """Whether what the server took has to run again, after others.
 
-        The server changed its mind between the two.
+        It refused some for the same key before, and changed its mind. If what it took
+        may run twice, all are tried again in their order; else those have lost their
+        turn, and their callers are told.
         """
-        for sent, error in list(self._refused):
-            if sent.command is not None and key_of(sent.command) == key:
-                self._refused.remove((sent, error))
-                _tell(self, [(sent, error)])
+        if taken.command is None:
+            return False
+        key, again = key_of(taken.command), is_repeatable(taken.command)
+        before = [
+            (sent, error)
+            for sent, error in self._refused
+            if sent.command is not None and key_of(sent.command) == key
+        ]
+        if before and again:
+            self._refused.append((taken, before[-1][1]))
+            return True
+        for one in before:
+            self._refused.remove(one)
+        _tell(self, before)
+        return False
 
     def _hand_back(self) -> None:
         """Gives up what was refused, in order."""

@@ -41,13 +41,16 @@ class Retry:
         *,
         written: bool = True,
         stranger: bool = False,
+        is_cluster: bool = False,
     ) -> float | None:
         """Seconds until the command is written again; None: raise what `error` is now.
 
         `written`: the command was; else there was no connection. `stranger`: nobody
-        has seen the server as a primary.
+        has seen the server as a primary. `is_cluster`: there are nodes to go to.
         """
         kind = kind_of(error)
+        if kind is Kind.MOVED and not is_cluster:
+            kind = Kind.FINAL  # a node of a Cluster that is configured as a server
         if kind is Kind.LOST and not written and is_demotion(self.error):
             kind = Kind.DEMOTED  # nothing was written: there may yet be a primary
         else:
@@ -62,8 +65,7 @@ class Retry:
     def _pause(self, kind: Kind) -> float | None:
         if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
             self.command = with_text(self.command)
-            return 0.0
-        if kind is Kind.MOVED and self._times < _HOPS:
+        if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
