@@ -75,7 +75,8 @@ class Call:
 
     def write(self, connection: PipelinedConnection) -> None:
         """Writes it on a connection that takes more."""
-        command = as_known(self.retry.command, connection.scripts)
+        # The text stays with it: a server that refuses it doesn't learn the script.
+        command = self.retry.command = as_known(self.retry.command, connection.scripts)
         if is_ask(self.retry.error):
             connection.ask()
         try:
