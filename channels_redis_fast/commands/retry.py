@@ -65,8 +65,8 @@ class Retry:
     def _pause(self, kind: Kind) -> float | None:
         if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
             self.command = with_text(self.command)
-            return 0.0  # however often it was refused before
-        if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
+            return 0.0  # whatever came before; once, as this is no EVALSHA any more
+        if kind is Kind.MOVED and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
