@@ -102,6 +102,8 @@ class PipelinedConnection(asyncio.Protocol):
         self._alone = False
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
         self._refused: Refused = []
+        # By key: how many had been refused when a command for it was taken.
+        self._overtaken: dict[bytes | str, int] = {}
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -267,33 +269,38 @@ class PipelinedConnection(asyncio.Protocol):
                 self._refuse(Sent(receiver, command, at), reply)
                 continue
             if refused and command is not None:
-                self._overtake(key_of(command))
+                self._overtaken[key_of(command)] = len(refused)
             receiver.set_result(reply)
         if refused and not waiting:
             self._hand_back()
 
     def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
-        if sent.command is None or kind_of(error) not in _REFUSALS:
+        kind = kind_of(error)
+        if kind is Kind.UNKNOWN:
+            self.scripts.clear()
+        if sent.command is None or kind not in _REFUSALS:
             sent.receiver.set_exception(error)
         else:
             self.paused = True
             self._refused.append((sent, error))
 
-    def _overtake(self, key: bytes | str) -> None:
-        """A command was taken: those for its key that came before have lost their turn.
-
-        The server changed its mind between the two.
-        """
-        for sent, error in list(self._refused):
-            if sent.command is not None and key_of(sent.command) == key:
-                self._refused.remove((sent, error))
-                _tell(self, [(sent, error)])
-
     def _hand_back(self) -> None:
-        """Gives up what was refused, in order."""
-        refused = self._refused[:]
+        """Gives up what was refused, in order.
+
+        But for what a later command for its key overtook, which has lost its turn: the
+        server changed its mind between the two.
+        """
+        refused, overtaken = self._refused[:], self._overtaken
         self._refused.clear()
-        self.on_refused(self, refused)
+        self._overtaken = {}
+        late: Refused = []
+        again: Refused = []
+        for number, one in enumerate(refused):
+            command = one[0].command
+            is_late = command and number < overtaken.get(key_of(command), 0)
+            (late if is_late else again).append(one)
+        _tell(self, late)
+        self.on_refused(self, again)
         self._resume()
 
     def _resume(self) -> None:

@@ -18,6 +18,8 @@ from ..commands.retry import Retry
 
 Key = bytes | str
 
+_SOON = 0.05  # seconds
+
 
 class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
@@ -96,7 +98,7 @@ class Call:
     def _expire(self) -> None:
         text = f"no answer within {self._backlog.timeout:g} s"
         self.set_exception(self.retry.error or errors.ConnectionError(text))
-        self._backlog.go_on()  # with those that it held up
+        self._backlog.go_on_soon()  # with those that it held up
 
 
 class Backlog:
@@ -175,6 +177,10 @@ class Backlog:
         self._is_going = False
         moments = [call.not_before for call in self._calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
+
+    def go_on_soon(self) -> None:
+        """The same a little later: once for many who tell at about the same time."""
+        self._wake_at(monotonic() + _SOON)
 
     def close(self) -> None:
         """Fails all."""
