@@ -29,6 +29,7 @@ class BlockingShard:
     """One entry of `hosts`. `wait` (seconds): how long readers block at a time."""
 
     longest_wait = 5.0
+    is_cluster = False
 
     def __init__(self, index: int, host: Host, heal: Heal) -> None:
         self.host = host
@@ -73,6 +74,7 @@ class BlockingCluster(BlockingShard):
 
     # A migrating slot leaves a blocked reader deaf until its wait ends.
     longest_wait = 1.0
+    is_cluster = True
 
     host: ClusterHost
 
@@ -322,6 +324,7 @@ class Batch:
             time.monotonic(),
             written=position not in self._unwritten,
             stranger=shard.is_stranger,
+            is_cluster=shard.is_cluster,
         )
         if pause is None:
             self.replies[position] = retry.error or error

@@ -52,6 +52,8 @@ class Parcels:
             others = []
             for part, answer in zip(parts, answers[: len(stores)], strict=True):
                 is_error = isinstance(answer, Exception)
+                if is_error:  # each further round might take as long to fail
+                    part += self._rest(part[0][1])
                 results = [answer] * len(part) if is_error else answer
                 numbers = (number for number, _ in part)
                 found += zip(numbers, results, strict=True)
@@ -64,6 +66,9 @@ class Parcels:
 
     def _round(self) -> list[list[tuple[int, Sealed]]]:
         return [self._part(place) for place in list(self._waiting)]
+
+    def _rest(self, sealed: Sealed) -> list[tuple[int, Sealed]]:
+        return self._waiting.pop((sealed.shard, sealed.key), [])
 
     def _part(self, place: tuple[int, bytes]) -> list[tuple[int, Sealed]]:
         """What goes into one command; the rest waits for the next round."""

@@ -26,6 +26,7 @@ class ClusterShard(Shard):
 
     # A migrating slot leaves a blocked reader deaf until its wait ends.
     wait = 1.0
+    is_cluster = True
 
     host: ClusterHost
 
@@ -271,7 +272,7 @@ class ClusterShard(Shard):
                 self.spawn(self._greet_at(address, link.connection))
         for address in self._nodes.keys() - self._topology.owners:
             link = self._nodes.pop(address)
-            self._log_back(link)  # if it was down, it isn't missed any more
+            self.health.back(link)  # if it was down, it isn't missed any more
             self.spawn(self._retire(link))
 
     def _is_gone(self, node: Address) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -39,6 +39,8 @@ class Host:
     """
 
     finds_primary = False  # whether another server may be the primary next time
+    # Takes the answer to TIME on each new connection, where somebody wants to know.
+    note_time: Callable[[object], None] | None = None
 
     def __init__(
         self,
@@ -261,7 +263,9 @@ class ClusterHost(Host):
         """One node of it, with the credentials and options of all."""
         settings = {**self._settings.value, "host": host, "port": port}
         del settings["cluster"]
-        return ClusterNode(settings, self.connect_timeout, self.check)
+        node = ClusterNode(settings, self.connect_timeout, self.check)
+        node.note_time = self.note_time
+        return node
 
     def client(self) -> Any:
         """A redis-py client of its own, for applications that want one."""

@@ -35,42 +35,44 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
 class InlineShard:
     """One shard, for the time of a call."""
 
-    __slots__ = ("_blocking", "_deadline", "_index")
+    __slots__ = ("_blocking", "_index", "_timeout")
 
-    def __init__(self, blocking: Blocking, index: int, deadline: float) -> None:
+    def __init__(self, blocking: Blocking, index: int, command_timeout: float) -> None:
         self._blocking = blocking
         self._index = index
-        self._deadline = deadline
+        self._timeout = command_timeout
 
     async def run(self, command: Command, began: float = 0.0) -> Any:
-        """The reply to a command."""
-        return self._blocking.run(self._index, command, self._deadline)
+        """The reply to a command; its call began at `began`, or now."""
+        deadline = (began or time.monotonic()) + self._timeout
+        return self._blocking.run(self._index, command, deadline)
 
 
 class Inline:
     """What a `LocalLayer` is to the calls of an event loop, for the time of one call.
 
-    `command_timeout` (seconds) bounds all of it. Sends are confirmed: there is nobody
-    who would read the answers later.
+    `command_timeout` (seconds) bounds it; of many messages each round trip, as long as
+    they get on. Sends are confirmed: nobody would read the answers later.
     """
 
     outbox = None
 
     def __init__(self, blocking: Blocking, command_timeout: float) -> None:
         self._blocking = blocking
-        self._deadline = deadline = time.monotonic() + command_timeout
+        self._timeout = command_timeout
         self.shards = [
-            InlineShard(blocking, index, deadline)
+            InlineShard(blocking, index, command_timeout)
             for index in range(len(blocking.shards))
         ]
 
     async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
         """The replies, in order, to requests written together; errors as values."""
-        return self._blocking.run_all(requests, self._deadline)
+        deadline = (began or time.monotonic()) + self._timeout
+        return self._blocking.run_all(requests, deadline)
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
-        self._blocking.unlink(pattern, self._deadline)
+        self._blocking.unlink(pattern, time.monotonic() + self._timeout)
 
 
 class InlinePubSub(Publisher, Inline):

@@ -12,9 +12,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from channels import exceptions
 from channels.layers import BaseChannelLayer
+from redis.exceptions import RedisError
 
 from . import _names
 from ._blocking import Blocking
+from ._bulk import SendMany, collect
 from ._codec import Codec, SerializerCodec, SizeLimit, codec_of
 from ._counters import Counters
 from ._hashing import shard_of
@@ -22,6 +24,7 @@ from ._hosts import decode_hosts
 from ._logs import warn
 from ._loops import Loops, may_block
 from ._mailboxes import Mailboxes
+from ._operations import Operations
 from ._receiver import ReceiverClosed
 from ._settings import (
     LONGEST_TIMEOUT,
@@ -33,6 +36,7 @@ from ._settings import (
     check_seconds,
     check_switch,
 )
+from .client.clock import clock_of
 from .client.masking import Masked
 from .exceptions import InvalidMessage, InvalidName
 from .serializers import ENCRYPTIONS, registry
@@ -95,6 +99,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     _loops: Loops[Any]  # of LocalLayer or a subclass
     _blocking: Blocking
     _mailboxes: Mailboxes
+    _operations: Operations
+    _normal_serializer: Any = None  # of normal channels, if they have their own
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> Layer:
@@ -150,6 +156,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             **({} if encryption == "fernet" else {"encryption": encryption}),
         )
         self._codec = self._make_codec()
+        serializers = [self._serializer, self._normal_serializer]
+        self._clock = clock_of(serializers, self._hosts)
         self._names_are_standard = all(
             getattr(type(self), name) is getattr(Layer, name) for name in _STANDARD
         )
@@ -321,6 +329,19 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def _tidy(self) -> None:
         """What is due by the clock, for callers that block."""
 
+    async def _store(
+        self, runner: Any, channel: str, non_local: str, message: dict[str, Any]
+    ) -> None:
+        """Has a message stored in a channel key; raises `ChannelFull`."""
+        if self._clock is not None:
+            await self._learn_clock(runner, non_local)
+        index, command = self._operations.send(channel, non_local, message)
+        if runner.outbox is not None:
+            await runner.outbox.store((index, command))
+            return
+        reply = await runner.shards[index].run(command)
+        self._operations.sent(channel, reply)
+
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
@@ -330,6 +351,24 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             except ReceiverClosed:
                 continue
             return message
+
+    async def _learn_clock(self, runner: Any, name: str) -> None:
+        """Before messages are stamped, of which one is for a key of this name."""
+        if self._clock is not None:
+            index, command = self._operations.count(name)
+            await self._clock.learn(lambda: runner.shards[index].run(command))
+
+    async def _collect(
+        self, runner: Any, work: SendMany, add: Callable[[int, Any, Any], None]
+    ) -> None:
+        """Has each pair of a `send_many` added; without a connection each fails."""
+        names = (pair[0] for pair in work.pairs if isinstance(pair, (tuple, list)))
+        try:
+            await self._learn_clock(runner, str(next(names, "")))
+        except RedisError as error:
+            work.outcomes[:] = [error for _ in work.pairs]
+        else:
+            collect(work, add)
 
     def _make_serializer(self, format: str, **options: Any) -> Any:
         return registry.get_serializer(format, **options)

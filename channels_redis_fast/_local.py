@@ -206,7 +206,7 @@ class LocalLayer:
             self._is_tending = False
 
     def _is_down(self, index: int) -> bool:
-        return self.shards[index].is_down
+        return self.shards[index].health.is_down
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()

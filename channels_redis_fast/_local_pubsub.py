@@ -72,7 +72,11 @@ class LocalPubSub(Publisher, LocalLayer):
         Redis answers if that doesn't pass within `command_timeout`.
         """
         try:
-            subscriber = await self._subscribe(name, anew)
+            subscribing = self._subscribe(name, anew)
+            subscriber = await asyncio.wait_for(subscribing, self._timeout)
+        except asyncio.TimeoutError as error:
+            text = f"no answer to a subscription within {self._timeout:g} s"
+            raise errors.ConnectionError(text) from error
         finally:
             if not self._topics.is_home(name, self):
                 self.forget(name)  # nobody wants it any more

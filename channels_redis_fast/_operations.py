@@ -98,6 +98,10 @@ class Operations:
 
     # To a group
 
+    def count(self, non_local: str) -> Request:
+        """Asks how many messages a channel key has."""
+        return self.shard_of(non_local), (b"ZCARD", self.channel_key(non_local))
+
     def members(self, group: str) -> Request:
         """Asks for a group's members."""
         command = MEMBERS.on(self.group_key(group), self._group_expiry)

@@ -19,6 +19,7 @@ from redis import exceptions as errors
 from ._forks import leave_to_parent
 from ._hosts import Host
 from ._scripts import as_known
+from .client.clock import TIME
 from .commands.command import Command
 from .commands.errors import reply_error
 
@@ -213,12 +214,15 @@ class Pool:
         token = tokens.version if tokens else 0
         pipe = Pipe(self.host, self.host.open_socket(deadline))
         pipe.token = token
-        if self._greet is not None:
-            try:
+        try:
+            if self.host.note_time is not None:
+                pipe.write((TIME,), deadline)
+                self.host.note_time(pipe.read(deadline))
+            if self._greet is not None:
                 self._greet(self, pipe, deadline)
-            except BaseException:
-                pipe.close()
-                raise
+        except BaseException:
+            pipe.close()
+            raise
         return pipe
 
     def _answers(self, pipe: Pipe, deadline: float) -> bool:

@@ -27,8 +27,7 @@ from .exceptions import UnreadableMessage
 
 Entry = tuple[bytes, bytes]  # a member and its score
 
-_PAUSE = 0.05  # seconds, between attempts to reach a server, or to end a wait
-_PAUSE_REFUSED = 0.5
+_PAUSE, _PAUSE_REFUSED = 0.05, 0.5  # seconds, between attempts of all kinds
 _LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
 _LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, or who was served
 
@@ -86,7 +85,7 @@ class Wait:
             elif not self._to_come:
                 self._pool.give(self._pipe)
                 self._pipe = None
-                self._was_refused = self._was_refused and isinstance(reply, Exception)
+                self._was_refused &= isinstance(reply, Exception)
                 return True, reply
 
     def failed(self, error: Exception) -> float:
@@ -95,12 +94,10 @@ class Wait:
         self.shard.learn(self._key, error)
         if is_ask(error):
             self._ask = error
-        kind = kind_of(error)
-        if kind is Kind.FINAL:
+        if kind_of(error) is Kind.FINAL:
             raise error
-        passes = kind in (Kind.PASSING, Kind.DEMOTED)
-        pause = _PAUSE_REFUSED if passes and self._was_refused else _PAUSE
-        self._was_refused = passes
+        pause = _PAUSE_REFUSED if self._was_refused else _PAUSE
+        self._was_refused = may_pass(error)
         self.not_before = time.monotonic() + pause
         return pause
 

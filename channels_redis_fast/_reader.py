@@ -144,7 +144,7 @@ class Reader:
         self._popping = False
         if error is None and self._is_refused:
             self._is_refused = False
-            self.shard.log_taken()
+            self.shard.health.taken()
         try:
             if entries:
                 self._deliver(self, entries)
@@ -172,7 +172,7 @@ class Reader:
         """Tries again, soon at first: after a switch there is a primary already."""
         self._pause(_RETRY_REFUSED if self._is_refused else _RETRY)
         self._is_refused = True
-        self.shard.log_refused(error)
+        self.shard.health.refused(error)
         if is_demotion(error):
             self._seeks_primary = True
             self.shard.reopen(link)

@@ -245,7 +245,7 @@ class ChannelReceiver:
         now = self._loop.time()
         if not self._claimed or self._claimed[0][0] > now:
             return
-        if not any(reader.shard.is_down for reader in self._readers):
+        if not any(reader.shard.health.is_down for reader in self._readers):
             self._give_back()
         expired = now - self._expiry + self._hold
         while self._claimed and self._claimed[0][0] <= expired:

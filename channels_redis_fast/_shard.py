@@ -13,11 +13,12 @@ from redis import exceptions as errors
 from ._connection import PipelinedConnection, Push, Receiver, Refused
 from ._hosts import Host
 from ._link import Link
-from ._logs import inform, warn
+from ._logs import inform
 from ._scripts import EVALSHA, as_known, key_of
 from ._slots import Owns
 from .client.administration import unblock_client, unlink_keys
 from .client.backlog import Backlog, Call
+from .client.health import Health
 from .client.opening import open_connection
 from .client.spare import SpareConnections
 from .commands.command import Command
@@ -41,6 +42,7 @@ class Shard:
     """
 
     wait: float = 5.0
+    is_cluster = False
 
     def __init__(
         self, index: int, host: Host, command_timeout: float, heal: Heal
@@ -49,28 +51,23 @@ class Shard:
         self.host = host
         self.command_timeout = command_timeout
         self.closed = False
+        self.health = Health(host)
         self._heal = heal
         self._loop = asyncio.get_running_loop()
         self._links: set[Link] = set()
-        self._down: set[Link] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spare = SpareConnections()
         self._client: Any = None
         self._was_primary = False
-        self._is_refused = False
         self._backlog = Backlog(
             command_timeout,
             self._link_of,
             self._heed,
-            self.log_taken,
+            self.health.taken,
             self._is_stranger,
+            self.is_cluster,
         )
         self._main = self._command_link(lambda: self._open(self.host), self._greet)
-
-    @property
-    def is_down(self) -> bool:
-        """Whether a connection was lost, and is not back yet."""
-        return bool(self._down)
 
     # What readers, groups and the layers use
 
@@ -197,7 +194,7 @@ class Shard:
     async def close_link(self, link: Link) -> None:
         """Ends a link that `reader_link` or `push_link` gave."""
         self._links.discard(link)
-        self._down.discard(link)
+        self.health.forget(link)
         await link.aclose()
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
@@ -251,7 +248,6 @@ class Shard:
             await asyncio.wait(self._tasks)
         self._spare.clear()
         links, self._links = self._links, set()
-        self._down.clear()
         await asyncio.gather(*(link.aclose() for link in links))
         client, self._client = self._client, None
         if client is not None:
@@ -300,20 +296,7 @@ class Shard:
     def _heed(self, call: Call, error: Exception) -> None:
         """Draws conclusions from the error of a call that is tried again."""
         if is_passing(error) or is_demotion(error):
-            self.log_refused(error)
-
-    def log_refused(self, error: Exception) -> None:
-        """Says once that Redis refuses what may be tried again."""
-        if not self._is_refused:
-            self._is_refused = True
-            text = "Redis at %s refuses commands, which are tried again: %s"
-            warn(text, self.host, error)
-
-    def log_taken(self) -> None:
-        """Says once that Redis takes again what it refused."""
-        if self._is_refused:
-            self._is_refused = False
-            warn("Redis at %s takes commands again", self.host)
+            self.health.refused(error)
 
     def _is_late(self, began: float) -> bool:
         """Whether a call's next step needs a deadline of its own."""
@@ -335,12 +318,13 @@ class Shard:
         eager: bool = False,
     ) -> Link:
         def ready() -> None:
-            self._log_back(link)
+            self.health.back(link)
             if on_ready is not None:
                 on_ready()
 
         def down(error: Exception) -> None:
-            self._log_down(link, error)
+            self.health.lost(link, error)
+            self._spare.clear()
             if on_down is not None:
                 on_down(error)
 
@@ -376,19 +360,6 @@ class Shard:
 
     async def _greet(self, connection: PipelinedConnection) -> None:
         await self._heal(self.index, connection, lambda key: True, False)
-
-    def _log_down(self, link: Link, error: Exception) -> None:
-        is_first = not self._down
-        self._down.add(link)
-        if is_first:
-            warn("Redis at %s is gone: %s", self.host, error)
-        self._spare.clear()
-
-    def _log_back(self, link: Link) -> None:
-        if link in self._down:
-            self._down.discard(link)
-            if not self._down:
-                warn("Redis at %s is back", self.host)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

@@ -111,13 +111,8 @@ class RedisChannelLayer(Layer):
         `confirm_sends` it returns when the message is in a connection's buffer.
         """
         non_local = self._non_local(channel)
-        index, command = self._operations.send(channel, non_local, message)
         runner = self._loops.for_call() or self._inline()
-        if runner.outbox is not None:
-            await runner.outbox.store((index, command))
-            return
-        reply = await runner.shards[index].run(command)
-        self._operations.sent(channel, reply)
+        await self._store(runner, channel, non_local, message)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -202,8 +197,8 @@ class RedisChannelLayer(Layer):
         def add(number: int, channel: str, message: Message) -> None:
             work.store(number, channel, self._non_local(channel), message)
 
-        collect(work, add)
         runner = self._loops.for_call() or self._inline()
+        await self._collect(runner, work, add)
         if runner.outbox is not None:
             return await work.post(runner)
         return await work.run(runner.run_all)

@@ -133,12 +133,7 @@ class RedisPubSubChannelLayer(Layer):
         if self._is_published(channel):
             await runner.publish(channel, self._payload(channel, message))
         else:
-            index, command = self._operations.send(channel, channel, message)
-            if runner.outbox is not None:
-                await runner.outbox.store((index, command))
-                return
-            reply = await runner.shards[index].run(command)
-            self._operations.sent(channel, reply)
+            await self._store(runner, channel, channel, message)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -225,7 +220,7 @@ class RedisPubSubChannelLayer(Layer):
             else:
                 work.store(number, channel, channel, message)
 
-        collect(work, add)
+        await self._collect(runner, work, add)
         return await self._run(work, runner)
 
     async def group_send_many(

@@ -24,6 +24,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 
 T = TypeVar("T")
 
+_GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 _LOOK = 1.0  # seconds between looks whether a loop was closed
 
 
@@ -190,7 +191,9 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
                 "or another coroutine, on a normal channel, or use the core layer"
             )
         work = getattr(self._layer, method)(*args)
-        return Errand(work, loop, undo).result(timeout, self._layer.command_timeout)
+        # `receive` may wait for a message that is on its way; the others are bounded.
+        patience = self._layer.command_timeout if method == "receive" else _GRACE
+        return Errand(work, loop, undo).result(timeout, patience)
 
 
 class Errand(Generic[T]):

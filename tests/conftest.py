@@ -45,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     text = "inflict each fault of the table many times"
     parser.addoption("--often", action="store_true", help=text)
+    text = "write what was seen to the pages of docs"
+    parser.addoption("--write-docs", action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -233,7 +233,7 @@ class Fleet:
         flow.cut_after(NEVER)
 
     def _are_back(self) -> bool:
-        down = [link for shard in self._shards() for link in shard._down]
+        down = [link for shard in self._shards() for link in shard.health._down]
         for link in down:
             link.begin()  # one that never was there waits for somebody who needs it
         links = [link for shard in self._shards() for link in shard._links]

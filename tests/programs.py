@@ -20,6 +20,7 @@ import pytest
 PACKAGES = {
     "redis-server": ("redis-server",),
     "nats-server": ("nats-server",),
+    "faketime": ("faketime",),
     "postgresql": ("initdb",),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
 }

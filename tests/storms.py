@@ -52,6 +52,8 @@ async def _act(
     sender = layer, f"storm {number}"
     outcomes: list[Outcome] = []
     if kind == "send":
+        if not sync:  # all calls of an event loop are written as they began
+            sender = layer, "loop"
         for _ in range(count):
             outcomes.append(await program.begin_send(sender, call, sync, target))
     elif kind == "group":

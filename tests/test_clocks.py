@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from layers import soon
+from programs import needs
+from servers import Server
 
 from channels_redis_fast._aead import AesGcmFrames
 from channels_redis_fast._framing import FernetFrames
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import UnreadableMessage
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
 CONTEXTS = {FernetFrames: (), AesGcmFrames: (b"asgispecific.0123456789abcdef!",)}
 
@@ -26,3 +34,51 @@ def test_frames_of_another_clock(make: Callable[..., Any], offset: int) -> None:
         here.open(sealed, *context, 50)
     with pytest.raises(UnreadableMessage, match=r"older|future"):
         there.open(here.seal(b"payload", *context), *context, 50)
+
+
+# Processes whose clocks are wrong
+
+PROGRAM = """if True:
+    import asyncio
+    from channels_redis_fast.{module} import {name} as Layer
+
+    layer = Layer(**{config!r})
+
+    async def go():
+        await layer.send("to.right", {{"n": 1}})
+        return await asyncio.wait_for(layer.receive("to.wrong"), 10)
+
+    print(asyncio.run(go())["n"])
+    layer.sync.send("to.right", {{"n": 2}})
+    print(layer.sync.receive("to.wrong", timeout=10)["n"])
+"""
+
+
+@pytest.mark.needs("faketime")
+@pytest.mark.parametrize("offset", [-90, 90])
+@pytest.mark.parametrize("encryption", ["fernet", "aes-gcm"])
+@pytest.mark.parametrize("make", [RedisChannelLayer, RedisPubSubChannelLayer])
+async def test_processes_of_other_clocks(
+    valkey: Server, make: Callable[..., Any], encryption: str, offset: int
+) -> None:
+    config = {
+        "hosts": [valkey.url],
+        "symmetric_encryption_keys": ["a key"],
+        "encryption": encryption,
+    }
+    layer = make(**config)
+    await layer.send("to.wrong", {"n": 3})
+    await layer.send("to.wrong", {"n": 4})
+    module, name = make.__module__.rpartition(".")[2], make.__name__
+    program = PROGRAM.format(module=module, name=name, config=config)
+    wrong = await asyncio.create_subprocess_exec(
+        *(needs("faketime"), "-f", f"{offset:+}s", sys.executable, "-c", program),
+        env={**os.environ, "DONT_FAKE_MONOTONIC": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _ = await asyncio.wait_for(wrong.communicate(), 60)
+    assert told.split() == [b"3", b"4"]
+    for n in (1, 2):
+        assert (await soon(layer, "to.right"))["n"] == n
+    assert layer.counters == {}
+    await layer.close_pools()

@@ -264,7 +264,7 @@ async def test_nobody_leaves_while_redis_is_away(
     names = await make(layer, FEW)
     here = layer._loops.here()
     server.kill()
-    await eventually(lambda: here.shards[0].is_down, "the loss to be seen")
+    await eventually(lambda: here.shards[0].health.is_down, "the loss to be seen")
     tried: list[Any] = []
     monkeypatch.setattr(here, "run_all", tried.append)
     names.clear()

@@ -13,7 +13,7 @@ from .._connection import PipelinedConnection, Receiver, Refused
 from .._link import Link
 from .._scripts import as_known, key_of
 from ..commands.command import Command
-from ..commands.errors import is_ask
+from ..commands.errors import is_ask, is_demotion, is_passing
 from ..commands.retry import Retry
 
 Key = bytes | str
@@ -30,10 +30,13 @@ class Call:
 
     __slots__ = (
         "_backlog",
+        "_is_asked",
         "_is_over",
         "_receiver",
         "_timer",
         "_written",
+        "is_probe",
+        "is_trusted",
         "key",
         "not_before",
         "retry",
@@ -50,21 +53,32 @@ class Call:
         self.key = key_of(command)
         self.retry = Retry(command, began, began + backlog.timeout)
         self.not_before = 0.0  # when it may be tried again
+        # One of those for a key that a server refused goes first, by itself: it might
+        # take the next one, which would have overtaken this.
+        self.is_probe = False
+        self.is_trusted = False  # another one did, and was taken
         self._backlog = backlog
         self._receiver = receiver
         self._written = written
         self._is_over = False
+        self._is_asked = False  # a server was, and has not answered
         left = self.retry.deadline - monotonic()
         self._timer = backlog.loop.call_later(left, self._expire)
 
     def done(self) -> bool:
         """Whether it is over, or nobody waits for it any more."""
+        if self.is_probe:
+            return False  # others wait for its answer
+        return self._is_over or self._is_given_up()
+
+    def _is_given_up(self) -> bool:
         given_up = self._written is not None and self._written.cancelled()
-        return self._is_over or given_up or self._receiver.done()
+        return given_up or self._receiver.done()
 
     def write(self, connection: PipelinedConnection) -> None:
         """Writes it on a connection that takes more."""
-        command = as_known(self.retry.command, connection.scripts)
+        # The text stays with it: a server that refuses it doesn't learn the script.
+        command = self.retry.command = as_known(self.retry.command, connection.scripts)
         if is_ask(self.retry.error):
             connection.ask()
         try:
@@ -72,32 +86,64 @@ class Call:
         except Exception as error:  # it can't be packed
             self.set_exception(error)
             return
+        self._is_asked = True
+        was_refused = is_passing(self.retry.error) or is_demotion(self.retry.error)
+        self.is_probe = was_refused and not self.is_trusted
         if self._written is not None:
             self._written.set_result(is_much)
             self._written = None
 
     def set_result(self, reply: Any) -> None:
         """Takes the reply."""
-        if not self.done():
-            self._end()
-            if self.retry.error is not None:
-                self._backlog.on_taken()
+        if self._is_over:
+            return
+        if self.retry.error is not None:
+            self._backlog.on_taken()
+        is_probe = self._end()
+        if not self._is_given_up():
             self._receiver.set_result(reply)
+        if is_probe:
+            self._backlog.trust(self.key)
 
     def set_exception(self, error: Exception) -> None:
         """Takes the error that ends it."""
-        if not self.done():
-            self._end()
+        if self._is_over:
+            return
+        is_probe = self._end()
+        if not self._is_given_up():
             receiver: Any = self._written or self._receiver
             receiver.set_exception(error)
+        if is_probe:
+            self._backlog.go_on_soon()
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
+        """Whether others waited for its answer."""
         self._is_over = True
         self._timer.cancel()
+        return self._answered()
+
+    def _answered(self) -> bool:
+        self._is_asked = False
+        was_probe, self.is_probe = self.is_probe, False
+        if was_probe:
+            self._backlog.probed.discard(self.key)
+        return was_probe
+
+    def after(self, error: Exception, *, written: bool, **about: bool) -> bool:
+        """Whether it is tried again after an error; else it ends by that."""
+        now, self.is_trusted = monotonic(), False
+        self._answered()
+        pause = self.retry.after(error, now, written=written, **about)
+        if pause is None:
+            self.set_exception(self.retry.error or error)
+            return False
+        self.not_before = now + pause
+        return True
 
     def _expire(self) -> None:
         text = f"no answer within {self._backlog.timeout:g} s"
-        self.set_exception(self.retry.error or errors.ConnectionError(text))
+        refusal = None if self._is_asked else self.retry.error
+        self.set_exception(refusal or errors.ConnectionError(text))
         self._backlog.go_on_soon()  # with those that it held up
 
 
@@ -118,14 +164,18 @@ class Backlog:
         on_error: Callable[[Call, Exception], None],
         on_taken: Callable[[], None],
         is_stranger: Callable[[], bool],
+        is_cluster: bool,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
         self.keys: set[Key] = set()  # that nobody may overtake
+        self.probed: set[Key] = set()  # of those that one is tried for
+        self._trusted: set[Key] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
         self._is_stranger = is_stranger
+        self._is_cluster = is_cluster
         self._calls: list[Call] = []
         self._is_going = False
         self._timer: asyncio.TimerHandle | None = None
@@ -165,15 +215,18 @@ class Backlog:
         self._is_going, began = True, monotonic()
         waiting, self._calls = self._calls, []
         staying: list[Call] = []
-        keys: set[Key] = set()
+        held: set[Key] = set()
+        trusted, self._trusted = self._trusted, set()
         for call in waiting:
             if call.done():
                 continue
-            if call.key in keys or not self._write(call):
-                keys.add(call.key)
+            if call.key in trusted:
+                call.is_trusted, call.not_before = True, 0.0
+            if call.key in held or call.key in self.probed or not self._write(call):
+                held.add(call.key)
                 staying.append(call)
         self._calls[:0] = staying  # before those that came meanwhile
-        self.keys = {call.key for call in self._calls}
+        self.keys = {call.key for call in self._calls} | self.probed
         self._is_going = False
         moments = [call.not_before for call in self._calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
@@ -181,6 +234,11 @@ class Backlog:
     def go_on_soon(self) -> None:
         """The same a little later: once for many who tell at about the same time."""
         self._wake_at(monotonic() + _SOON)
+
+    def trust(self, key: Key) -> None:
+        """A server took again what is for a key: all that waits is written at once."""
+        self._trusted.add(key)
+        self._wake_at(monotonic())
 
     def close(self) -> None:
         """Fails all."""
@@ -203,22 +261,25 @@ class Backlog:
             connection = link.usable()
         except errors.RedisError as error:  # nothing was written
             return not self._is_tried_again(call, error, written=False)
-        if connection is not None:
-            call.write(connection)
-        return connection is not None
+        if connection is None:
+            return False
+        call.write(connection)
+        if call.is_probe:
+            self.probed.add(call.key)
+        return True
 
     def _is_tried_again(
         self, call: Call, error: Exception, *, written: bool = True
     ) -> bool:
-        now, retry = monotonic(), call.retry
-        stranger = self._is_stranger()
-        pause = retry.after(error, now, written=written, stranger=stranger)
-        if pause is None:
-            call.set_exception(retry.error or error)
-            return False
-        call.not_before = now + pause
-        self._on_error(call, error)
-        return True
+        is_tried_again = call.after(
+            error,
+            written=written,
+            stranger=self._is_stranger(),
+            is_cluster=self._is_cluster,
+        )
+        if is_tried_again:
+            self._on_error(call, error)
+        return is_tried_again
 
     def _wake_at(self, moment: float) -> None:
         """Goes on then, unless it does so earlier; 0: when told."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from redis import exceptions as errors
 
 from .._connection import PipelinedConnection, Push, number_of
 from .._forks import leave_to_parent
+from .clock import TIME
 from .credentials import Tokens
 from .masking import Masked
 
@@ -23,6 +24,7 @@ class Opener(Protocol):
 
     connect_timeout: float
     tokens: Tokens | None
+    note_time: Callable[[object], None] | None
 
     def make_connection(self, *, pushes: bool = False) -> Any:
         """A new redis-py connection, not yet connected; for `pushes` or not."""
@@ -69,6 +71,8 @@ async def open_connection(
         # With nowait: no farewell to a server that may not answer.
         await connection.disconnect(nowait=True)
         raise
+    if opener.note_time is not None:
+        await _ask_time(pipe, opener.note_time)
     if tokens:
         tokens.add(pipe, authenticate, known)
     return pipe
@@ -90,6 +94,16 @@ def _authenticated(answer: asyncio.Future[Any]) -> None:
     error = None if answer.cancelled() else answer.exception()
     if isinstance(error, (errors.ResponseError, errors.AuthenticationError)):
         logger.warning("Redis refuses the new credentials: %s", error)
+
+
+async def _ask_time(pipe: PipelinedConnection, note: Callable[[object], None]) -> None:
+    try:
+        note(await pipe.call(TIME))
+    except errors.ResponseError:
+        pass  # not allowed, or not now
+    except BaseException:
+        pipe.abort()
+        raise
 
 
 class _Opening:

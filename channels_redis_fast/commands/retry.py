@@ -50,13 +50,16 @@ class Retry:
         *,
         written: bool = True,
         stranger: bool = False,
+        is_cluster: bool = False,
     ) -> float | None:
         """Seconds until the command is written again; None: raise what `error` is now.
 
         `written`: the command was; else there was no connection. `stranger`: nobody
-        has seen the server as a primary.
+        has seen the server as a primary. `is_cluster`: there are nodes to go to.
         """
         kind = kind_of(error)
+        if kind is Kind.MOVED and not is_cluster:
+            kind = Kind.FINAL  # a node of a Cluster that is configured as a server
         if kind is Kind.LOST and not written and is_demotion(self.error):
             kind = Kind.DEMOTED  # nothing was written: there may yet be a primary
         else:
@@ -70,12 +73,12 @@ class Retry:
 
     def _pause(self, kind: Kind) -> float | None:
         if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
-            # The first of many takes the text along for all, see `as_known`; if that
-            # one went elsewhere, each has it.
+            # The first of many takes the text along for all, see `as_known`. If that
+            # one went elsewhere, or was refused, each has it.
             if self._is_unknown:
                 self.command = with_text(self.command)
             self._is_unknown = True
-            return 0.0
+            return 0.0  # whatever came before; with the text this is no EVALSHA
         if kind is Kind.MOVED and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:

@@ -1,0 +1,52 @@
+"""What is said of a host: once when it goes or refuses, and once when that is over."""
+
+from __future__ import annotations
+
+from .._hosts import Host
+from .._link import Link
+from .._logs import warn
+
+
+class Health:
+    """Which links to a host are down; whether it refuses what is tried again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._down: set[Link] = set()
+        self._is_refusing = False
+
+    @property
+    def is_down(self) -> bool:
+        """Whether a connection was lost, and is not back yet."""
+        return bool(self._down)
+
+    def lost(self, link: Link, error: Exception) -> None:
+        """A link's connection was lost, or an attempt failed."""
+        is_first = not self._down
+        self._down.add(link)
+        if is_first:
+            warn("Redis at %s is gone: %s", self._host, error)
+
+    def back(self, link: Link) -> None:
+        """A link's connection is there."""
+        if link in self._down:
+            self._down.discard(link)
+            if not self._down:
+                warn("Redis at %s is back", self._host)
+
+    def forget(self, link: Link) -> None:
+        """A link was closed."""
+        self._down.discard(link)
+
+    def refused(self, error: Exception) -> None:
+        """Redis refused what is tried again."""
+        if not self._is_refusing:
+            self._is_refusing = True
+            text = "Redis at %s refuses commands, which are tried again: %s"
+            warn(text, self._host, error)
+
+    def taken(self) -> None:
+        """Redis took what it had refused."""
+        if self._is_refusing:
+            self._is_refusing = False
+            warn("Redis at %s takes commands again", self._host)
