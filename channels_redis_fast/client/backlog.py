@@ -18,6 +18,8 @@ from ..commands.retry import Retry
 
 Key = bytes | str
 
+_SOON = 0.05  # seconds
+
 
 class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
@@ -112,7 +114,7 @@ class Call:
             receiver: Any = self._written or self._receiver
             receiver.set_exception(error)
         if is_probe:
-            self._backlog.go_on()
+            self._backlog.go_on_soon()
 
     def _end(self) -> bool:
         """Whether others waited for its answer."""
@@ -142,7 +144,7 @@ class Call:
         text = f"no answer within {self._backlog.timeout:g} s"
         refusal = None if self._is_asked else self.retry.error
         self.set_exception(refusal or errors.ConnectionError(text))
-        self._backlog.go_on()  # with those that it held up
+        self._backlog.go_on_soon()  # with those that it held up
 
 
 class Backlog:
@@ -168,6 +170,7 @@ class Backlog:
         self.timeout = timeout
         self.keys: set[Key] = set()  # that nobody may overtake
         self.probed: set[Key] = set()  # of those that one is tried for
+        self._trusted: set[Key] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
@@ -213,9 +216,12 @@ class Backlog:
         waiting, self._calls = self._calls, []
         staying: list[Call] = []
         held: set[Key] = set()
+        trusted, self._trusted = self._trusted, set()
         for call in waiting:
             if call.done():
                 continue
+            if call.key in trusted:
+                call.is_trusted, call.not_before = True, 0.0
             if call.key in held or call.key in self.probed or not self._write(call):
                 held.add(call.key)
                 staying.append(call)
@@ -225,13 +231,14 @@ class Backlog:
         moments = [call.not_before for call in self._calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
 
+    def go_on_soon(self) -> None:
+        """The same a little later: once for many who tell at about the same time."""
+        self._wake_at(monotonic() + _SOON)
+
     def trust(self, key: Key) -> None:
-        """A server took again what is for a key: all that waits is written."""
-        for call in self._calls:
-            if call.key == key:
-                call.is_trusted = True
-                call.not_before = 0.0
-        self.go_on()
+        """A server took again what is for a key: all that waits is written at once."""
+        self._trusted.add(key)
+        self._wake_at(monotonic())
 
     def close(self) -> None:
         """Fails all."""
