@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -70,7 +69,7 @@ class LocalLayer:
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
-        self._closed = False
+        self._closed = self._is_tending = False
 
     # Commands
 
@@ -149,19 +148,20 @@ class LocalLayer:
     # The end
 
     async def aclose(self) -> None:
-        """Awaits all sends, settles readers and groups, then closes all connections."""
+        """Awaits all sends, settles readers and groups, then closes all connections.
+
+        Cancelled, as when its loop ends meanwhile, it goes on when it is called again.
+        """
         self._closed = True
         self._timer.cancel()
-        try:
-            await self._wind_up()
-        finally:  # though its loop ends meanwhile
-            await asyncio.gather(*(shard.aclose() for shard in self.shards))
+        await self._wind_up()
+        await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     async def _wind_up(self) -> None:
         if self.outbox is not None:
             await self.outbox.settled()
-        channels, self._channels = self._channels, {}
-        await asyncio.gather(*(channel.aclose() for channel in channels.values()))
+        channels = self._channels.values()
+        await asyncio.gather(*(channel.aclose() for channel in channels))
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._under_way)
@@ -173,7 +173,11 @@ class LocalLayer:
         receiver = self._inboxes.pop(inbox, None)
         if receiver is None:
             return  # under way already
-        await receiver.aclose()
+        try:
+            await receiver.aclose()
+        except asyncio.CancelledError:
+            self._inboxes[inbox] = receiver  # the end of the loop comes to it again
+            raise
         self._mailboxes.unfeed(inbox, receiver)
         self._hand_over(inbox)
 
@@ -193,12 +197,21 @@ class LocalLayer:
         self._close_idle_channels(recent)
         for shard in self.shards:
             shard.tidy()
-        if self._memberships.is_due:
+        if self._memberships.is_due and not self._is_tending:
             self._spawn_to_its_end(self._tend())
 
     async def _tend(self) -> None:
-        with contextlib.suppress(RedisError):  # next time
-            await self._memberships.tend(self.run_all)
+        self._is_tending = True
+        try:
+            while await self._memberships.tend(self.run_all, self._is_down):
+                pass
+        except RedisError:  # next time
+            pass
+        finally:
+            self._is_tending = False
+
+    def _is_down(self, index: int) -> bool:
+        return self.shards[index].health.is_down
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()
@@ -212,6 +225,14 @@ class LocalLayer:
                     self._hand_over(inbox)
             elif inbox in empty:
                 reader.retire()
+        if self._mailboxes.is_behind:
+            self.loop.call_soon(self._end_more)
+
+    def _end_more(self) -> None:
+        """Ends channels in portions, between which the loop goes on."""
+        if self._mailboxes.is_behind and not self._closed:
+            self._mailboxes.end_some()
+            self.loop.call_soon(self._end_more)
 
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""

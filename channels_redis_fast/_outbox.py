@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from time import monotonic
 from typing import Any
 
 from redis import exceptions as errors
@@ -128,8 +127,7 @@ class Lane:
         self.counters = counters
         self._shard = shard
         self._load = 0
-        # With when each began (`time.monotonic()`).
-        self._senders: deque[tuple[Receipt, asyncio.Future[bool], float]] = deque()
+        self._senders: deque[tuple[Receipt, asyncio.Future[bool]]] = deque()
 
     async def put(self, receipt: Receipt) -> None:
         """Returns when the command is in a connection's buffer, which has room.
@@ -171,7 +169,7 @@ class Lane:
     async def _put_later(self, receipt: Receipt) -> None:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[bool] = loop.create_future()
-        self._senders.append((receipt, written, monotonic()))
+        self._senders.append((receipt, written))
         if len(self._senders) == 1:  # else there is no room, or it is kept for many
             self._admit()
         timer = loop.call_later(self._shard.command_timeout, self._expire, written)
@@ -192,10 +190,10 @@ class Lane:
     def _admit(self) -> None:
         """Writes for those who wait for room, as long as there is some."""
         while self._senders and self._load < _MOST:
-            receipt, written, began = self._senders.popleft()
+            receipt, written = self._senders.popleft()
             if not written.done():
                 self._add(receipt, self.outbox.batch)
-                self._shard.post_later(receipt.command, receipt, written, began)
+                self._shard.post_later(receipt.command, receipt, written)
 
     def _add(self, receipt: Receipt, batch: Batch) -> None:
         self._load += receipt.weight

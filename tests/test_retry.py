@@ -56,6 +56,11 @@ def test_a_replica_that_never_was_a_primary() -> None:
 
 def test_a_server_that_forgot_a_script_gets_its_text() -> None:
     one = retry()
+    for _ in range(5):
+        assert one.after(reply_error("LOADING data"), 100.0)
+    # Another one may bring the text along: one for many.
+    assert one.after(reply_error("NOSCRIPT no"), 100.0) == 0
+    assert one.command is STORE
     assert one.after(reply_error("NOSCRIPT no"), 100.0) == 0
     assert one.command == (b"EVAL", SEND.text, *STORE[2:])
 

@@ -18,6 +18,8 @@ from ..commands.retry import Retry
 
 Key = bytes | str
 
+_SOON = 0.05  # seconds
+
 
 class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
@@ -75,7 +77,8 @@ class Call:
 
     def write(self, connection: PipelinedConnection) -> None:
         """Writes it on a connection that takes more."""
-        command = as_known(self.retry.command, connection.scripts)
+        # The text stays with it: a server that refuses it doesn't learn the script.
+        command = self.retry.command = as_known(self.retry.command, connection.scripts)
         if is_ask(self.retry.error):
             connection.ask()
         try:
@@ -167,7 +170,7 @@ class Backlog:
         self.timeout = timeout
         self.keys: set[Key] = set()  # that nobody may overtake
         self.probed: set[Key] = set()  # of those that one is tried for
-        self._trusted: set[Key] = set()  # a probe was taken since all were looked at
+        self._trusted: set[Key] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
@@ -212,15 +215,14 @@ class Backlog:
             return  # a call that failed has somebody else go on
         self._is_going, began = True, monotonic()
         waiting, self._calls = self._calls, []
-        trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
         held: set[Key] = set()
+        trusted, self._trusted = self._trusted, set()
         for call in waiting:
             if call.done():
                 continue
             if call.key in trusted:
-                call.is_trusted = True
-                call.not_before = 0.0
+                call.is_trusted, call.not_before = True, 0.0
             if call.key in held or call.key in self.probed or not self._write(call):
                 held.add(call.key)
                 staying.append(call)
@@ -231,13 +233,13 @@ class Backlog:
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
 
     def go_on_soon(self) -> None:
-        """As `go_on`, once for all that happens now: each looks at every call."""
-        self._wake_at(monotonic())
+        """The same a little later: once for many who tell at about the same time."""
+        self._wake_at(monotonic() + _SOON)
 
     def trust(self, key: Key) -> None:
-        """A server took again what is for a key: all that waits is written."""
+        """A server took again what is for a key: all that waits is written at once."""
         self._trusted.add(key)
-        self.go_on_soon()
+        self._wake_at(monotonic())
 
     def close(self) -> None:
         """Fails all, and from now on what comes, or comes back from a connection."""
