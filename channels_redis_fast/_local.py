@@ -148,19 +148,20 @@ class LocalLayer:
     # The end
 
     async def aclose(self) -> None:
-        """Awaits all sends, settles readers and groups, then closes all connections."""
+        """Awaits all sends, settles readers and groups, then closes all connections.
+
+        Cancelled, as when its loop ends meanwhile, it goes on when it is called again.
+        """
         self._closed = True
         self._timer.cancel()
-        try:
-            await self._wind_up()
-        finally:  # though its loop ends meanwhile
-            await asyncio.gather(*(shard.aclose() for shard in self.shards))
+        await self._wind_up()
+        await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     async def _wind_up(self) -> None:
         if self.outbox is not None:
             await self.outbox.settled()
-        channels, self._channels = self._channels, {}
-        await asyncio.gather(*(channel.aclose() for channel in channels.values()))
+        channels = self._channels.values()
+        await asyncio.gather(*(channel.aclose() for channel in channels))
         # Also those under way: cut short, they would pass for feeding for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._under_way)
@@ -172,7 +173,11 @@ class LocalLayer:
         receiver = self._inboxes.pop(inbox, None)
         if receiver is None:
             return  # under way already
-        await receiver.aclose()
+        try:
+            await receiver.aclose()
+        except asyncio.CancelledError:
+            self._inboxes[inbox] = receiver  # the end of the loop comes to it again
+            raise
         self._mailboxes.unfeed(inbox, receiver)
         self._hand_over(inbox)
 

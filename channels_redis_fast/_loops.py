@@ -42,7 +42,6 @@ class Loops(Generic[T]):
         self._locals: dict[asyncio.AbstractEventLoop, T] = {}
         self._guards: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._goes_on: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._closing: dict[asyncio.Task[None], T] = {}
         self._ending: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         _all_loops.add(self)
 
@@ -147,25 +146,15 @@ class Loops(Generic[T]):
             self._guards.pop(loop, None)
             # Cancelled halfway it would leave connections, and what was claimed.
             closing = loop.create_task(local.aclose())
-            self._closing[closing] = local
-            closing.add_done_callback(self._closed)
+            _closing[closing] = local
+            closing.add_done_callback(_closed)
             await asyncio.shield(closing)
 
-    def _closed(self, closing: asyncio.Task[None]) -> None:
-        # One that the end of its loop cancelled may not even have begun: `_finish`.
-        if not closing.cancelled():
-            self._closing.pop(closing, None)
-
     def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends what a loop that stands still has, and what is ending in it."""
+        """Ends what a loop that stands still has."""
         guard = self._guards.get(loop)
         if guard is not None:
             _run(loop, guard.aclose())
-        for closing, local in list(self._closing.items()):
-            if closing.get_loop() is loop:
-                self._closing.pop(closing, None)
-                again = closing.cancelled()
-                _run(loop, local.aclose() if again else asyncio.wait([closing]))
 
     def _forget_closed(self) -> None:
         for loop in [loop for loop in list(self._locals) if loop.is_closed()]:
@@ -175,8 +164,8 @@ class Loops(Generic[T]):
     def _forked(self) -> None:
         """Lets go of what is the parent's without a word to its loops."""
         # Their finalisers would close transports and touch the parent's loops.
-        _graveyard.append((self._locals, self._guards, self._closing))
-        self._locals, self._guards, self._closing = {}, {}, {}
+        _graveyard.append((self._locals, self._guards))
+        self._locals, self._guards = {}, {}
         self._on_fork()
 
 
@@ -225,6 +214,7 @@ def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
                     loops._on_close(loop)  # what still comes is for other loops
                 for loops in everywhere:
                     loops._finish(loop)
+                _finish_closing(loop)
         finally:
             loop.close = original  # type: ignore[method-assign]
             original()
@@ -234,13 +224,32 @@ def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
     loop.close = types.MethodType(close, loop)  # type: ignore[method-assign]
 
 
+def _closed(closing: asyncio.Task[None]) -> None:
+    # One that the end of its loop cancelled may not even have begun.
+    if not closing.cancelled():
+        _closing.pop(closing, None)
+
+
+def _finish_closing(loop: asyncio.AbstractEventLoop) -> None:
+    """Waits for what is ending in a loop; what was cancelled meanwhile goes on."""
+    for closing, local in list(_closing.items()):
+        if closing.get_loop() is loop:
+            _closing.pop(closing, None)
+            again = closing.cancelled()
+            _run(loop, local.aclose() if again else asyncio.wait([closing]))
+
+
 _all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()
+# What is ending; also where nobody holds its `Loops` any more.
+_closing: dict[asyncio.Task[None], Local] = {}
 _wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _endings: set[asyncio.Task[None]] = set()
 _graveyard: list[Any] = []
 
 
 def _after_fork() -> None:
+    _graveyard.append(dict(_closing))
+    _closing.clear()
     for loops in list(_all_loops):
         loops._forked()
 

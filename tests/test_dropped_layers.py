@@ -86,6 +86,28 @@ def test_whose_loop_stands_still(make: Callable[..., Any], valkey: Server) -> No
     until(lambda: not valkey.clients(), "the end of its connections")
 
 
+async def claim_and_drop(server: Server, turns: int) -> None:
+    """Drops a layer that claimed messages, so many turns before its loop ends."""
+    layer = RedisChannelLayer(hosts=[server.url], prefetch=100)
+    for n in range(10):
+        await layer.send("worker", {"n": n})
+    assert await soon(layer, "worker") == {"n": 0}
+    del layer
+    gc.collect()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def test_as_its_loop_ends(valkey: Server) -> None:
+    layer = RedisChannelLayer(hosts=[valkey.url])
+    for turns in range(8):
+        await asyncio.to_thread(asyncio.run, claim_and_drop(valkey, turns))
+        got = [(await soon(layer, "worker"))["n"] for _ in range(9)]
+        assert got == list(range(1, 10)), f"{turns} turns before"
+        assert await nothing(layer, "worker")
+    await layer.close_pools()
+
+
 async def test_unconfirmed_sends_arrive(valkey: Server) -> None:
     layer = RedisChannelLayer(hosts=[valkey.url])
     dropped = RedisChannelLayer(hosts=[valkey.url], confirm_sends=False)
@@ -109,6 +131,7 @@ async def test_with_overridden_hooks_goes_on_until_closed(valkey: Server) -> Non
     await layer.close_pools()
 
 
+@pytest.mark.slow
 def test_a_thousand_in_one_loop(valkey: Server) -> None:
     """The end of the loop doesn't get deeper with each layer that lived in it."""
     loop = asyncio.new_event_loop()

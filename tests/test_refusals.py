@@ -23,7 +23,7 @@ from channels_redis_fast.commands.errors import may_pass
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import InvalidSetting
 
-# Servers that are too old
+# Servers without what we need, whatever their version: they say why themselves
 
 
 async def test_a_server_without_our_commands(
@@ -34,7 +34,7 @@ async def test_a_server_without_our_commands(
     async with opened(server.url) as layer:
         name = await layer.new_channel()
         for channel in (name, "worker"):
-            with pytest.raises(errors.ResponseError, match=r"Redis 5\.0 or later"):
+            with pytest.raises(errors.ResponseError, match="unknown command"):
                 await soon(layer, channel)
 
 
@@ -50,7 +50,9 @@ async def test_a_server_whose_scripts_may_not_ask_for_the_time(
             layer.send("worker", {}),
             layer.group_add("room", name),
         ):
-            with pytest.raises(errors.ResponseError, match=r"Redis 5\.0 or later"):
+            with pytest.raises(
+                errors.ResponseError, match="non deterministic commands"
+            ):
                 await call
 
 
@@ -354,7 +356,10 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
         {"sentinels": [("h", 1)], "master_name": "m", "sentinel_kwargs": {"hosst": 1}},
         "hosst",
     ),
-    "URI as host": ((f"redis://:{SECRET}@one", 6379), "no host name.*one"),
+    "URI as host": (
+        (f"redis://:{SECRET}@one", 6379),
+        "host must be a name.*one",
+    ),
     "list of URI": ([f"redis://:{SECRET}@one"], "one"),
     "cluster of URIs": ({"cluster": [f"redis://:{SECRET}@one"]}, "one"),
     "cluster of dicts": ({"cluster": [{"host": "one", "port": 1}]}, "one.*pair"),

@@ -178,6 +178,7 @@ class Backlog:
         self._is_cluster = is_cluster
         self._calls: list[Call] = []
         self._is_going = False
+        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -241,17 +242,20 @@ class Backlog:
         self._wake_at(monotonic())
 
     def close(self) -> None:
-        """Fails all."""
-        calls, self._calls = self._calls, []
-        for call in calls:
-            call.set_exception(errors.ConnectionError("this connection is closed"))
+        """Fails all, and from now on what comes, or comes back from a connection."""
+        self._is_closed = True
         self.keys.clear()
+        self.probed.clear()
+        self.go_on()
         self._cancel_timer()
 
     # Steps
 
     def _write(self, call: Call) -> bool:
         """Whether a call needn't wait any more: it is written, or has failed."""
+        if self._is_closed:
+            call.set_exception(errors.ConnectionError("this connection is closed"))
+            return True
         if call.not_before > monotonic():
             return False
         try:
