@@ -43,6 +43,8 @@ test: $(VENV)/.test
 	$(call pytest,not slow)
 
 # What `make test` leaves out: load, endurance, other servers, what is built.
+# With less company: many of these load the machine by themselves.
+test-slow: PROCESSES = 2
 test-slow: $(VENV)/.test
 	$(call pytest,slow)
 

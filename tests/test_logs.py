@@ -16,7 +16,7 @@ from pubsubs import published
 from servers import Server
 from syncing import KINDS
 
-PACKAGE = Path(__file__).parents[1] / "channels_redis_fast"
+PACKAGE = Path(channels_redis_fast.__file__).parent
 
 
 class Raising(logging.Handler):
