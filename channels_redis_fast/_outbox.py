@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
+
+from redis import exceptions as errors
 
 from ._bulk import Parcels
 from ._counters import Counters
@@ -125,12 +128,14 @@ class Lane:
         self.counters = counters
         self._shard = shard
         self._load = 0
-        self._senders: deque[tuple[Receipt, asyncio.Future[bool]]] = deque()
+        # With when each began (`time.monotonic()`).
+        self._senders: deque[tuple[Receipt, asyncio.Future[bool], float]] = deque()
 
     async def put(self, receipt: Receipt) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
-        Raises redis-py's `ConnectionError` when there is no connection.
+        Raises redis-py's `ConnectionError` when there is no connection, or no room
+        within `command_timeout`.
         """
         much: bool | None = None
         if not self._senders and self._load < _MOST:
@@ -164,24 +169,33 @@ class Lane:
     # Steps
 
     async def _put_later(self, receipt: Receipt) -> None:
-        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._senders.append((receipt, written))
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[bool] = loop.create_future()
+        self._senders.append((receipt, written, monotonic()))
         if len(self._senders) == 1:  # else there is no room, or it is kept for many
             self._admit()
+        timer = loop.call_later(self._shard.command_timeout, self._expire, written)
         try:
             await written
         except BaseException:
             if receipt.batch is not None and not _is_written(written):
                 self._remove(receipt)
             raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, written: asyncio.Future[bool]) -> None:
+        if not written.done():
+            text = f"no room within {self._shard.command_timeout:g} s"
+            written.set_exception(errors.ConnectionError(text))
 
     def _admit(self) -> None:
         """Writes for those who wait for room, as long as there is some."""
         while self._senders and self._load < _MOST:
-            receipt, written = self._senders.popleft()
+            receipt, written, began = self._senders.popleft()
             if not written.done():
                 self._add(receipt, self.outbox.batch)
-                self._shard.post_later(receipt.command, receipt, written)
+                self._shard.post_later(receipt.command, receipt, written, began)
 
     def _add(self, receipt: Receipt, batch: Batch) -> None:
         self._load += receipt.weight

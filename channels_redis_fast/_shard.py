@@ -118,9 +118,13 @@ class Shard:
         command: Command,
         receipt: Receiver,
         written: asyncio.Future[bool] | None = None,
+        began: float = 0.0,
     ) -> None:
-        """Queues a command in its turn; `written` is done then, or has the error."""
-        self._backlog.add(receipt, command, written=written)
+        """Queues a command in its turn; `written` is done then, or has the error.
+
+        `began` is as in `run`.
+        """
+        self._backlog.add(receipt, command, began, written)
 
     # Links, and what else there is of a host
 

@@ -25,7 +25,7 @@ class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
 
     `written` is done when the command is in a connection's buffer; an error comes there
-    if it never is.
+    if it never is. Who waits for it gives up by making it done.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Call:
         return self._is_over or self._is_given_up()
 
     def _is_given_up(self) -> bool:
-        given_up = self._written is not None and self._written.cancelled()
+        given_up = self._written is not None and self._written.done()
         return given_up or self._receiver.done()
 
     def write(self, connection: PipelinedConnection) -> None:
@@ -215,9 +215,9 @@ class Backlog:
             return  # a call that failed has somebody else go on
         self._is_going, began = True, monotonic()
         waiting, self._calls = self._calls, []
+        trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
         held: set[Key] = set()
-        trusted, self._trusted = self._trusted, set()
         for call in waiting:
             if call.done():
                 continue

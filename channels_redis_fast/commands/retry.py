@@ -85,7 +85,7 @@ class Retry:
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
             return 0.0
-        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED):
+        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED, Kind.UNKNOWN):
             return min(_PAUSE * 2.0 ** min(self._times, 10), _LONGEST_PAUSE)
         return None
 
