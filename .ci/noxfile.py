@@ -30,7 +30,7 @@ FOLDERS = sorted(map(str, PYENV.glob("versions/3.*/bin")))
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *FOLDERS])
 
 # What the tests need of the checkout: all but the package and what builds it.
-COPIED = ("tests", "bench", "src", "README.md", "pyproject.toml")
+COPIED = ("tests", "bench", "src", "docs", "README.md", "pyproject.toml")
 
 # Of the sources, which `make test` looks at.
 OF_THE_CHECKOUT = ("test_architecture", "test_packaging", "test_source")

@@ -3,8 +3,9 @@
     python bench/growth.py [--normal 10000] [--channels 100000] [--layer core]
 
 Of this process it prints, before, at the most and when all is over: descriptors,
-connections at the server, memory, channels; and for how long the event loop stood still
-at the longest. The exit status is 1 when something is left.
+connections at the server, memory, channels; and for how long (ms) the event loop stood
+still at the longest, and all did for Python's garbage collector. The exit status is
+1 when something is left.
 """
 
 from __future__ import annotations
@@ -63,10 +64,18 @@ class Sizes(NamedTuple):
 
 
 class Stops:
-    """For how long the event loop stood still, at the longest (seconds)."""
+    """For how long the event loop, and the collector, took at the longest (seconds)."""
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.longest = self.collecting = self._began = 0.0
+
+    def note_collection(self, phase: str, about: dict[str, Any]) -> None:
+        """For `gc.callbacks`."""
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            seconds = time.perf_counter() - self._began
+            self.collecting = max(self.collecting, seconds)
 
     async def watch(self) -> None:
         """Runs until it is cancelled."""
@@ -84,15 +93,18 @@ async def measured(what: str, layer: Any, server: Server) -> AsyncIterator[None]
     watching = asyncio.create_task(stops.watch())
     looking = asyncio.create_task(_look(layer, server, found))
     began = time.monotonic()
+    gc.callbacks.append(stops.note_collection)
     try:
         yield
     finally:
+        gc.callbacks.remove(stops.note_collection)
         for task in (watching, looking):
             task.cancel()
         await asyncio.gather(watching, looking, return_exceptions=True)
     most = Sizes(*map(max, zip(*found, strict=True)))
     seconds = time.monotonic() - began
-    print(f"{what:38} {most} {seconds:8.1f} {1000 * stops.longest:8.0f}", flush=True)
+    longest = f"{1000 * stops.longest:6.0f} {1000 * stops.collecting:6.0f}"
+    print(f"{what:34} {most} {seconds:8.1f} {longest}", flush=True)
 
 
 async def _look(layer: Any, server: Server, found: list[Sizes]) -> None:
@@ -170,9 +182,8 @@ def main() -> None:
     options = parser.parse_args()
     left = []
     for kind in options.layer or LAYERS:
-        print(
-            f"{kind + ': at the most':38}  files  conns      MiB  channels  seconds  ms"
-        )
+        titles = " files  conns      MiB  channels  seconds   stop     gc"
+        print(f"{kind + ': at the most':34} {titles}")
         with Server() as server:
             work = grow(server, kind, options.normal, options.channels)
             if not asyncio.run(work):

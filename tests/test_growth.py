@@ -97,6 +97,15 @@ async def wait_on(layer: Any, names: list[str]) -> list[asyncio.Task[Any]]:
     return tasks
 
 
+async def answer(call: Awaitable[None]) -> Exception | None:
+    """What a call raises."""
+    try:
+        await call
+    except errors.ConnectionError as error:
+        return error
+    return None
+
+
 def test_steps_are_seen() -> None:
     """Also those of a loop within a line."""
     text = "def run(n):\n    return [x for x in range(n)]\n"
@@ -216,6 +225,9 @@ async def test_callers_for_whom_there_is_no_answer(kind: str, server: Server) ->
             assert all(isinstance(one, errors.ConnectionError) for one in found)
         finally:
             server.resume()
+        # Until nothing is under way.
+        while await answer(layer.send("after", HELLO)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     await check_growth(kind, server, work, command_timeout=0.3)
 

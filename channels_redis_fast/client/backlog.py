@@ -217,7 +217,6 @@ class Backlog:
         waiting, self._calls = self._calls, []
         staying: list[Call] = []
         held: set[Key] = set()
-        trusted, self._trusted = self._trusted, set()
         for call in waiting:
             if call.done():
                 continue

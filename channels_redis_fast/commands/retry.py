@@ -79,7 +79,7 @@ class Retry:
                 self.command = with_text(self.command)
             self._is_unknown = True
             return 0.0  # whatever came before; with the text this is no EVALSHA
-        # Also what follows such a script, for the same key, is tried again as UNKNOWN.
+        # What is no such call ran, but has to again after those that didn't.
         if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:
