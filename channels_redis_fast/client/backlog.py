@@ -215,6 +215,7 @@ class Backlog:
             return  # a call that failed has somebody else go on
         self._is_going, began = True, monotonic()
         waiting, self._calls = self._calls, []
+        trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
         held: set[Key] = set()
         for call in waiting:
