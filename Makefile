@@ -32,7 +32,7 @@ $(BIN)/pytest -m "$(1) and serial" $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
-  bench-end-to-end report micro coverage fuzz lint clean
+  growth bench-end-to-end report micro coverage fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -43,6 +43,8 @@ test: $(VENV)/.test
 	$(call pytest,not slow)
 
 # What `make test` leaves out: load, endurance, other servers, what is built.
+# With less company: many of these load the machine by themselves.
+test-slow: PROCESSES = 2
 test-slow: $(VENV)/.test
 	$(call pytest,slow)
 
@@ -101,6 +103,10 @@ fuzz: $(FUZZED)/.done
 # Random programs, over both layers and all topologies, held against the promises.
 model: $(VENV)/.test
 	PROGRAMS=$(PROGRAMS) SEED=$(SEED) $(BIN)/pytest tests/test_model.py -s $(ARGS)
+
+# What 10,000 normal channels and 100,000 others take of a process, and leave behind.
+growth: $(VENV)/.test
+	$(BIN)/python bench/growth.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -101,7 +102,10 @@ class PipelinedConnection(asyncio.Protocol):
         # missing then, doesn't wait for company.
         self._alone = False
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
-        self._refused: Refused = []
+        # What was refused since all was answered, by running numbers; these by key.
+        self._refused: dict[int, tuple[Sent, Exception]] = {}
+        self._refused_for: dict[bytes | str, list[int]] = {}
+        self._numbers = itertools.count()
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -255,7 +259,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _resolve(self) -> None:
         gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
-        refused = self._refused
+        refused = self._refused_for
         while (reply := gets()) is not _NOT_YET:
             if on_push is not None and _is_push(reply):
                 on_push(reply)
@@ -273,44 +277,49 @@ class PipelinedConnection(asyncio.Protocol):
             self._hand_back()
 
     def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
-        if sent.command is None or kind_of(error) not in _REFUSALS:
+        kind = kind_of(error)
+        if kind is Kind.UNKNOWN:
+            self.scripts.clear()
+        if sent.command is None or kind not in _REFUSALS:
             sent.receiver.set_exception(error)
         else:
-            self.paused = True
-            self._refused.append((sent, error))
+            self._keep(sent, sent.command, error)
+
+    def _keep(self, sent: Sent, command: Command, error: Exception) -> None:
+        """Holds back what may be tried again, until all is answered."""
+        self.paused = True
+        number = next(self._numbers)
+        self._refused[number] = sent, error
+        self._refused_for.setdefault(key_of(command), []).append(number)
 
     def _overtakes(self, taken: Sent) -> bool:
         """Whether what the server took has to run again, after others.
 
-        It refused some for the same key before, and changed its mind. If what it took
-        may run twice, all are tried again in their order; else those have lost their
-        turn, and their callers are told.
+        It refused some for its key before, and changed its mind. If what it took may
+        run twice, all are tried again in order; else those lost their turn.
         """
         if taken.command is None:
             return False
-        key, again = key_of(taken.command), is_repeatable(taken.command)
-        before = [
-            (sent, error)
-            for sent, error in self._refused
-            if sent.command is not None and key_of(sent.command) == key
-        ]
-        if before and again:
-            self._refused.append((taken, before[-1][1]))
+        key = key_of(taken.command)
+        before = self._refused_for.get(key)
+        if before and is_repeatable(taken.command):
+            self._keep(taken, taken.command, self._refused[before[-1]][1])
             return True
-        for one in before:
-            self._refused.remove(one)
-        _tell(self, before)
+        if before:
+            self._refused_for[key] = []
+            _tell(self, [self._refused.pop(number) for number in before])
         return False
 
     def _hand_back(self) -> None:
         """Gives up what was refused, in order."""
-        refused = self._refused[:]
+        refused = list(self._refused.values())
         self._refused.clear()
+        self._refused_for.clear()
         self.on_refused(self, refused)
         self._resume()
 
     def _resume(self) -> None:
-        if self._is_full or self._refused or self.error is not None:
+        if self._is_full or self._refused_for or self.error is not None:
             return
         self.paused = False
         self._wake_writers()
@@ -355,8 +364,8 @@ class PipelinedConnection(asyncio.Protocol):
             if sent.command is None:
                 sent.receiver.set_exception(self._failure())
             else:
-                self._refused.append((sent, self._failure()))
-        if self._refused:
+                self._keep(sent, sent.command, self._failure())
+        if self._refused_for:
             self._hand_back()
         self._wake_writers()
         if self.on_lost is not None:

@@ -7,7 +7,7 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
@@ -30,6 +30,8 @@ _LOOK_EVERY = 1 / 8
 # What failed is tried again after so long (seconds), and not before ten times what the
 # failure took: callers who block wait meanwhile.
 _RETRY_AFTER = 1.0
+# So many that ended leave their groups at a time, of each shard.
+_PORTION = 1000
 
 # Redis's name for the history of its data: another after a restart or a failover.
 _HISTORY = re.compile(rb"master_replid:(\S+)")
@@ -71,9 +73,9 @@ class Memberships:
         self._lock = threading.RLock()
         # By group, by channel: all that Redis may have.
         self._known: dict[str, dict[str, _Membership]] = {}
-        self._groups: dict[str, list[str]] = {}  # by channel
-        # Memberships (group, channel) of channels that ended, not yet given up.
-        self._left: set[tuple[str, str]] = set()
+        self._groups: dict[str, set[str]] = {}  # by channel
+        # By shard, by group: channels that ended, not yet taken out.
+        self._left: dict[int, dict[str, set[str]]] = {}
         self._look_at = time.monotonic() + _LOOK_EVERY * group_expiry
         self._not_before = 0.0
         self._histories: dict[int, set[bytes]] = {}  # by shard: its nodes' own
@@ -118,16 +120,16 @@ class Memberships:
                 membership.since = None
                 if is_sure:
                     self._forget(group, channel)
-                    self._groups[channel].remove(group)
+                    self._groups[channel].discard(group)
                     if not self._groups[channel]:
                         del self._groups[channel]
 
     def end(self, channel: str) -> None:
         """Forgets a channel that ended; `tend` takes it out of its groups."""
         with self._lock:
-            for group in self._groups.pop(channel, []):
+            for group in self._groups.pop(channel, ()):
                 self._forget(group, channel)
-                self._left.add((group, channel))
+                self._leave(group, (channel,))
 
     @property
     def is_due(self) -> bool:
@@ -135,16 +137,20 @@ class Memberships:
         now = time.monotonic()
         return now >= self._not_before and (bool(self._left) or now >= self._look_at)
 
-    async def tend(self, run_all: RunAll) -> None:
+    async def tend(
+        self, run_all: RunAll, is_down: Callable[[int], bool] = lambda index: False
+    ) -> bool:
         """Takes channels that ended out of their groups, and refreshes what got old.
 
-        What Redis was not heard to have done is due again, after a while.
+        What Redis was not heard to have done is due again, after a while. Nobody leaves
+        a group of a shard, by index, that `is_down`. Whether it should be called again
+        at once: so many ended.
         """
         began = time.monotonic()
         with self._lock:
-            chores = [*self._leaves(), *self._refreshes(began)]
+            chores = [*self._leaves(is_down), *self._refreshes(began)]
         if not chores:
-            return
+            return False
         undone = [note for _, note in chores]
         try:
             replies = await run_all([request for request, _ in chores])
@@ -160,6 +166,7 @@ class Memberships:
             with self._lock:
                 for note in undone:
                     note()
+        return not undone
 
     def clear(self) -> None:
         """Forgets all."""
@@ -221,20 +228,37 @@ class Memberships:
                 for channel in channels:
                     membership = self._find(group, channel)
                     if membership is None or membership.since is None:
-                        self._left.add((group, channel))
+                        self._leave(group, (channel,))
 
-    def _leaves(self) -> list[Chore]:
-        """The commands that take out who ended; noted as done."""
-        left, self._left = self._left, set()
-        return [
-            (self._operations.leave(*pair), functools.partial(self._leave_later, *pair))
-            for pair in left
-        ]
+    def _leaves(self, is_down: Callable[[int], bool]) -> list[Chore]:
+        """The commands that take out who ended, a portion; noted as done."""
+        chores: list[Chore] = []
+        for index in [index for index in self._left if not is_down(index)]:
+            left, room = self._left.pop(index), _PORTION
+            while left and room:
+                group, channels = left.popitem()
+                some = [channels.pop() for _ in range(min(room, len(channels)))]
+                room -= len(some)
+                if channels:
+                    left[group] = channels
+                if some:  # else all joined again
+                    note = functools.partial(self._leave_later, group, some)
+                    chores.append((self._operations.leave(group, *some), note))
+            if left:
+                self._left[index] = left
+        return chores
 
-    def _leave_later(self, group: str, channel: str) -> None:
-        membership = self._find(group, channel)
-        if membership is None or membership.since is None:  # else it joined again
-            self._left.add((group, channel))
+    def _leave(self, group: str, channels: Iterable[str]) -> None:
+        """Notes who is to be taken out of a group."""
+        left = self._left.setdefault(self._operations.shard_of(group), {})
+        left.setdefault(group, set()).update(channels)
+
+    def _leave_later(self, group: str, channels: list[str]) -> None:
+        stay = self._known.get(group, {})
+        for channel in channels:
+            membership = stay.get(channel)
+            if membership is None or membership.since is None:  # else it joined again
+                self._leave(group, (channel,))
 
     def _refreshes(self, now: float) -> list[Chore]:
         """The commands that make new what got old, if it is time; noted as done."""
@@ -282,8 +306,10 @@ class Memberships:
     def _make(self, group: str, channel: str) -> _Membership:
         membership = _Membership()
         self._known.setdefault(group, {})[channel] = membership
-        self._groups.setdefault(channel, []).append(group)
-        self._left.discard((group, channel))
+        self._groups.setdefault(channel, set()).add(group)
+        if self._left:
+            left = self._left.get(self._operations.shard_of(group), {})
+            left.get(group, set()).discard(channel)
         return membership
 
     def _forget(self, group: str, channel: str) -> None:

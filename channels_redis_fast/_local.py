@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -70,7 +69,7 @@ class LocalLayer:
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
-        self._closed = False
+        self._closed = self._is_tending = False
 
     # Commands
 
@@ -198,12 +197,21 @@ class LocalLayer:
         self._close_idle_channels(recent)
         for shard in self.shards:
             shard.tidy()
-        if self._memberships.is_due:
+        if self._memberships.is_due and not self._is_tending:
             self._spawn_to_its_end(self._tend())
 
     async def _tend(self) -> None:
-        with contextlib.suppress(RedisError):  # next time
-            await self._memberships.tend(self.run_all)
+        self._is_tending = True
+        try:
+            while await self._memberships.tend(self.run_all, self._is_down):
+                pass
+        except RedisError:  # next time
+            pass
+        finally:
+            self._is_tending = False
+
+    def _is_down(self, index: int) -> bool:
+        return self.shards[index].health.is_down
 
     def _sweep(self) -> None:
         empty = self._mailboxes.sweep()
@@ -217,6 +225,14 @@ class LocalLayer:
                     self._hand_over(inbox)
             elif inbox in empty:
                 reader.retire()
+        if self._mailboxes.is_behind:
+            self.loop.call_soon(self._end_more)
+
+    def _end_more(self) -> None:
+        """Ends channels in portions, between which the loop goes on."""
+        if self._mailboxes.is_behind and not self._closed:
+            self._mailboxes.end_some()
+            self.loop.call_soon(self._end_more)
 
     def _retire(self, inbox: Inbox) -> None:
         """Stops feeding an inbox here, unless a channel was made in it meanwhile."""

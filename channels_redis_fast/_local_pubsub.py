@@ -264,10 +264,13 @@ class LocalPubSub(Publisher, LocalLayer):
         here = shard.index, subscriber.node
         try:
             await shard.look_up()
-            for name in list(subscriber.names):
-                if (place := shard.place_of(name)) not in (None, here):
+            for number, name in enumerate(list(subscriber.names), 1):
+                place = shard.place_of(name)
+                if name in subscriber.names and place not in (None, here):
                     heirs.add(heir := self._put(name, place))
                     heir.want(name)
+                if number % _BATCH == 0:
+                    await asyncio.sleep(0)  # others want to run, too
             await asyncio.gather(*(heir.settled() for heir in heirs))
         finally:
             self._evacuating.discard(subscriber)

@@ -24,6 +24,9 @@ from ._waiters import (
 )
 from .mailboxes.lifetimes import Lifetimes
 
+# So many channels end at a time: who waits for the lock, or in the loop, comes between.
+_PORTION = 500
+
 
 class Mailboxes:
     """The channels of this process. Messages not read for `expiry` seconds go.
@@ -56,6 +59,7 @@ class Mailboxes:
         self._inboxes: dict[str, Inbox] = {}
         self._lifetimes = Lifetimes(expiry)
         self._swept = time.monotonic()
+        self.is_behind = False  # more channels are over than `sweep` ends at a time
         # Who waited in tasks that were collected as garbage, which may be anywhere, so
         # without the lock.
         self._abandoned: deque[TaskWaiter] = deque()
@@ -264,18 +268,31 @@ class Mailboxes:
                 self._drop_expired(inbox, now)
                 for box in list(inbox.filled):
                     self._invite(box)  # if a loop that was called stands still
-            ended = self._end_due(now)
+            self._lifetimes.review(now)
+        self.end_some()
+        with self._lock:
             empty = [i for i in self._inboxes.values() if not i.boxes]
             for inbox in empty:
                 if inbox.reader is None:
                     del self._inboxes[inbox.name]
-        for name in ended:
-            self._on_end(name)
         return [inbox for inbox in empty if inbox.reader is not None]
 
+    def end_some(self) -> None:
+        """Ends channels whose time is over, a portion of them: see `is_behind`."""
+        now = time.monotonic()
+        with self._lock:
+            ended = self._lifetimes.due(now, _PORTION)
+            for box in ended:
+                del self._boxes[box.name]
+                box.inbox.boxes -= 1
+                box.inbox.filled.discard(box)
+            self.is_behind = self._lifetimes.are_more(now)
+        for box in ended:
+            self._on_end(box.name)
+
     def is_swept(self, seconds: float) -> bool:
-        """Whether `sweep` was called in the last `seconds`."""
-        return time.monotonic() - self._swept < seconds
+        """Whether `sweep` was called in the last `seconds`, and left nothing over."""
+        return not self.is_behind and time.monotonic() - self._swept < seconds
 
     # Steps; the lock is held
 
@@ -372,14 +389,6 @@ class Mailboxes:
             waiter.is_called = False
             waiter.box.called -= 1
             waiter.box.inbox.waiting += 1
-
-    def _end_due(self, now: float) -> list[str]:
-        ended = self._lifetimes.due(now)
-        for box in ended:
-            del self._boxes[box.name]
-            box.inbox.boxes -= 1
-            box.inbox.filled.discard(box)
-        return [box.name for box in ended]
 
     def _drop_expired(self, inbox: Inbox, now: float) -> None:
         for box in list(inbox.filled):

@@ -152,9 +152,9 @@ class Operations:
         command = JOIN.on(self.group_key(group), self._group_expiry, channel)
         return self.shard_of(group), command
 
-    def leave(self, group: str, channel: str) -> Request:
-        """Takes a channel out of a group."""
-        return self.shard_of(group), (b"ZREM", self.group_key(group), channel)
+    def leave(self, group: str, *channels: str) -> Request:
+        """Takes channels out of a group."""
+        return self.shard_of(group), (b"ZREM", self.group_key(group), *channels)
 
     def ask(self, group: str, channel: str) -> Command:
         """Asks whether a channel is in a group."""

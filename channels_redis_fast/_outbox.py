@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
+from redis import exceptions as errors
+
 from ._bulk import Parcels
 from ._counters import Counters
 from ._operations import Operations, Request
@@ -130,7 +132,8 @@ class Lane:
     async def put(self, receipt: Receipt) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
-        Raises redis-py's `ConnectionError` when there is no connection.
+        Raises redis-py's `ConnectionError` when there is no connection, or no room
+        within `command_timeout`.
         """
         much: bool | None = None
         if not self._senders and self._load < _MOST:
@@ -164,16 +167,25 @@ class Lane:
     # Steps
 
     async def _put_later(self, receipt: Receipt) -> None:
-        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[bool] = loop.create_future()
         self._senders.append((receipt, written))
         if len(self._senders) == 1:  # else there is no room, or it is kept for many
             self._admit()
+        timer = loop.call_later(self._shard.command_timeout, self._expire, written)
         try:
             await written
         except BaseException:
             if receipt.batch is not None and not _is_written(written):
                 self._remove(receipt)
             raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, written: asyncio.Future[bool]) -> None:
+        if not written.done():
+            text = f"no room within {self._shard.command_timeout:g} s"
+            written.set_exception(errors.ConnectionError(text))
 
     def _admit(self) -> None:
         """Writes for those who wait for room, as long as there is some."""

@@ -81,6 +81,8 @@ class Pipe:
                 self._feed(self._socket.recv(_CHUNK))
             except OSError as error:
                 raise self._failure(error) from error
+        if isinstance(reply, errors.NoScriptError):
+            self._scripts.clear()  # the next one gets the text
         return reply
 
     def try_read(self) -> tuple[bool, Any]:

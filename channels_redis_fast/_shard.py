@@ -317,6 +317,9 @@ class Shard:
         on_down: Callable[[Exception], None] | None = None,
         eager: bool = False,
     ) -> Link:
+        if self.closed:  # nobody would close its connection
+            raise errors.ConnectionError(f"the connections to {self.host} are closed")
+
         def ready() -> None:
             self.health.back(link)
             if on_ready is not None:

@@ -18,6 +18,8 @@ _as_made = re.compile(
     r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
 ).fullmatch
 
+_BATCH = 512  # channels that are subscribed again together
+
 _HEX = 32
 _is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
 
@@ -92,6 +94,7 @@ class Topics:
         self._on_leave = on_leave
         self._lock = threading.RLock()
         self._topics: dict[bytes, Topic] = {}
+        self._names: dict[Home, set[bytes]] = {}  # by home
         self._joined: dict[str, set[bytes]] = {}  # by channel
         self._own: dict[str, Topic] = {}  # by channel: the one of its own name
 
@@ -146,7 +149,10 @@ class Topics:
 
     async def feed_all(self) -> None:
         """As `feed`, for each channel that has messages of its own name."""
-        await asyncio.gather(*map(self.feed, list(self._own)))
+        channels = list(self._own)
+        for start in range(0, len(channels), _BATCH):
+            batch = channels[start : start + _BATCH]
+            await asyncio.gather(*map(self.feed, batch))
 
     async def join(self, name: bytes, channel: str, beside: bytes) -> None:
         """Gives a channel the messages of a name; returns when Redis has confirmed.
@@ -181,19 +187,17 @@ class Topics:
     def has_orphans(self) -> bool:
         """Whether there are names that nobody listens to."""
         with self._lock:
-            homes = {topic.home for topic in self._topics.values()}
-        return not all(map(_is_running, homes))
+            return not all(map(_is_running, self._names))
 
     def adopt(self, names: list[bytes] | None = None) -> None:
         """Makes this loop the home of names, or of all that nobody listens to."""
         home = self._here()
         left: list[tuple[Home | None, bytes]] = []
         with self._lock:
-            for name in list(self._topics) if names is None else names:
-                topic = self._topics.get(name)
-                if topic is not None and (names or not _is_running(topic.home)):
+            for name in self._orphans() if names is None else names:
+                if (topic := self._topics.get(name)) is not None:
                     left.append((topic.home, name))
-                    topic.home = home
+                    self._move(name, topic, home)
         if left:
             home.settle([name for _, name in left])
         for former, name in left:
@@ -246,7 +250,25 @@ class Topics:
         del self._topics[name]
         if self._own.get(channel) is topic:
             del self._own[channel]
-        return topic.home
+        home = topic.home
+        self._move(name, topic, None)
+        return home
+
+    def _orphans(self) -> list[bytes]:
+        """The names that nobody listens to."""
+        homes = [home for home in self._names if not _is_running(home)]
+        return [name for home in homes for name in self._names[home]]
+
+    def _move(self, name: bytes, topic: Topic, home: Home | None) -> None:
+        """Gives a name another home; None: it needs none any more."""
+        if topic.home is not None:
+            names = self._names[topic.home]
+            names.discard(name)
+            if not names:
+                del self._names[topic.home]
+        if home is not None:
+            self._names.setdefault(home, set()).add(name)
+        topic.home = home
 
     def _enter(self, name: bytes, channel: str, beside: bytes, join: object) -> Home:
         here = self._here()
@@ -264,7 +286,9 @@ class Topics:
             if joins is not None:
                 joins.add(join)
             former = topic.home
-            home = topic.home = self._choose(former, beside) or here
+            home = self._choose(former, beside) or here
+            if home is not former:
+                self._move(name, topic, home)
         if former is not home:
             _tell_forget(former, name)
         return home

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from channels.exceptions import ChannelFull
 from layers import end
@@ -25,6 +25,8 @@ from ledger import (
 from polling import eventually
 from redis import exceptions as errors
 
+T = TypeVar("T")
+
 PAUSE = 0.005  # seconds between the messages of one source
 SOURCES = 2  # of each channel and group
 MEMBERS = 2  # of the group in each process
@@ -33,6 +35,18 @@ GROUP, NORMAL = "room", "worker"
 NORMAL_LINE = "normal channel"
 
 Send = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+async def at_last(call: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """What a call returns that may be made twice, however busy the machine is."""
+    deadline = asyncio.get_running_loop().time() + 20
+    while True:
+        try:
+            return await call(*args)
+        except errors.RedisError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.01)
 
 
 class Room:
@@ -69,14 +83,14 @@ class Room:
         group = self._sources("group", GROUP)
         for number, layer in enumerate(self.readers):
             line = f"process {number}"
-            name = await layer.new_channel()
+            name = await at_last(layer.new_channel)
             self.channels.append(name)
             direct = self._sources("direct", name)
             self._receive(layer, name, Addressee(line, direct))
             self._begin(direct, send, name)
             for _ in range(MEMBERS):
-                member = await layer.new_channel()
-                await layer.group_add(GROUP, member)
+                member = await at_last(layer.new_channel)
+                await at_last(layer.group_add, GROUP, member)
                 self._receive(layer, member, Addressee(line, group))
         self._begin(group, group_send, GROUP)
         normal = self._sources("normal", NORMAL)

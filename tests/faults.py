@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import inflicting
+import refusals
 from accounting import NORMAL_LINE
-from inflicting import CAPACITY, LONG, SHORT, Inflict
+from inflicting import CAPACITY, LONG, PATIENCE, SHORT, Inflict
 from ledger import LEFT_OUT, Promise
+from refusals import Refusal
 
 # What an outage may cost each process, and the normal channel (messages).
 NOTHING = (0, 0)
@@ -29,6 +31,11 @@ REWOUND = "a replica takes over that had not been told the latest"
 UNREADABLE = "a message that can't be read (malformed, wrong key, too old, too large)"
 SLOW = "Redis is slow, forgets its scripts, or moves a slot to another node"
 OUT_OF_MEMORY = "Redis has no memory left (`noeviction`)"
+UNABLE = (
+    "Redis can't now: it is loading, misses replicas (`NOREPLICAS`) or space for its "
+    "snapshots (`MISCONF`), or runs a script (`BUSY`)"
+)
+DEMOTED = "a replica answers after a failover"
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,19 @@ def single(name: str, inflict: Inflict, promise: str, **details: Any) -> Fault:
 def proxied(name: str, inflict: Inflict, promise: str, **details: Any) -> Fault:
     """A fault of the network."""
     return Fault(name, "proxied", inflict, promise, **details)
+
+
+def refuses(name: str, refusal: Refusal, promise: str, *errors: str) -> Fault:
+    """A fault of one server that refuses for a while, which costs nothing."""
+    return single(
+        name,
+        inflicting.refusing(refusal, errors[0]),
+        promise,
+        refusals=frozenset(errors),
+        times=1,
+        often=5,
+        options={"command_timeout": PATIENCE},
+    )
 
 
 def breaks(cost: tuple[int, int] = BATCH) -> dict[str, Any]:
@@ -148,6 +168,20 @@ FAULTS = [
         inflicting.memory_full,
         OUT_OF_MEMORY,
         refusals=frozenset({"OutOfMemoryError"}),
+    ),
+    refuses(
+        "too few replicas, NOREPLICAS", refusals.no_replica, UNABLE, "ResponseError"
+    ),
+    refuses("no snapshots, MISCONF", refusals.no_disk, UNABLE, "ResponseError"),
+    refuses("an endless script, BUSY", refusals.no_time, UNABLE, "ResponseError"),
+    # Each attempt has a new connection, so a call's time may be over while one is made,
+    # or asked.
+    refuses(
+        "demoted, READONLY",
+        refusals.no_primary,
+        DEMOTED,
+        "ReadOnlyError",
+        *UNREACHED,
     ),
     proxied("cut, closed", inflicting.cut(reset=False), GONE, times=5, **breaks()),
     proxied("cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks()),

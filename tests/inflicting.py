@@ -15,6 +15,7 @@ from accounting import GROUP, NORMAL, Room
 from clusters import slot_of
 from polling import eventually
 from proxy import Flow, Proxy
+from refusals import Refusal
 
 # A scene (see scenes.py), the room, and how many times.
 Inflict = Callable[[Any, Room, int], Awaitable[None]]
@@ -24,6 +25,10 @@ Inflict = Callable[[Any, Room, int], Awaitable[None]]
 TIMEOUT, CAPACITY = 0.5, 20
 WAIT = 1.0  # seconds that a reader blocks at a time
 SHORT, LONG = 0.2, 2.4  # seconds: less than the timeout, and more than all of these
+# Where Redis refuses: a command_timeout that ends in the middle of a pause between two
+# attempts (a call that ends while an attempt is under way raises that nobody answered),
+# and a trouble that ends before the third attempt.
+PATIENCE, BRIEF = 0.7, 0.05
 PARCEL = 200_000  # bytes: more than the server's buffer for a client may hold
 
 # The server
@@ -143,6 +148,23 @@ async def memory_full(scene: Any, room: Room, times: int) -> None:
         )
         admin.config_set("maxmemory", 0)
         await room.goes_on()
+
+
+def refusing(refusal: Refusal, error: str) -> Inflict:
+    """The server refuses: briefly, which no call tells, and until calls raise it."""
+
+    async def inflict(scene: Any, room: Room, times: int) -> None:
+        for _ in range(times):
+            before = room.refused(error)
+            for seconds in BRIEF, LONG:
+                steps = refusal(scene.server)
+                await asyncio.to_thread(next, steps)
+                await asyncio.sleep(seconds)
+                await asyncio.to_thread(next, steps, None)
+                await room.goes_on()
+                assert (room.refused(error) > before) is (seconds > PATIENCE)
+
+    return inflict
 
 
 # The network

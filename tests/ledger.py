@@ -10,7 +10,9 @@ from itertools import pairwise
 
 ACCEPTED, UNDER_WAY, LEFT_OUT = "accepted", "under way", "over capacity"
 # Errors after which it is certain that a message was not sent.
-_NOT_SENT = frozenset({"ChannelFull", "OutOfMemoryError", "ReadOnlyError"})
+_NOT_SENT = frozenset(
+    {"ChannelFull", "OutOfMemoryError", "ReadOnlyError", "ResponseError"}
+)
 _NEVER = 1 << 60
 
 # A message: who sent it, and its number there.

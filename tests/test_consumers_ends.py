@@ -220,3 +220,25 @@ async def test_all_at_once(kind: str, valkey: Server) -> None:
             for client in clients:
                 ended = await client.ended()
                 assert ended is None or type(ended) is asyncio.CancelledError
+
+
+async def test_both_sides_end_at_once(valkey: Server) -> None:
+    """The handler's way counts, and nobody complains of the other."""
+
+    class Consumer(FastDispatchMixin, Plain):
+        async def hold(self, event: Any) -> None:
+            holding.set()
+            await go_on.wait()
+            raise StopConsumer
+
+    holding, go_on = asyncio.Event(), asyncio.Event()
+    async with using("core", valkey.url) as layer:
+        client = await Client(Consumer.as_asgi(), made=[]).connect()
+        await layer.group_send(ROOM, {"type": "hold"})
+        await holding.wait()
+        client.say(Broken())
+        await asyncio.sleep(0.01)
+        go_on.set()
+        assert await client.ended() is None
+        del client
+        gc.collect()

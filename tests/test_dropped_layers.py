@@ -131,6 +131,7 @@ async def test_with_overridden_hooks_goes_on_until_closed(valkey: Server) -> Non
     await layer.close_pools()
 
 
+@pytest.mark.slow
 def test_a_thousand_in_one_loop(valkey: Server) -> None:
     """The end of the loop doesn't get deeper with each layer that lived in it."""
     loop = asyncio.new_event_loop()

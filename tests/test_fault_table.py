@@ -30,11 +30,12 @@ async def room_in(
     scene: scenes.Scene, layer: str, **options: Any
 ) -> AsyncIterator[Room]:
     """Two layers that receive and one that sends, and their traffic."""
-    options |= {
+    defaults = {
         "capacity": CAPACITIES[layer],
         "channel_capacity": {NORMAL: CAPACITY},
         "command_timeout": TIMEOUT,
     }
+    options = defaults | options
     readers, senders = scene.hosts
     make = OPEN[layer]
     async with contextlib.AsyncExitStack() as stack:

@@ -56,14 +56,13 @@ async def test_killed_under_load_of_several_processes(
     server: Server, start_peer: Callable[..., Any]
 ) -> None:
     config = {"hosts": [server.url]}
-    peers = [await start_peer(CORE, config) for _ in range(3)]
+    sender, *peers = [await start_peer(CORE, config) for _ in range(4)]
     collecting = []
     for peer in peers:
         names = [await peer.new_channel() for _ in range(7)]
         for name in names:
             await peer.group_add("room", name)
         collecting.append(peer.begin("collect", names, timeout=60, idle=3.5))
-    sender = await start_peer(CORE, config)
     during = sender.begin("burst", "room", 350, group=True, pause=0.01)
     await asyncio.sleep(1)
     await asyncio.to_thread(server.kill)

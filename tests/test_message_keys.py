@@ -44,13 +44,14 @@ VALUES = st.recursive(
     | st.text(max_size=40)
     | st.binary(max_size=40),
     lambda inner: (
-        st.lists(inner, max_size=20)
+        st.lists(inner, max_size=4)
         | st.dictionaries(
             st.text(max_size=40) | st.binary(max_size=40) | st.integers() | st.none(),
             inner,
-            max_size=20,
+            max_size=4,
         )
     ),
+    max_leaves=10,
 )
 
 
@@ -113,7 +114,7 @@ async def test_json_has_its_own_rule(valkey: Server) -> None:
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.text(max_size=40), VALUES, max_size=20))
+@given(st.dictionaries(st.text(max_size=40), VALUES, max_size=4))
 def test_refused_is_what_can_t_be_read(message: dict[str, Any]) -> None:
     packed: Any
     try:

@@ -56,8 +56,23 @@ def test_a_replica_that_never_was_a_primary() -> None:
 
 def test_a_server_that_forgot_a_script_gets_its_text() -> None:
     one = retry()
+    for _ in range(5):
+        assert one.after(reply_error("LOADING data"), 100.0)
+    # Another one may bring the text along: one for many.
+    assert one.after(reply_error("NOSCRIPT no"), 100.0) == 0
+    assert one.command is STORE
     assert one.after(reply_error("NOSCRIPT no"), 100.0) == 0
     assert one.command == (b"EVAL", SEND.text, *STORE[2:])
+
+
+def test_a_server_that_refused_a_script_before_it_knew_it() -> None:
+    """And what follows the script, for the same key, is tried again with it."""
+    one, follower = retry(), retry((b"ZREM", b"key", b"member"))
+    for _ in range(5):
+        assert one.after(reply_error("BUSY somebody's script"), 100.0)
+        assert follower.after(reply_error("BUSY somebody's script"), 100.0)
+    assert one.after(reply_error("NOSCRIPT no"), 100.0) == 0
+    assert follower.after(reply_error("NOSCRIPT no"), 100.0) is not None
 
 
 @pytest.mark.parametrize("text", ["MOVED 1 h:1", "ASK 1 h:1"])

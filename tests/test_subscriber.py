@@ -12,6 +12,7 @@ from polling import eventually
 from programs import UNSHARDED
 from pubsubs import subscribed
 from redis import exceptions as errors
+from refusals import no_time
 from servers import Server
 
 from channels_redis_fast._hosts import decode_hosts
@@ -116,36 +117,19 @@ async def test_names_that_nobody_waits_for(server: Server) -> None:
 
 async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
     """What is wanted meanwhile is asked for again, on the same connection."""
-    admin = server.client()
-    admin.config_set("busy-reply-threshold", 1)
     async with subscribed_by(server) as (subscriber, _):
         await subscriber.subscribe(b"before")
         pipe = subscriber._link.connection
-        script = asyncio.create_task(asyncio.to_thread(busy, server))
-        await eventually(lambda: is_busy(server), "the script")
+        steps = no_time(server)
+        next(steps)
         subscriber.want(b"name")
         answer = await eventually(lambda: subscriber._confirmations.get(b"name"), "it")
         await asyncio.wait([answer])
         assert str(answer.exception()).startswith("BUSY")
-        server.client().script_kill()
-        await script
+        for _ in steps:
+            pass
         await eventually(lambda: subscribed(server) == {"before", "name"}, "the name")
         assert subscriber._link.connection is pipe
-
-
-def busy(server: Server) -> None:
-    """Has a server run a script until that is killed."""
-    with pytest.raises(errors.ResponseError, match="killed"):
-        server.client().eval("while true do end", 0)
-
-
-def is_busy(server: Server) -> bool:
-    """Whether a script runs for too long there."""
-    try:
-        server.client().ping()
-    except errors.ResponseError:
-        return True
-    return False
 
 
 async def _heal_nothing(*_: Any) -> None:

@@ -98,17 +98,6 @@ def test_an_answer_that_is_lost(
             layer.sync.receive("worker", 0.1)
 
 
-def test_scripts_that_are_gone(kind: str, server: Server) -> None:
-    with blocking(kind, server.url) as layer:
-        for n in range(3):
-            server.client().script_flush()
-            layer.sync.send("worker", {"n": n})
-            server.client().script_flush()
-            assert layer.sync.send_many([("worker", {"n": n})] * 3) == [None] * 3
-        got = [layer.sync.receive("worker", 5)["n"] for _ in range(12)]
-        assert got == [0] * 4 + [1] * 4 + [2] * 4
-
-
 # A clear error in time
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -166,6 +167,20 @@ async def test_silence_bounds_what_is_outstanding(
         server.resume()
         await eventually_sent(layer, "worker", {"n": 2})
         await eventually(lambda: lines(caplog)[BACK], "the log line")
+
+
+async def test_who_waits_for_room(kind: str, server: Server) -> None:
+    """`command_timeout` is for each of them, not for each thousand."""
+    async with unconfirmed(kind, server.url, command_timeout=0.5) as layer:
+        await layer.send("worker", {"n": 0})
+        await layer.flush_sends()
+        (shard,) = layer._loops.here().shards
+        server.pause()
+        await asyncio.gather(*(layer.send("worker", {}) for _ in range(_MOST)))
+        shard._main.connection.heard = math.inf  # so that it isn't given up
+        with pytest.raises(errors.ConnectionError, match="no room"):
+            await asyncio.wait_for(layer.send("worker", {}), 10)
+        server.resume()
 
 
 async def test_silence_bounds_the_bytes(kind: str, server: Server) -> None:

@@ -18,12 +18,14 @@ from ..commands.retry import Retry
 
 Key = bytes | str
 
+_SOON = 0.05  # seconds
+
 
 class Call:
     """A command until its answer, or until its deadline; the receiver of its outcomes.
 
     `written` is done when the command is in a connection's buffer; an error comes there
-    if it never is.
+    if it never is. Who waits for it gives up by making it done.
     """
 
     __slots__ = (
@@ -70,12 +72,13 @@ class Call:
         return self._is_over or self._is_given_up()
 
     def _is_given_up(self) -> bool:
-        given_up = self._written is not None and self._written.cancelled()
+        given_up = self._written is not None and self._written.done()
         return given_up or self._receiver.done()
 
     def write(self, connection: PipelinedConnection) -> None:
         """Writes it on a connection that takes more."""
-        command = as_known(self.retry.command, connection.scripts)
+        # The text stays with it: a server that refuses it doesn't learn the script.
+        command = self.retry.command = as_known(self.retry.command, connection.scripts)
         if is_ask(self.retry.error):
             connection.ask()
         try:
@@ -111,7 +114,7 @@ class Call:
             receiver: Any = self._written or self._receiver
             receiver.set_exception(error)
         if is_probe:
-            self._backlog.go_on()
+            self._backlog.go_on_soon()
 
     def _end(self) -> bool:
         """Whether others waited for its answer."""
@@ -141,7 +144,7 @@ class Call:
         text = f"no answer within {self._backlog.timeout:g} s"
         refusal = None if self._is_asked else self.retry.error
         self.set_exception(refusal or errors.ConnectionError(text))
-        self._backlog.go_on()  # with those that it held up
+        self._backlog.go_on_soon()  # with those that it held up
 
 
 class Backlog:
@@ -167,6 +170,7 @@ class Backlog:
         self.timeout = timeout
         self.keys: set[Key] = set()  # that nobody may overtake
         self.probed: set[Key] = set()  # of those that one is tried for
+        self._trusted: set[Key] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
@@ -174,6 +178,7 @@ class Backlog:
         self._is_cluster = is_cluster
         self._calls: list[Call] = []
         self._is_going = False
+        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -215,6 +220,8 @@ class Backlog:
         for call in waiting:
             if call.done():
                 continue
+            if call.key in trusted:
+                call.is_trusted, call.not_before = True, 0.0
             if call.key in held or call.key in self.probed or not self._write(call):
                 held.add(call.key)
                 staying.append(call)
@@ -224,26 +231,30 @@ class Backlog:
         moments = [call.not_before for call in self._calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
 
+    def go_on_soon(self) -> None:
+        """The same a little later: once for many who tell at about the same time."""
+        self._wake_at(monotonic() + _SOON)
+
     def trust(self, key: Key) -> None:
-        """A server took again what is for a key: all that waits is written."""
-        for call in self._calls:
-            if call.key == key:
-                call.is_trusted = True
-                call.not_before = 0.0
-        self.go_on()
+        """A server took again what is for a key: all that waits is written at once."""
+        self._trusted.add(key)
+        self._wake_at(monotonic())
 
     def close(self) -> None:
-        """Fails all."""
-        calls, self._calls = self._calls, []
-        for call in calls:
-            call.set_exception(errors.ConnectionError("this connection is closed"))
+        """Fails all, and from now on what comes, or comes back from a connection."""
+        self._is_closed = True
         self.keys.clear()
+        self.probed.clear()
+        self.go_on()
         self._cancel_timer()
 
     # Steps
 
     def _write(self, call: Call) -> bool:
         """Whether a call needn't wait any more: it is written, or has failed."""
+        if self._is_closed:
+            call.set_exception(errors.ConnectionError("this connection is closed"))
+            return True
         if call.not_before > monotonic():
             return False
         try:

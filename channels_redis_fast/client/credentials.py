@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import weakref
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from redis import credentials
 
+from .._logs import warn
 from .masking import Masked
-
-logger = logging.getLogger("channels_redis_fast")
 
 try:
     from redis.credentials import StreamingCredentialProvider
@@ -96,7 +94,7 @@ class Tokens:
         return _Done()
 
     def _failed(self, error: Any) -> _Done:
-        logger.warning("no new credentials: %s: %s", type(error).__name__, error)
+        warn("no new credentials: %s: %s", type(error).__name__, error)
         return _Done()
 
 

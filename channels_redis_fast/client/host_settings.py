@@ -17,6 +17,7 @@ DEFAULT_HOSTS = ("redis://localhost:6379",)
 _SCHEMES = ("redis", "rediss", "unix")
 _RIGHT = "a URL is as redis://localhost:6379, rediss://localhost:6379 or unix:///path"
 _HIGHEST_PORT = 65535
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _BAD_VALUE = re.compile(r"Invalid value for .(\w+). in connection URL")
 
 Settings = dict[str, Any]
@@ -40,6 +41,8 @@ def refused(settings: Settings, error: Exception) -> InvalidSetting:
     """What to raise for settings that redis-py refuses."""
     if bad := _BAD_VALUE.search(str(error)):
         return _bad(settings, f"no valid value for {bad[1]}")
+    if unknown := _UNKNOWN.search(str(error)):
+        return _bad(settings, f"redis-py knows no argument {unknown[1]!r}")
     told = str(error)
     if any(secret in told for secret in _secrets(settings)):
         told = type(error).__name__

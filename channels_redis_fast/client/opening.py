@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -12,11 +11,10 @@ from redis import exceptions as errors
 
 from .._connection import PipelinedConnection, Push, number_of
 from .._forks import leave_to_parent
+from .._logs import warn
 from .clock import TIME
 from .credentials import Tokens
 from .masking import Masked
-
-logger = logging.getLogger("channels_redis_fast")
 
 
 class Opener(Protocol):
@@ -93,7 +91,7 @@ def _authenticated(answer: asyncio.Future[Any]) -> None:
     """What was authenticated before stays so: until the server ends it."""
     error = None if answer.cancelled() else answer.exception()
     if isinstance(error, (errors.ResponseError, errors.AuthenticationError)):
-        logger.warning("Redis refuses the new credentials: %s", error)
+        warn("Redis refuses the new credentials: %s", error)
 
 
 async def _ask_time(pipe: PipelinedConnection, note: Callable[[object], None]) -> None:

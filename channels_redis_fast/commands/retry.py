@@ -23,7 +23,15 @@ class Retry:
     `began` and `deadline` are `time.monotonic()`'s, of the whole call.
     """
 
-    __slots__ = ("_may_repeat", "_times", "began", "command", "deadline", "error")
+    __slots__ = (
+        "_is_unknown",
+        "_may_repeat",
+        "_times",
+        "began",
+        "command",
+        "deadline",
+        "error",
+    )
 
     def __init__(self, command: Command, began: float, deadline: float) -> None:
         self.command = command
@@ -31,6 +39,7 @@ class Retry:
         self.deadline = deadline
         self.error: Exception | None = None  # the last one that it was tried again for
         self._times = 0
+        self._is_unknown = False  # the script was, already
         # Once is enough: a server that stays away must not hold its callers up.
         self._may_repeat = is_repeatable(command)
 
@@ -64,13 +73,19 @@ class Retry:
 
     def _pause(self, kind: Kind) -> float | None:
         if kind is Kind.UNKNOWN and self.command[0] is EVALSHA:
-            self.command = with_text(self.command)
+            # The first of many takes the text along for all, see `as_known`. If that
+            # one went elsewhere, or was refused, each has it.
+            if self._is_unknown:
+                self.command = with_text(self.command)
+            self._is_unknown = True
+            return 0.0  # whatever came before; with the text this is no EVALSHA
+        # What is no such call ran, but has to again after those that didn't.
         if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
             return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
             return 0.0
-        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED):
+        if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED, Kind.UNKNOWN):
             return min(_PAUSE * 2.0 ** min(self._times, 10), _LONGEST_PAUSE)
         return None
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.exceptions import ChannelFull, StopConsumer
+from channels.exceptions import ChannelFull
 from channels.generic.websocket import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
@@ -70,12 +70,11 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         await self.send_json({"type": "welcome", **self._card()})
         await self._tell_room("member.arrived", reply_to=self.channel_name)
 
-    async def dispatch(self, message: Json) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Leaves the room also when a handler fails: nobody else would say so."""
+        # Not in `dispatch`: who overrides that shares no frames of a broadcast.
         try:
-            await super().dispatch(message)
-        except StopConsumer:
-            raise
+            await super().__call__(scope, receive, send)
         except Exception:
             with contextlib.suppress(Exception):  # the first one is told
                 await self.disconnect(INTERNAL_ERROR)
