@@ -185,6 +185,7 @@ class ChannelReceiver:
         self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()
         self._returning: set[asyncio.Future[Any]] = set()
+        self._callers = 0
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self.idle_since = 0.0
@@ -206,10 +207,17 @@ class ChannelReceiver:
 
     async def receive(self) -> Message:
         """The next message; cancelled, it hands on or back what was on its way."""
+        self._callers += 1
+        try:
+            return await self._receive()
+        finally:
+            self._callers -= 1
+            self._rest()
+
+    async def _receive(self) -> Message:
         if self._prefetch > 1 or self._claimed:
             self.recall()
             if self._claimed:
-                self._rest()
                 return self._claimed.popleft()[1][0]
             await self._returned()  # else later ones would come before
             if self._closed:
@@ -228,12 +236,11 @@ class ChannelReceiver:
             if isinstance(error, asyncio.CancelledError):
                 await self._stop_unwanted()
             raise
-        finally:
-            self._rest()
         return message
 
     def _rest(self) -> None:
-        if not self._waiters and not self._closed:
+        # Not while another caller is about to leave: it may be closed by then.
+        if not self._callers and not self._closed:
             self.idle_since = self._loop.time()
             self._idle[self._name] = self
 

@@ -335,3 +335,18 @@ async def test_a_crash_loses_what_was_claimed(
 
 def _numbers(answer: dict[str, Any]) -> list[int]:
     return [number for _, number in answer["received"]]
+
+
+async def test_no_reader_is_idle_while_one_of_its_callers_is_about_to_leave(
+    valkey: Server,
+) -> None:
+    """Else one that was closed meanwhile came back, in the place of the next one."""
+    async with opened(valkey.url) as layer:
+        await send(layer, 2)
+
+        async def receive() -> bool:
+            await layer.receive("worker")
+            return "worker" in layer._loops.here()._idle
+
+        both = asyncio.gather(receive(), receive())  # who get them in one turn
+        assert await asyncio.wait_for(both, 10) == [False, True]
