@@ -92,13 +92,18 @@ def proxied(name: str, inflict: Inflict, promise: str, **details: Any) -> Fault:
     return Fault(name, "proxied", inflict, promise, **details)
 
 
-def refuses(name: str, refusal: Refusal, promise: str, *errors: str) -> Fault:
-    """A fault of one server that refuses for a while, which costs nothing."""
+def refuses(
+    name: str, refusal: Refusal, promise: str, error: str = "ResponseError"
+) -> Fault:
+    """A fault of one server that refuses for a while, which costs nothing.
+
+    A call whose time is over while an attempt is under way raises that nobody answered.
+    """
     return single(
         name,
-        inflicting.refusing(refusal, errors[0]),
+        inflicting.refusing(refusal, error),
         promise,
-        refusals=frozenset(errors),
+        refusals=UNREACHED | {error},
         times=1,
         often=5,
         options={"command_timeout": PATIENCE},
@@ -169,20 +174,10 @@ FAULTS = [
         OUT_OF_MEMORY,
         refusals=frozenset({"OutOfMemoryError"}),
     ),
-    refuses(
-        "too few replicas, NOREPLICAS", refusals.no_replica, UNABLE, "ResponseError"
-    ),
-    refuses("no snapshots, MISCONF", refusals.no_disk, UNABLE, "ResponseError"),
-    refuses("an endless script, BUSY", refusals.no_time, UNABLE, "ResponseError"),
-    # Each attempt has a new connection, so a call's time may be over while one is made,
-    # or asked.
-    refuses(
-        "demoted, READONLY",
-        refusals.no_primary,
-        DEMOTED,
-        "ReadOnlyError",
-        *UNREACHED,
-    ),
+    refuses("too few replicas, NOREPLICAS", refusals.no_replica, UNABLE),
+    refuses("no snapshots, MISCONF", refusals.no_disk, UNABLE),
+    refuses("an endless script, BUSY", refusals.no_time, UNABLE),
+    refuses("demoted, READONLY", refusals.no_primary, DEMOTED, "ReadOnlyError"),
     proxied("cut, closed", inflicting.cut(reset=False), GONE, times=5, **breaks()),
     proxied("cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks()),
     proxied(

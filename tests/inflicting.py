@@ -26,8 +26,7 @@ TIMEOUT, CAPACITY = 0.5, 20
 WAIT = 1.0  # seconds that a reader blocks at a time
 SHORT, LONG = 0.2, 2.4  # seconds: less than the timeout, and more than all of these
 # Where Redis refuses: a command_timeout that ends in the middle of a pause between two
-# attempts (a call that ends while an attempt is under way raises that nobody answered),
-# and a trouble that ends before the third attempt.
+# attempts, and a trouble that ends before the third one.
 PATIENCE, BRIEF = 0.7, 0.05
 PARCEL = 200_000  # bytes: more than the server's buffer for a client may hold
 
@@ -163,6 +162,8 @@ def refusing(refusal: Refusal, error: str) -> Inflict:
                 await asyncio.to_thread(next, steps, None)
                 await room.goes_on()
                 assert (room.refused(error) > before) is (seconds > PATIENCE)
+        # Few calls end while an attempt is under way; no connection ends with many.
+        assert room.refused("ConnectionError") < room.refused(error)
 
     return inflict
 
