@@ -27,7 +27,8 @@ FOUND_END_TO_END ?= build/end_to_end.json
 # The processes that tests run in: they wait more than they compute.
 PROCESSES ?= 4
 define pytest
-$(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "$(1) and not serial" $(ARGS) || [ $$? -eq 5 ]
+$(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "$(1) and not serial" $(ARGS) || \
+  [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "$(1) and not serial" $(ARGS)
 $(BIN)/pytest -m "$(1) and serial" $(ARGS) || [ $$? -eq 5 ]
 endef
 
@@ -38,7 +39,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
 
 # Each behaviour once, in a few minutes. What is marked `serial` runs by itself: it
-# measures time. (5 is pytest's word for no test: ARGS may name those of one half.)
+# measures time. What fails beside others is tried once more alone, where nothing is
+# late for want of a turn. (5: no test, where ARGS name those of one half.)
 test: $(VENV)/.test
 	$(call pytest,not slow)
 

@@ -173,15 +173,19 @@ def matrix(session: nox.Session, cell: Cell) -> None:
     for name in COPIED:
         copy(ROOT / name, folder / name)
     session.chdir(folder)
-    # As `make test` does; with arguments that name no test of one half, that half is 5.
-    for half in (
-        ("-n", "4", "--dist", "worksteal", "-m", "not serial"),
-        ("-m", "serial"),
+    # As `make test` does. 5: no test, where none failed or the arguments name none.
+    for some, codes in (
+        (("-n", "4", "--dist", "worksteal", "-m", "not serial"), [0, 1, 5]),
+        (
+            ("--last-failed", "--last-failed-no-failures=none", "-m", "not serial"),
+            [0, 5],
+        ),
+        (("-m", "serial"), [0, 5]),
     ):
         session.run(
-            *("pytest", "-q", "-rs", *half, *cell.options, *session.posargs),
+            *("pytest", "-q", "-rs", *some, *cell.options, *session.posargs),
             env=cell.environment,
-            success_codes=[0, 5],
+            success_codes=codes,
         )
 
 

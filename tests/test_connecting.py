@@ -58,6 +58,7 @@ class Late:
         self._connected = connected
         self.connect_timeout = host.connect_timeout
         self.tokens = host.tokens
+        self.note_time = None
         self.silence = host.silence
         self.explain = host.explain
 

@@ -52,6 +52,7 @@ async def test_killed_under_load_and_started_empty(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 async def test_killed_under_load_of_several_processes(
     server: Server, start_peer: Callable[..., Any]
 ) -> None:
@@ -62,7 +63,7 @@ async def test_killed_under_load_of_several_processes(
         names = [await peer.new_channel() for _ in range(7)]
         for name in names:
             await peer.group_add("room", name)
-        collecting.append(peer.begin("collect", names, timeout=60, idle=3.5))
+        collecting.append(peer.begin("collect", names, timeout=60, idle=15))
     during = sender.begin("burst", "room", 350, group=True, pause=0.01)
     await asyncio.sleep(1)
     await asyncio.to_thread(server.kill)

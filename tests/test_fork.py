@@ -188,6 +188,7 @@ FORKING = [fork_here, fork_in_a_thread, fork_by_multiprocessing]
 
 @pytest.mark.parametrize("fork", FORKING)
 @pytest.mark.slow
+@pytest.mark.serial
 def test_forks_under_load(
     valkey: Server, new_loop: Callable[[], Any], fork: Callable[..., Awaitable[None]]
 ) -> None:
@@ -195,6 +196,7 @@ def test_forks_under_load(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_forks_under_load_over_tls(
     tls_server: Server, certificates: Certificates, new_loop: Callable[[], Any]
 ) -> None:

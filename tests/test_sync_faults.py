@@ -316,6 +316,7 @@ def receive_for_ever(layer: Any, timeout: float) -> None:
 
 # In the middle of connecting it leaves redis-py's socket to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.serial
 def test_an_exception_in_the_middle(valkey: Server) -> None:
     """As Celery's soft time limit raises it: the connection is not used again."""
 

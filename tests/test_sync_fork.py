@@ -116,12 +116,14 @@ def scenario(layer: Any, forks: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_fifty_forks(kind: str, valkey: Server) -> None:
     with blocking(kind, valkey.url, capacity=1000) as layer:
         scenario(layer, 50)
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_forks_over_tls(
     kind: str, tls_front: Server, certificates: Certificates
 ) -> None:
