@@ -354,9 +354,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
 
     async def _learn_clock(self, runner: Any, name: str) -> None:
         """Before messages are stamped, of which one is for a key of this name."""
-        if self._clock is not None:
+        if (clock := self._clock) is not None and not clock.is_settled:
             index, command = self._operations.count(name)
-            await self._clock.learn(lambda: runner.shards[index].run(command))
+            await clock.learn(lambda: runner.shards[index].run(command))
 
     async def _collect(
         self, runner: Any, work: SendMany, add: Callable[[int, Any, Any], None]

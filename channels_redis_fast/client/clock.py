@@ -31,14 +31,18 @@ class ServerClock:
         self._learning: list[object] = []  # a list: threads append and pop at once
         self._is_known = False
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a connection told, and nobody waits in `learn` any more."""
+        return self._is_known and not self._learning
+
     async def learn(self, run: Callable[[], Awaitable[object]]) -> None:
         """Returns when a connection told, if none did; `run` has one opened.
 
-        Called before each message is stamped. Those that come while others wait here
-        wait behind them, so that all are sent in the order of their calls.
+        Called before a message is stamped, unless `is_settled`. Those that come while
+        others wait here wait behind them, so that all are sent in the order of their
+        calls.
         """
-        if self._is_known and not self._learning:
-            return
         self._learning.append(self)
         try:
             with contextlib.suppress(ResponseError):
