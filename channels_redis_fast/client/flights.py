@@ -39,8 +39,9 @@ class Flight:
         except errors.RedisError as error:
             self._fail(error)
         else:
-            self.pool.give(self._pipe)
-            self._pipe = None
+            # Ours no more before it is the pool's: `end` may run in between.
+            pipe, self._pipe = self._pipe, None
+            self.pool.give(pipe)
 
     def end(self) -> None:
         """Gives the connection up if its replies were not read."""
