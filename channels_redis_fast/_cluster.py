@@ -84,7 +84,7 @@ class ClusterShard(Shard):
 
         return super().reader_link(key, greet, on_ready, down)
 
-    def follow_primary(self) -> None:
+    def follow_primary(self, error: Exception) -> None:
         """Nothing: a node that takes over has the data, and callers are redirected."""
 
     async def redirect(self, key: bytes, error: errors.RedisError) -> bool:

@@ -118,10 +118,16 @@ class Link:
         if self.connection is not None:
             self.connection.abort(error)
 
-    def reopen(self) -> None:
-        """Connects anew, to another server of the same shard; nothing was lost."""
+    def reopen(self, error: Exception | None = None) -> None:
+        """Connects anew, to another server of the same shard; nothing was lost.
+
+        After an error of the server with the pauses of a loss: it may well be the same
+        server again. Callers meet that error meanwhile.
+        """
         if (connection := self.detach()) is not None:
             connection.abort()
+            if error is not None:
+                self._wait(error, self._failures_before())
         self.begin()
 
     def detach(self) -> PipelinedConnection | None:
@@ -196,15 +202,24 @@ class Link:
 
     def _lost(self, connection: PipelinedConnection) -> None:
         self.connection = None
-        if monotonic() - self.up_since > _PROVEN:
-            self._failures = 0
         error = connection.error or errors.ConnectionError("connection lost")
-        self._down(error, self._failures)
+        self._down(error, self._failures_before())
 
     def _failed(self, error: Exception) -> None:
         self._down(error, self._failures + 1)
 
+    def _failures_before(self) -> int:
+        """How many a loss follows upon."""
+        if monotonic() - self.up_since > _PROVEN:
+            self._failures = 0
+        return self._failures
+
     def _down(self, error: Exception, failures: int) -> None:
+        self._wait(error, failures)
+        if not self._closed and self._on_down is not None:
+            self._on_down(error)
+
+    def _wait(self, error: Exception, failures: int) -> None:
         now = self._loop.time()
         if self._failures == 0:
             self._down_since = now
@@ -217,8 +232,6 @@ class Link:
         if self._eager or self.was_up:
             self._cancel_timer()
             self._timer = self._loop.call_later(pause, self._try_again)
-        if self._on_down is not None:
-            self._on_down(error)
 
     def _try_again(self) -> None:
         self._timer = None

@@ -57,7 +57,7 @@ class Reader:
         self._asking = False
         self._asks_next = False
         self._is_refused = False  # the last pop, by an error that may pass
-        self._seeks_primary = False
+        self._demotion: Exception | None = None  # by which a primary is looked for
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -174,15 +174,15 @@ class Reader:
         self._is_refused = True
         self.shard.health.refused(error)
         if is_demotion(error):
-            self._seeks_primary = True
-            self.shard.reopen(link)
+            self._demotion = error
+            self.shard.reopen(link, error)
         elif isinstance(error, errors.ClusterDownError):
             self.shard.spawn(self._follow(error, link))
 
     def _ready(self) -> None:
-        if self._seeks_primary:
-            self._seeks_primary = False
-            self.shard.follow_primary()
+        if self._demotion is not None:
+            self.shard.follow_primary(self._demotion)
+            self._demotion = None
         self.poke()
 
     async def _follow(self, error: Any, link: Link) -> None:

@@ -182,10 +182,10 @@ class Shard:
         else:
             self._spare.keep(connection)
 
-    def reopen(self, link: Link) -> None:
-        """Connects a link anew: its server is no primary any more."""
+    def reopen(self, link: Link, error: Exception) -> None:
+        """Connects a link anew: by that error its server is no primary any more."""
         self._spare.clear()
-        link.reopen()
+        link.reopen(error)
 
     def tidy(self) -> None:
         """Closes what nobody needed for a while; called every second or so."""
@@ -211,15 +211,15 @@ class Shard:
         """Learns from an error that a reader got; whether to read elsewhere now."""
         return False
 
-    def follow_primary(self) -> None:
-        """A reader found another primary: commands are to go there, too.
+    def follow_primary(self, error: Exception) -> None:
+        """A reader found another primary after an error: commands are to go there, too.
 
         An idle connection hears nothing of the switch; who is connected anew puts
         members back.
         """
         connection = self._main.connection
         if connection is None or connection.is_idle:  # else it will hear by itself
-            self._main.reopen()
+            self._main.reopen(error)
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
@@ -284,9 +284,10 @@ class Shard:
         if connection.heard > link.up_since:
             self._was_primary = True
         self._backlog.take_back(refused)
-        if any(is_demotion(error) for _, error in refused):
+        demotions = [error for _, error in refused if is_demotion(error)]
+        if demotions:
             if link.connection is connection:
-                self.reopen(link)
+                self.reopen(link, demotions[0])
             self._backlog.go_on()
 
     def _is_stranger(self) -> bool:
