@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi)
-PACKAGE := $(wildcard channels_redis_fast/*.py)
+PACKAGE := $(wildcard channels_redis_fast/*.py channels_redis_fast/*/*.py)
 
 # The compiled modules in two other ways, each in an environment of its own: with every
 # line traced, and with libFuzzer's counters and sanitizers (which are clang's).
@@ -141,4 +141,4 @@ $(VENV)/bin/python $(TRACED)/bin/python $(FUZZED)/bin/python: %/bin/python:
 	$@ -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) $(TRACED) $(FUZZED) $(MATRIX) build dist *.egg-info channels_redis_fast/*.so src/*.c
+	rm -rf $(VENV) $(TRACED) $(FUZZED) $(MATRIX) build dist *.egg-info channels_redis_fast/wire/*.so src/*.c

@@ -24,7 +24,7 @@ TRACE_MACROS = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
 extensions = [
     Extension(
-        f"channels_redis_fast.{name}",
+        f"channels_redis_fast.wire.{name}",
         [f"src/{name}.pyx"],
         depends=[f"src/{name}.pyx", *INCLUDED],  # keeps them in the sdist
         define_macros=TRACE_MACROS if TRACE else [],

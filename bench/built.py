@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import FrameType
 
-from channels_redis_fast import _names
+from channels_redis_fast.wire import _names
 
 LOAD = os.getloadavg()  # before anything is measured
 

@@ -27,7 +27,7 @@ from typing import Any
 import hiredis
 from asgiref.sync import async_to_sync
 
-from channels_redis_fast._scripts import MEMBERS, SEND
+from channels_redis_fast.commands.scripts import MEMBERS, SEND
 
 OURS = "channels_redis_fast"
 THEIRS = "channels_redis"

@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from channels_redis_fast._scripts import JOIN, MEMBERS, SEND, Script
+from channels_redis_fast.commands.scripts import JOIN, MEMBERS, SEND, Script
 
 ALL = b"\xff\xff\xff\xff"  # the route of a message to all channels of a process
 ROUTE, NUMBER = 4, 8  # bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 
-from channels_redis_fast._hashing import shard_of
+from channels_redis_fast.wire._hashing import shard_of
 
 draw = random.Random(1)
 KINDS = {

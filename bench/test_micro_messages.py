@@ -21,7 +21,7 @@ import pytest
 import reference_messages as reference
 from cryptography.fernet import Fernet, MultiFernet
 
-from channels_redis_fast import _aead, _envelope, _framing
+from channels_redis_fast.wire import _aead, _envelope, _framing
 
 KEY = "__asgi_channel__"
 PROCESS = "specific." + "0123456789abcdef" * 2 + "!"

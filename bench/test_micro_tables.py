@@ -18,7 +18,7 @@ from channels.layers import BaseChannelLayer
 from channels_redis.core import RedisChannelLayer
 from channels_redis.utils import _consistent_hash
 
-from channels_redis_fast import _capacity, _fanout, _hashing, _names
+from channels_redis_fast.wire import _capacity, _fanout, _hashing, _names
 
 draw = random.Random(1)
 base = BaseChannelLayer()

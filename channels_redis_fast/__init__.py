@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from . import (  # noqa: F401
+    from .wire import (  # noqa: F401
         _aead,
         _capacity,
         _envelope,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ._waiters import NOTHING, Entry, TaskWaiter
+from .mailboxes.waiters import NOTHING, Entry, TaskWaiter
 
 Receive = Callable[[], Awaitable[Any]]
 Begin = Callable[[str], Entry | TaskWaiter | None]

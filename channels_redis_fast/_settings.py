@@ -14,8 +14,8 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 
-from ._capacity import CapacityTable
 from .exceptions import InvalidPrefix, InvalidSetting
+from .wire._capacity import CapacityTable
 
 
 def check_prefix(prefix: Any) -> str:

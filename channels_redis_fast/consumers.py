@@ -41,7 +41,7 @@ from channels.generic.websocket import (
 
 from . import _old_connections
 from ._events import LayerMessages, ReceiveLoop, end
-from ._waiters import Entry, opened
+from .mailboxes.waiters import Entry, opened
 
 __all__ = ["FastDispatchMixin", "broadcast"]
 

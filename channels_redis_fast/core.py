@@ -14,19 +14,19 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from ._blocking import Blocking
-from ._bulk import GroupSendMany, Outcome, SendMany, collect
-from ._groups import Memberships
-from ._inline import Inline, drive, heal
-from ._layer import Layer, key_after, weakly
-from ._local import LocalLayer
-from ._mailbox import Inbox
-from ._mailboxes import Mailboxes
-from ._operations import Operations
+from ._base import Layer, key_after, weakly
 from ._settings import check_count, options_of, refuse_unknown
-from ._waiters import Entry, TaskWaiter, opened
+from .client.blocking_shard import Blocking
 from .client.masking import Masked
+from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
+from .commands.operations import Operations
 from .exceptions import ForeignChannel
+from .mailboxes.mailbox import Inbox
+from .mailboxes.registry import Mailboxes
+from .mailboxes.waiters import Entry, TaskWaiter, opened
+from .runtime.blocking_engine import Inline, drive, heal
+from .runtime.engine import LocalLayer
+from .runtime.memberships import Memberships
 from .sync import SyncChannelLayer
 
 # Applications import all three from channels_redis.core.

@@ -11,26 +11,26 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._blocking import Blocking
-from ._bulk import Outcome, SendMany, collect
-from ._codec import Codec, Message, SerializerCodec, codec_of
-from ._framing import UniqueBytes
-from ._groups import Memberships, Terms
-from ._inline import InlinePubSub
-from ._layer import Layer, key_after, weakly
-from ._local_pubsub import LocalPubSub
-from ._loops import may_block
-from ._mailboxes import Mailboxes
-from ._operations import Operations
-from ._outage import Outage
-from ._publisher import verbs_of
+from ._base import Layer, key_after, weakly
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
-from ._topics import Topics, is_made_elsewhere, is_made_here
-from ._waiters import Entry, TaskWaiter, opened
+from .client.blocking_shard import Blocking
 from .client.masking import Masked
+from .commands.bulk import Outcome, SendMany, collect
+from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
-from .serializers import BaseMessageSerializer, registry
+from .mailboxes.registry import Mailboxes
+from .mailboxes.waiters import Entry, TaskWaiter, opened
+from .runtime.blocking_engine import InlinePubSub
+from .runtime.loops import may_block
+from .runtime.memberships import Memberships, Terms
+from .subscriptions.outage import Outage
+from .subscriptions.placement import LocalPubSub
+from .subscriptions.registry import Topics, is_made_elsewhere, is_made_here
+from .subscriptions.subscriber import verbs_of
 from .sync import SyncPubSubChannelLayer
+from .wire._framing import UniqueBytes
+from .wire.codec import Codec, Message, SerializerCodec, codec_of
+from .wire.formats import BaseMessageSerializer, registry
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 

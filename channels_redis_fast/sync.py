@@ -12,13 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from redis import exceptions as errors
 
-from ._bulk import Outcome
-from ._codec import Codec, Message
-from ._inline import drive
-from ._loops import may_block
-from ._popping import InboxPump, pop_message
-from ._topics import is_made_elsewhere
+from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
+from .runtime.blocking_engine import drive
+from .runtime.loops import may_block
+from .runtime.popping import InboxPump, pop_message
+from .subscriptions.registry import is_made_elsewhere
+from .wire.codec import Codec, Message
 
 __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 

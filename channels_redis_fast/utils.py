@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool
 
-from ._hosts import decode_hosts as hosts_of
+from .client.hosts import decode_hosts as hosts_of
 
 __all__ = ["create_pool", "decode_hosts"]
 

@@ -5,7 +5,7 @@ import hmac
 cimport cython
 from libc.time cimport time
 
-from channels_redis_fast._keys import aes_gcm, key_digests
+from channels_redis_fast.wire.encryption_keys import aes_gcm, key_digests
 
 include "_frames.pxi"
 

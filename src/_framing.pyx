@@ -10,7 +10,7 @@ cimport cython
 from libc.string cimport memcpy, memset
 from libc.time cimport time
 
-from channels_redis_fast._keys import ciphers, key_digests
+from channels_redis_fast.wire.encryption_keys import ciphers, key_digests
 from channels_redis_fast.exceptions import InvalidSetting
 
 include "_frames.pxi"

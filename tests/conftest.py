@@ -26,7 +26,7 @@ from sentinels import SentinelSet
 from servers import Server
 from tlsfront import TLSFront
 
-from channels_redis_fast._pipe import _pools
+from channels_redis_fast.client.blocking_pool import _pools
 
 # What helpers assert holds under -O, too, as what tests assert does.
 pytest.register_assert_rewrite("behaviours", "crowds", "failovers")

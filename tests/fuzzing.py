@@ -17,7 +17,7 @@ import reference
 import reference_messages as oracle
 from message_strategies import CHANNEL, KEY, outcome
 
-from channels_redis_fast import _aead, _envelope, _fanout, _framing
+from channels_redis_fast.wire import _aead, _envelope, _fanout, _framing
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "messages.json").read_text())
 PREFIX = len(bytes.fromhex(GOLDEN["prefix"]))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import psutil
 
-from channels_redis_fast import (
+from channels_redis_fast.wire import (
     _aead,
     _capacity,
     _envelope,

@@ -16,10 +16,10 @@ from forking import in_child, needs_fork
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from channels_redis_fast import _aead
-from channels_redis_fast._aead import AesGcmFrames
-from channels_redis_fast._framing import FernetFrames
 from channels_redis_fast.exceptions import InvalidSetting, UnreadableMessage
+from channels_redis_fast.wire import _aead
+from channels_redis_fast.wire._aead import AesGcmFrames
+from channels_redis_fast.wire._framing import FernetFrames
 
 NOW = 1_700_000_000
 KEYS = ["the first", b"the second"]

@@ -1,4 +1,4 @@
-"""Imports point down only, every module imports alone, and no file grows too long."""
+"""Rooms import what is below them, each module alone, and no file grows too long."""
 
 from __future__ import annotations
 
@@ -16,41 +16,64 @@ PACKAGE = ROOT / "channels_redis_fast"
 SOURCES = ROOT / "src"
 NAME = "channels_redis_fast"
 
-# Lowest first. A module may import from its own layer and from those below. Compiled
-# modules raise the package's errors and ask for keys, so these are down there too.
-LAYERS = (
-    {
-        *(path.stem for path in SOURCES.glob("*.pyx")),
-        *("_forks", "_keys", "_logs", "_version", "exceptions"),
-    },
-    {
-        *("_blocking", "_cluster", "_codec", "_connection", "_counters", "_hosts"),
-        *("_link", "_pipe", "_scripts", "_settings", "_shard", "_slots"),
-        *("client", "commands", "serializers"),
-    },
-    {
-        *("_bulk", "_groups", "_inline", "_layer", "_local", "_local_pubsub"),
-        *("_loops", "_mailbox", "_mailboxes", "_operations", "_outage", "_outbox"),
-        *("_popping", "_publisher", "_reader", "_receiver", "_subscriber", "_topics"),
-        *("_waiters", "mailboxes"),
-    },
-    {"core", "pubsub", "sync", "utils"},
-    {"_events", "_old_connections", "consumers"},
-    {"__main__", "demo"},
-)
-# What the layers may not even know of.
-ROOMS = {"commands": {"asyncio", "hiredis", "socket", "channels", "django"}}
+# Each room, and what it may import from beside itself: a new file needs no entry.
+WIRE = {"ground"}
+COMMANDS = WIRE | {"wire"}
+CLIENT = COMMANDS | {"commands"}
+SOURCES_OF_MESSAGES = CLIENT | {"client", "mailboxes"}
+RUNTIME = SOURCES_OF_MESSAGES | {"polling"}
+BASE = RUNTIME | {"runtime", "settings"}
+DOORS = BASE | {"base", "subscriptions"}
+CONSUMERS = DOORS | {"doors"}
+ROOMS = {
+    "ground": set(),
+    "wire": WIRE,
+    "commands": COMMANDS,
+    "client": CLIENT,
+    "mailboxes": COMMANDS,
+    "polling": SOURCES_OF_MESSAGES,
+    "subscriptions": SOURCES_OF_MESSAGES,
+    "runtime": RUNTIME,
+    "settings": COMMANDS,
+    "base": BASE,
+    "doors": DOORS,
+    "consumers": CONSUMERS,
+    "demo": CONSUMERS | {"consumers"},
+}
+# The modules that are in no folder.
+OUTSIDE = {
+    **dict.fromkeys(["_logs", "_version", "exceptions"], "ground"),
+    "_settings": "settings",
+    "_base": "base",
+    **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
+    **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
+    "__main__": "demo",
+}
+# What still goes the wrong way; to become less.
+EXCEPTIONS = {("subscriptions.placement", "runtime.engine")}
+
+# What a room may not even know of.
+NETWORK = {"hiredis", "socket"}
+FRAMEWORKS = {"channels", "django"}
 STRANGERS = {
-    0: {"asyncio", "channels", "django", "hiredis", "redis", "socket", "threading"},
-    1: {"channels", "django"},
-    2: {"django"},
-    3: {"django"},
+    "ground": {"asyncio", "redis"} | NETWORK | FRAMEWORKS,
+    "wire": {"asyncio", "redis"} | NETWORK | FRAMEWORKS,
+    "commands": {"asyncio", "django"} | NETWORK,
+    "client": FRAMEWORKS,
+    "mailboxes": {"redis", "django"} | NETWORK,
+    "polling": FRAMEWORKS,
+    "subscriptions": FRAMEWORKS,
+    "runtime": FRAMEWORKS,
+    "settings": {"asyncio"} | NETWORK | FRAMEWORKS,
+    "base": {"django"},
+    "doors": {"django"},
 }
 
 
 def _module(path: Path) -> str:
-    relative = path.relative_to(PACKAGE if PACKAGE in path.parents else SOURCES)
-    return ".".join(relative.with_suffix("").parts)
+    if PACKAGE not in path.parents:
+        return f"wire.{path.stem}"
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 MODULES = {_module(path): path for path in sorted(PACKAGE.rglob("*.py"))} | {
@@ -59,14 +82,14 @@ MODULES = {_module(path): path for path in sorted(PACKAGE.rglob("*.py"))} | {
 INIT = "__init__"
 
 
-def _layer(module: str) -> int:
-    """The layer of a module; the package itself stands on the compiled modules."""
-    if module == INIT:
-        return 0
-    for number, members in enumerate(LAYERS):
-        if module.partition(".")[0] in members:
-            return number
-    pytest.fail(f"{module} is in no layer: put it into one of LAYERS")
+def _room(module: str) -> str:
+    """The room of a module."""
+    first, _, inside = module.partition(".")
+    if inside or first in ROOMS:
+        return first
+    if first not in OUTSIDE:
+        pytest.fail(f"{module} is in no room: move it into a folder")
+    return OUTSIDE[first]
 
 
 def _imports(module: str) -> Iterator[str]:
@@ -97,21 +120,19 @@ def _ours(module: str) -> set[str]:
     return (found & MODULES.keys()) - {INIT}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    layer = _layer(module)
-    upward = {name for name in _ours(module) if _layer(name) > layer}
-    assert not upward, f"{module} (layer {layer}) imports {upward} from above"
+@pytest.mark.parametrize("module", [name for name in MODULES if name != INIT])
+def test_imports_stay_within_what_a_room_may_know(module: str) -> None:
+    room = _room(module)
+    strange = {
+        name for name in _ours(module) if _room(name) not in {room, *ROOMS[room]}
+    }
+    assert strange == {seen for by, seen in EXCEPTIONS if by == module}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_layers_know_no_strangers(module: str) -> None:
+@pytest.mark.parametrize("module", [name for name in MODULES if name != INIT])
+def test_rooms_know_no_strangers(module: str) -> None:
     known = {name.partition(".")[0] for name in _imports(module)}
-    strangers = STRANGERS.get(_layer(module), set())
-    strangers = strangers | ROOMS.get(module.partition(".")[0], set())
-    if module == "_layer":
-        strangers = strangers - {"channels"}  # the base class
-    assert not known & strangers
+    assert not known & STRANGERS.get(_room(module), set())
 
 
 def test_no_cycles() -> None:
@@ -170,5 +191,5 @@ def test_files_are_short(folder: str) -> None:
 
 def test_every_compiled_module_has_its_stub_and_test() -> None:
     for path in SOURCES.glob("*.pyx"):
-        assert (PACKAGE / f"{path.stem}.pyi").is_file()
+        assert (PACKAGE / "wire" / f"{path.stem}.pyi").is_file()
         assert (ROOT / "tests" / f"test{path.stem}.py").is_file()

@@ -13,7 +13,7 @@ from refusing import RefusingProxy
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._outbox import _MOST
+from channels_redis_fast.runtime.unconfirmed import _MOST
 
 CHANNEL = "jobs"  # a normal one: with either layer it is a sorted set
 

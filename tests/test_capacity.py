@@ -15,9 +15,9 @@ from channels.layers import BaseChannelLayer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from channels_redis_fast import _capacity
-from channels_redis_fast._capacity import CapacityTable
 from channels_redis_fast.exceptions import InvalidSetting
+from channels_redis_fast.wire import _capacity
+from channels_redis_fast.wire._capacity import CapacityTable
 
 DOCUMENTED = [
     ("http.request", 200),

@@ -13,11 +13,11 @@ from layers import soon
 from programs import needs
 from servers import Server
 
-from channels_redis_fast._aead import AesGcmFrames
-from channels_redis_fast._framing import FernetFrames
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import UnreadableMessage
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.wire._aead import AesGcmFrames
+from channels_redis_fast.wire._framing import FernetFrames
 
 CONTEXTS = {FernetFrames: (), AesGcmFrames: (b"asgispecific.0123456789abcdef!",)}
 

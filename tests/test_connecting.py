@@ -14,7 +14,7 @@ from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._hosts import Host, decode_hosts
+from channels_redis_fast.client.hosts import Host, decode_hosts
 from channels_redis_fast.client.opening import open_connection
 
 

@@ -15,8 +15,8 @@ from redis import exceptions as errors
 from servers import Server
 from tlsfront import TLSFront
 
-from channels_redis_fast._connection import PipelinedConnection
-from channels_redis_fast._hosts import Host, decode_hosts
+from channels_redis_fast.client.connection import PipelinedConnection
+from channels_redis_fast.client.hosts import Host, decode_hosts
 from channels_redis_fast.client.opening import open_connection
 
 

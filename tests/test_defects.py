@@ -19,7 +19,7 @@ from clusters import Cluster
 from peers import CORE, INCUMBENT_CORE, Peer, PeerError, incumbent_hosts
 from servers import Server
 
-from channels_redis_fast._hashing import shard_of
+from channels_redis_fast.wire._hashing import shard_of
 
 pytestmark = pytest.mark.slow
 

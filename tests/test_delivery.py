@@ -18,7 +18,7 @@ from redis import exceptions as errors
 from servers import Server
 from tlsfront import TLSFront
 
-from channels_redis_fast._shard import Shard
+from channels_redis_fast.client.shard import Shard
 from channels_redis_fast.core import RedisChannelLayer
 
 COUNT = 1_000

@@ -23,8 +23,8 @@ from message_strategies import (
     outcome,
 )
 
-from channels_redis_fast import _envelope
 from channels_redis_fast.exceptions import InvalidMessage, UnreadableMessage
+from channels_redis_fast.wire import _envelope
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "messages.json").read_text())
 ROWS = {name: row for name, row in GOLDEN["rows"].items() if row["format"] == "msgpack"}

@@ -16,7 +16,7 @@ from peers import CORE
 from servers import Server
 
 import channels_redis_fast
-from channels_redis_fast import _envelope
+from channels_redis_fast.wire import _envelope
 
 VERSIONS = {"valkey": "9.", "redis62": "6.2.", "redis70": "7.0."}
 

@@ -9,7 +9,7 @@ import reference
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from channels_redis_fast._fanout import bundle
+from channels_redis_fast.wire._fanout import bundle
 
 # Short alphabets, so that keys repeat, begin with one another and share last bytes.
 key_like = st.binary(max_size=3) | st.text("ab!", max_size=8).map(str.encode)

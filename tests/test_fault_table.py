@@ -16,8 +16,8 @@ from layers import opened
 from ledger import columns
 from pubsubs import published
 
-from channels_redis_fast import _link
-from channels_redis_fast._shard import Shard
+from channels_redis_fast.client import reconnecting
+from channels_redis_fast.client.shard import Shard
 
 README = Path(__file__).parents[1] / "README.md"
 OPEN = {"core": opened, "pubsub": published}
@@ -52,7 +52,7 @@ async def room_in(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter waits, and none between faults that follow each other fast."""
-    monkeypatch.setattr(_link, "_PROVEN", 0.0)
+    monkeypatch.setattr(reconnecting, "_PROVEN", 0.0)
     monkeypatch.setattr(Shard, "wait", WAIT)
 
 

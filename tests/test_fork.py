@@ -21,8 +21,8 @@ from polling import eventually
 from proxy import Proxy
 from servers import Server
 
-from channels_redis_fast._groups import Memberships
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.runtime.memberships import Memberships
 
 pytestmark = needs_fork
 

@@ -21,9 +21,9 @@ from forking import in_child, needs_fork
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from channels_redis_fast import _framing
-from channels_redis_fast._framing import FernetFrames, UniqueBytes
 from channels_redis_fast.exceptions import InvalidSetting, UnreadableMessage
+from channels_redis_fast.wire import _framing
+from channels_redis_fast.wire._framing import FernetFrames, UniqueBytes
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "messages.json").read_text())
 TOKENS = {name: row for name, row in GOLDEN["rows"].items() if "token" in row}

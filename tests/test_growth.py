@@ -297,7 +297,7 @@ async def test_channels_end_in_portions(
 ) -> None:
     """Between which the event loop goes on."""
     portion = FEW // 10
-    monkeypatch.setattr("channels_redis_fast._mailboxes._PORTION", portion)
+    monkeypatch.setattr("channels_redis_fast.mailboxes.registry._PORTION", portion)
     layer = KINDS[kind](hosts=[valkey.url], expiry=0.2)
     names = await make(layer, FEW)
     sizes = [len(layer._mailboxes)]

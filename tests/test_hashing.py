@@ -13,7 +13,7 @@ from channels_redis.utils import _consistent_hash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_redis_fast._hashing import shard_of
+from channels_redis_fast.wire._hashing import shard_of
 
 GOLDEN: dict[str, list[int]] = json.loads(
     Path(__file__).with_name("golden").joinpath("hashing.json").read_text()

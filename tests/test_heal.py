@@ -15,8 +15,8 @@ from proxy import Proxy
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast import _groups
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.runtime import memberships
 
 ROOM = "asgi:group:room"
 
@@ -65,7 +65,7 @@ async def test_some_there(
     recent: bool,
 ) -> None:
     """After a failover: what the new primary was not told yet is made good."""
-    monkeypatch.setattr(_groups, "_RECENT", 30.0 if recent else 0.0)
+    monkeypatch.setattr(memberships, "_RECENT", 30.0 if recent else 0.0)
     async with opened(server.url) as layer:
         first, second, third = await in_room(layer, 3)
         await layer.group_discard("room", third)

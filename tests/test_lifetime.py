@@ -17,10 +17,10 @@ from layers import end, nothing, opened, soon
 from polling import eventually
 from servers import Server
 
-from channels_redis_fast._mailbox import ChannelName, Inbox, Mailbox
-from channels_redis_fast._reader import Reader
-from channels_redis_fast._receiver import InboxReceiver
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.mailboxes.mailbox import ChannelName, Inbox, Mailbox
+from channels_redis_fast.polling.poller import Reader
+from channels_redis_fast.polling.process_key import InboxReceiver
 
 COUNT = 10_000
 BATCH = 500

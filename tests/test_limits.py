@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from channels_redis_fast._envelope import splice, splice_list
+from channels_redis_fast.wire._envelope import splice, splice_list
 
 
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="such bytes are out of reach")

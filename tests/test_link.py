@@ -12,10 +12,10 @@ from polling import eventually
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast._connection import PipelinedConnection
-from channels_redis_fast._hosts import decode_hosts
-from channels_redis_fast._link import Link, pause_after
+from channels_redis_fast.client.connection import PipelinedConnection
+from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.opening import open_connection
+from channels_redis_fast.client.reconnecting import Link, pause_after
 
 
 class Watched:

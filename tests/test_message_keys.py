@@ -14,9 +14,9 @@ from pubsubs import published
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast import _envelope
 from channels_redis_fast.exceptions import InvalidMessage
 from channels_redis_fast.serializers import MsgPackSerializer, registry
+from channels_redis_fast.wire import _envelope
 
 BAD: dict[str, tuple[dict[Any, Any], str]] = {
     "top": ({1: 2}, r"message has the key 1: keys must be str"),

@@ -11,11 +11,12 @@ from layers import nothing, soon
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast import _envelope, _operations
-from channels_redis_fast._codec import MOST_CHANNELS, SizeLimit, codec_of
-from channels_redis_fast._layer import MessageTooLarge
+from channels_redis_fast._base import MessageTooLarge
+from channels_redis_fast.commands import operations
 from channels_redis_fast.exceptions import UnreadableMessage
 from channels_redis_fast.serializers import registry
+from channels_redis_fast.wire import _envelope
+from channels_redis_fast.wire.codec import MOST_CHANNELS, SizeLimit, codec_of
 
 LIMIT = 1_000
 WAYS: dict[str, dict[str, Any]] = {
@@ -91,7 +92,7 @@ async def test_a_crowd_of_members_is_no_message(
 async def test_larger_crowds_get_several_members(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_operations, "MOST_CHANNELS", 20)
+    monkeypatch.setattr(operations, "MOST_CHANNELS", 20)
     async with limited("core", valkey) as layer:
         names = [await layer.new_channel() for _ in range(50)]
         for name in names:

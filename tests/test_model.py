@@ -31,7 +31,8 @@ from modelled import Modelled
 from storms import CHANGES, Action, storm
 from syncing import KINDS
 
-from channels_redis_fast import _link, _mailboxes
+from channels_redis_fast.client import reconnecting
+from channels_redis_fast.mailboxes import registry
 
 PROGRAMS = int(os.environ.get("PROGRAMS", "40"))
 STEPS = 40
@@ -292,8 +293,8 @@ def test_programs(
 ) -> None:
     caplog.set_level(logging.ERROR, "channels_redis_fast")
     clock, tally = Clock(), Counter[str]()
-    monkeypatch.setattr(_mailboxes, "time", clock)
-    monkeypatch.setattr(_link, "_PROVEN", 0.0)  # what breaks comes back at once
+    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(reconnecting, "_PROVEN", 0.0)  # what breaks comes back at once
     combinations = len(KINDS) * len(TOPOLOGIES)
     options = settings(
         max_examples=max(1, PROGRAMS // combinations),

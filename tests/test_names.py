@@ -10,9 +10,9 @@ from channels.layers import BaseChannelLayer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from channels_redis_fast import _names
-from channels_redis_fast._layer import Layer
+from channels_redis_fast._base import Layer
 from channels_redis_fast.exceptions import InvalidName
+from channels_redis_fast.wire import _names
 
 WORD = string.ascii_letters + string.digits + "-_."
 SPECIFIC = "specific." + "0123456789abcdef" * 2 + "!"

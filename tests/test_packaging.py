@@ -96,13 +96,13 @@ def _packaged() -> Iterator[str]:
 
 def test_the_wheel_holds_the_package_and_nothing_else(in_wheel: set[str]) -> None:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    compiled = {f"{NAME}/{module}{suffix}" for module in _modules()}
+    compiled = {f"{NAME}/wire/{module}{suffix}" for module in _modules()}
     ours = {name for name in in_wheel if ".dist-info/" not in name}
     assert ours == {*_packaged(), *compiled}
 
 
 def test_the_wheel_holds_what_is_not_python(in_wheel: set[str]) -> None:
-    assert {f"{NAME}/{module}.pyi" for module in _modules()} <= in_wheel
+    assert {f"{NAME}/wire/{module}.pyi" for module in _modules()} <= in_wheel
     assert f"{NAME}/py.typed" in in_wheel
     for kind in "templates", "static":
         assert any(f"{NAME}/demo/{kind}/" in name for name in in_wheel)

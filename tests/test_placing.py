@@ -16,8 +16,8 @@ from servers import Server
 from test_pubsub_cluster import GROUP, everywhere, sharded
 from test_pubsub_faults import Consumers
 
-from channels_redis_fast import _local_pubsub, _subscriber
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+from channels_redis_fast.subscriptions import placement, subscriber
 
 needs_sharded = pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
 
@@ -33,7 +33,7 @@ def halves() -> Iterator[Cluster]:
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few names are many."""
-    for module in _local_pubsub, _subscriber:
+    for module in placement, subscriber:
         monkeypatch.setattr(module, "_BATCH", 4)
 
 
@@ -163,7 +163,7 @@ async def test_a_slot_that_nobody_serves_holds_up_no_other(
         lost, moving = names
         await eventually(lambda: not layer._loops.here()._seeking, "their places")
         for pause in "_FIRST_PAUSE", "_LONGEST_PAUSE":
-            monkeypatch.setattr(_local_pubsub, pause, 60)
+            monkeypatch.setattr(placement, pause, 60)
         source = halves.node_of(moving)
         target = next(node for node in halves.primaries if node is not source)
         halves.node_of(lost).client().execute_command(

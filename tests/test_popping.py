@@ -13,11 +13,11 @@ from polling import until
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast._blocking import Blocking
-from channels_redis_fast._counters import Counters
-from channels_redis_fast._hosts import decode_hosts
-from channels_redis_fast._popping import Popper
-from channels_redis_fast._reader import _Pop
+from channels_redis_fast.client.blocking_shard import Blocking
+from channels_redis_fast.client.hosts import decode_hosts
+from channels_redis_fast.mailboxes.dropped import Counters
+from channels_redis_fast.polling.poller import _Pop
+from channels_redis_fast.runtime.popping import Popper
 
 KEY = b"asgiworker"
 

@@ -15,8 +15,8 @@ from polling import eventually
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast import _receiver
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.polling import normal_channel
 
 KEY = "asgiworker"
 COUNT = 3_000
@@ -193,7 +193,7 @@ async def test_not_come_for(
     layer: RedisChannelLayer, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others get what a slow reader claimed."""
-    monkeypatch.setattr(_receiver, "_LONGEST_HOLD", 0.3)
+    monkeypatch.setattr(normal_channel, "_LONGEST_HOLD", 0.3)
     async with opened(valkey.url) as other:
         await send(layer, 4)
         before = stored(valkey)
@@ -208,7 +208,7 @@ async def test_come_for_late(
     layer: RedisChannelLayer, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In their order, also with those that were sent meanwhile."""
-    monkeypatch.setattr(_receiver, "_LONGEST_HOLD", 0.0)
+    monkeypatch.setattr(normal_channel, "_LONGEST_HOLD", 0.0)
     await send(layer, 10)
     assert await numbers(layer, 10) == list(range(10))
 
@@ -253,13 +253,13 @@ async def test_flush_drops_those_of_other_loops_there(
     await send(layer, 3)
     assert other.run(layer.receive("worker")) == {"n": 0}
     where: list[Any] = []
-    forget = _receiver.ChannelReceiver.forget
+    forget = normal_channel.ChannelReceiver.forget
 
     def note(receiver: Any) -> None:
         where.append((asyncio.get_running_loop(), receiver._loop))
         forget(receiver)
 
-    monkeypatch.setattr(_receiver.ChannelReceiver, "forget", note)
+    monkeypatch.setattr(normal_channel.ChannelReceiver, "forget", note)
     await layer.flush()
     await eventually(lambda: where, "the other loop")
     assert where == [(other.loop, other.loop)]
@@ -269,7 +269,7 @@ async def test_flush_drops_those_of_other_loops_there(
 
 async def test_redis_goes_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was claimed is still there, also when it should have gone back."""
-    monkeypatch.setattr(_receiver, "_LONGEST_HOLD", 0.5)
+    monkeypatch.setattr(normal_channel, "_LONGEST_HOLD", 0.5)
     clock = asyncio.get_running_loop().time
     async with opened(server.url, prefetch=10) as layer:
         await send(layer, 10)

@@ -14,8 +14,8 @@ from polling import eventually
 from pubsubs import published, subscribed
 from servers import Server
 
-from channels_redis_fast import _local_pubsub
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+from channels_redis_fast.subscriptions import placement
 
 MESSAGES = {
     "empty": {},
@@ -274,7 +274,7 @@ async def test_close_pools_ends_no_receive(layer: Layer, valkey: Server) -> None
 async def test_idle_connections_are_closed(
     layer: Layer, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_local_pubsub, "_IDLE", 0.0)
+    monkeypatch.setattr(placement, "_IDLE", 0.0)
     name = await layer.new_channel()
     await layer.group_add("room", name)
     await layer.group_discard("room", name)

@@ -13,7 +13,7 @@ from polling import eventually
 from pubsubs import published, subscribed, subscribers
 from servers import Server
 
-from channels_redis_fast._connection import PipelinedConnection
+from channels_redis_fast.client.connection import PipelinedConnection
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
 

@@ -18,8 +18,8 @@ from polling import eventually
 from pubsubs import published, subscribed, subscribers
 from servers import Server
 
-from channels_redis_fast._subscriber import Subscriber
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
+from channels_redis_fast.subscriptions.subscriber import Subscriber
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from redis import exceptions as errors
 from refusals import Refusal, no_disk, no_replica
 from servers import Server
 
-from channels_redis_fast._shard import Shard
+from channels_redis_fast.client.shard import Shard
 from channels_redis_fast.commands.errors import may_pass
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import InvalidSetting

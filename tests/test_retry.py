@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast._scripts import JOIN, MEMBERS, PUT_BACK, SEND, as_known
 from channels_redis_fast.commands.errors import reply_error
 from channels_redis_fast.commands.retry import Retry, not_overtaken
+from channels_redis_fast.commands.scripts import JOIN, MEMBERS, PUT_BACK, SEND, as_known
 
 STORE = SEND.on(b"key", b"member", 1, 60)
 LOST = errors.ConnectionError("lost")

@@ -18,7 +18,7 @@ from polling import eventually
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast._shard import Shard
+from channels_redis_fast.client.shard import Shard
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 LIMITS = ["~asgi*", "resetchannels", "&asgi*"]

@@ -15,10 +15,10 @@ from layers import nothing, opened, soon
 from pubsubs import published
 from servers import Server
 
-from channels_redis_fast import _envelope
-from channels_redis_fast._aead import AesGcmFrames
-from channels_redis_fast._framing import FernetFrames
 from channels_redis_fast.exceptions import UnreadableMessage
+from channels_redis_fast.wire import _envelope
+from channels_redis_fast.wire._aead import AesGcmFrames
+from channels_redis_fast.wire._framing import FernetFrames
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
 

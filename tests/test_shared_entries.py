@@ -11,7 +11,7 @@ from layers import soon
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._waiters import NOTHING, TaskWaiter, opened
+from channels_redis_fast.mailboxes.waiters import NOTHING, TaskWaiter, opened
 
 HELLO = {"type": "hello", "list": [1]}
 

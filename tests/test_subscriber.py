@@ -15,9 +15,14 @@ from redis import exceptions as errors
 from refusals import no_time
 from servers import Server
 
-from channels_redis_fast._hosts import decode_hosts
-from channels_redis_fast._shard import Shard
-from channels_redis_fast._subscriber import CLASSIC, SHARDED, Subscriber, Verbs
+from channels_redis_fast.client.hosts import decode_hosts
+from channels_redis_fast.client.shard import Shard
+from channels_redis_fast.subscriptions.subscriber import (
+    CLASSIC,
+    SHARDED,
+    Subscriber,
+    Verbs,
+)
 
 
 @asynccontextmanager

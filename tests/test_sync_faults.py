@@ -24,7 +24,7 @@ from sentinels import SentinelSet
 from servers import Server
 from syncing import KINDS, accepted, blocking, in_threads, signals
 
-from channels_redis_fast._pipe import Pipe
+from channels_redis_fast.client.blocking_pool import Pipe
 
 LOST = (errors.ConnectionError, errors.TimeoutError)
 
@@ -132,7 +132,7 @@ def test_a_silent_connection_that_was_idle(
     valkey: Server, start_proxy: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked before it is used: the call gets another one."""
-    monkeypatch.setattr("channels_redis_fast._pipe._ASK_AFTER", 0.0)
+    monkeypatch.setattr("channels_redis_fast.client.blocking_pool._ASK_AFTER", 0.0)
     proxy = start_proxy(valkey)
     with blocking("core", proxy.url, command_timeout=1.0) as layer:
         layer.sync.send("worker", {"n": 1})

@@ -18,9 +18,11 @@ from redis import exceptions as errors
 from servers import Server
 from syncing import blocking
 
-from channels_redis_fast import _groups, _inline, core
+from channels_redis_fast import core
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.runtime import blocking_engine
 
+MEMBERSHIPS = "channels_redis_fast.runtime.memberships"
 ROOM = "asgi:group:room"
 
 
@@ -96,7 +98,7 @@ def test_who_ended_with_the_last_loop(
 def test_a_refresh_that_failed_comes_again(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_groups, "_RETRY_AFTER", 0.1)
+    monkeypatch.setattr(f"{MEMBERSHIPS}._RETRY_AFTER", 0.1)
     with blocking("core", valkey.url, group_expiry=2) as layer:
         memberships = layer._memberships
         name = layer.sync.new_channel()
@@ -120,7 +122,7 @@ def test_a_refresh_that_failed_comes_again(
 def _tend(memberships: Any, run_all: Any) -> None:
     if memberships.is_due:
         with contextlib.suppress(errors.ConnectionError):
-            _inline.drive(memberships.tend(run_all))
+            blocking_engine.drive(memberships.tend(run_all))
 
 
 def test_a_server_that_hangs_holds_up_few_calls(
@@ -129,7 +131,7 @@ def test_a_server_that_hangs_holds_up_few_calls(
     """What is due costs callers who block a tenth of their time at most."""
     with blocking("core", valkey.url) as layer:
         memberships, now = layer._memberships, [1000.0]
-        monkeypatch.setattr(_groups.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(f"{MEMBERSHIPS}.time.monotonic", lambda: now[0])
         with memberships.joining("room", "name"):
             pass
         memberships.end("name")
@@ -154,7 +156,7 @@ def test_a_healer_that_blocks_keeps_the_lock_from_nobody(
         name = layer.sync.new_channel()
         layer.sync.group_add("room", name)
         server.restart(empty=True)
-        call = _inline.Conversation.call
+        call = blocking_engine.Conversation.call
 
         def discard() -> None:
             with layer._memberships.leaving("room", name):
@@ -168,7 +170,7 @@ def test_a_healer_that_blocks_keeps_the_lock_from_nobody(
                 assert not thread.is_alive()
             return call(conversation, command)
 
-        monkeypatch.setattr(_inline.Conversation, "call", write)
+        monkeypatch.setattr(blocking_engine.Conversation, "call", write)
         layer.sync.send("worker", {})
         monkeypatch.undo()
         until(

@@ -18,14 +18,14 @@ import pytest
 import reference
 import reference_messages
 
-from channels_redis_fast import _fanout, _hashing, _names
-from channels_redis_fast._aead import AesGcmFrames
-from channels_redis_fast._capacity import CapacityTable
-from channels_redis_fast._counters import Counters
-from channels_redis_fast._envelope import pack, splice, splice_list, unpack
-from channels_redis_fast._framing import FernetFrames, UniqueBytes
-from channels_redis_fast._mailboxes import Mailboxes
 from channels_redis_fast.exceptions import UnreadableMessage
+from channels_redis_fast.mailboxes.dropped import Counters
+from channels_redis_fast.mailboxes.registry import Mailboxes
+from channels_redis_fast.wire import _fanout, _hashing, _names
+from channels_redis_fast.wire._aead import AesGcmFrames
+from channels_redis_fast.wire._capacity import CapacityTable
+from channels_redis_fast.wire._envelope import pack, splice, splice_list, unpack
+from channels_redis_fast.wire._framing import FernetFrames, UniqueBytes
 
 KEYS = ["the first", b"the second"]
 CONTEXT = b"asgispecific.0123456789abcdef!"

@@ -9,10 +9,10 @@ import pytest
 from redis import exceptions as errors
 from servers import Server
 
-from channels_redis_fast._hosts import ClusterHost, Host, decode_hosts
-from channels_redis_fast._pipe import Pool
-from channels_redis_fast._slots import SLOTS, Address, Topology
+from channels_redis_fast.client.blocking_pool import Pool
+from channels_redis_fast.client.hosts import ClusterHost, Host, decode_hosts
 from channels_redis_fast.client.opening import open_connection
+from channels_redis_fast.client.topology import SLOTS, Address, Topology
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 SCRIPT = "return redis.error_reply(ARGV[1])"

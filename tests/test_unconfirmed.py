@@ -16,10 +16,10 @@ from polling import eventually
 from servers import Server
 from syncing import KINDS
 
-from channels_redis_fast._outbox import FAILED, FULL, Asked, Outbox
-from channels_redis_fast._scripts import key_of
 from channels_redis_fast.commands.command import Command
+from channels_redis_fast.commands.scripts import key_of
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.runtime.unconfirmed import FAILED, FULL, Asked, Outbox
 
 COUNT = 3_000
 

@@ -17,7 +17,7 @@ from redis import exceptions as errors
 from servers import Server, free_port
 from syncing import KINDS
 
-from channels_redis_fast._outbox import _MOST, FAILED
+from channels_redis_fast.runtime.unconfirmed import _MOST, FAILED
 
 
 @pytest.fixture(params=KINDS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .._connection import PipelinedConnection
-from .._scripts import number
 from ..commands.command import Command
+from ..commands.scripts import number
+from .connection import PipelinedConnection
 
 
 async def unlink_keys(

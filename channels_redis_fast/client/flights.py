@@ -6,8 +6,8 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from .._pipe import Pipe, Pool
 from ..commands.command import Command
+from .blocking_pool import Pipe, Pool
 
 
 class Flight:

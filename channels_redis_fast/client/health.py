@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .._hosts import Host
-from .._link import Link
 from .._logs import warn
+from .hosts import Host
+from .reconnecting import Link
 
 
 class Health:

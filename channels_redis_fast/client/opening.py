@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 from redis import exceptions as errors
 
-from .._connection import PipelinedConnection, Push, number_of
-from .._forks import leave_to_parent
 from .._logs import warn
 from .clock import TIME
+from .connection import PipelinedConnection, Push, number_of
 from .credentials import Tokens
+from .forks import leave_to_parent
 from .masking import Masked
 from .timeouts import timeout
 
 
 class Opener(Protocol):
-    """A way to one server, as `_hosts` describes it."""
+    """A way to one server, as hosts.py describes it."""
 
     connect_timeout: float
     tokens: Tokens | None

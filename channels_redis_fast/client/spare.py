@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from .._connection import PipelinedConnection
+from .connection import PipelinedConnection
 
 # Who reads many normal channels in turn needs a few at a time, for a short while
 # (seconds): what else there were would count against the descriptors of the process.

@@ -145,6 +145,11 @@ def kind_of(error: object) -> Kind:
     return row.kind if row and is_known else Kind.FINAL
 
 
+def copy_of(error: Exception) -> Exception:
+    """A new instance for each caller: a raised exception collects a traceback."""
+    return type(error)(*error.args)
+
+
 def is_demotion(error: object) -> bool:
     """Whether the error says that the server is no primary (any more)."""
     return kind_of(error) is Kind.DEMOTED

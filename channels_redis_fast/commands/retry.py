@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .._scripts import EVALSHA, is_repeatable, key_of, with_text
 from .command import Command
 from .errors import Kind, is_demotion, kind_of
+from .scripts import EVALSHA, is_repeatable, key_of, with_text
 
 _PAUSE = 0.05  # seconds, then twice as long each time
 _LONGEST_PAUSE = 0.5

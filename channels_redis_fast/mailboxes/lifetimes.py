@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, deque
 
-from .._mailbox import ChannelName, Handle, Mailbox
+from .mailbox import ChannelName, Handle, Mailbox
 
 
 class Lifetimes:

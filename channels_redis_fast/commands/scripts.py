@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from .commands.command import Command
+from .command import Command
 
 # Redis's clock in seconds. Numbers go to commands as numbers, which keeps their
 # microseconds (Lua's own conversion to a string keeps 100 us). Scripts replicate their

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Protocol
 
+from ..exceptions import InvalidMessage, UnreadableMessage
 from . import _envelope
-from .exceptions import InvalidMessage, UnreadableMessage
-from .serializers import BaseMessageSerializer, MsgPackSerializer
+from .formats import BaseMessageSerializer, MsgPackSerializer
 
 CHANNEL = "__asgi_channel__"
 

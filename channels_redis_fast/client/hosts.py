@@ -15,18 +15,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import Sentinel as BlockingSentinel
 
-from ._slots import address_of
-from .client.credentials import Credentials, shared_tokens
-from .client.host_settings import describe, list_of_settings, nodes_of, refused
-from .client.masking import Masked, without_frames
-from .client.sentinels import (
-    AskedSentinels,
-    not_found,
-    primary_of,
-    sentinel_address,
-)
-from .client.server_check import ServerCheck, hear_last_words, plain_words
-from .exceptions import InvalidSetting
+from ..exceptions import InvalidSetting
+from .credentials import Credentials, shared_tokens
+from .host_settings import describe, list_of_settings, nodes_of, refused
+from .masking import Masked, without_frames
+from .sentinels import AskedSentinels, not_found, primary_of, sentinel_address
+from .server_check import ServerCheck, hear_last_words, plain_words
+from .topology import address_of
 
 # A Sentinel that is down must not use up the time to ask the others.
 _SENTINEL_TIMEOUT = 1.0

@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from ._blocking import Blocking
-from ._groups import Memberships
-from ._operations import Operations, Request
-from ._pipe import Pipe
-from ._publisher import Publisher
-from ._subscriber import Verbs
-from .commands.command import Command
+from ..client.blocking_pool import Pipe
+from ..client.blocking_shard import Blocking
+from ..commands.command import Command
+from ..commands.operations import Operations, Request
+from ..commands.publishing import Publisher, Verbs
+from .memberships import Memberships
 
 T = TypeVar("T")
 

@@ -9,20 +9,11 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ._codec import Message
-from ._counters import Counters
-from ._mailbox import ChannelName, Inbox, Mailbox, Snapshot
-from ._waiters import (
-    NO_LOOP,
-    Entry,
-    TaskWaiter,
-    ThreadWaiter,
-    Waiter,
-    call,
-    fail,
-    wake,
-)
-from .mailboxes.lifetimes import Lifetimes
+from ..wire.codec import Message
+from .dropped import Counters
+from .lifetimes import Lifetimes
+from .mailbox import ChannelName, Inbox, Mailbox, Snapshot
+from .waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, call, fail, wake
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ._codec import Message
-from ._waiters import Entry, TaskWaiter, Waiter, opened
+from ..wire.codec import Message
+from .waiters import Entry, TaskWaiter, Waiter, opened
 
 
 class ChannelName(str):

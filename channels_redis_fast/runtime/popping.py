@@ -11,19 +11,19 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._blocking import Batch, BlockingShard
-from ._codec import Codec, Message
-from ._counters import Counters
-from ._mailbox import Inbox
-from ._mailboxes import Mailboxes
-from ._pipe import Pipe, Pool
-from ._reader import popped
-from ._receiver import deliver
-from ._scripts import PUT_BACK, number
-from ._waiters import NO_LOOP, ThreadWaiter
-from .commands.command import Command
-from .commands.errors import Kind, is_ask, kind_of, may_pass
-from .exceptions import UnreadableMessage
+from ..client.blocking_pool import Pipe, Pool
+from ..client.blocking_shard import Batch, BlockingShard
+from ..commands.command import Command
+from ..commands.errors import Kind, is_ask, kind_of, may_pass
+from ..commands.scripts import PUT_BACK, number
+from ..exceptions import UnreadableMessage
+from ..mailboxes.dropped import Counters
+from ..mailboxes.mailbox import Inbox
+from ..mailboxes.registry import Mailboxes
+from ..mailboxes.waiters import NO_LOOP, ThreadWaiter
+from ..polling.poller import popped
+from ..polling.process_key import deliver
+from ..wire.codec import Codec, Message
 
 Entry = tuple[bytes, bytes]  # a member and its score
 

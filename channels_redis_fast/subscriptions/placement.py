@@ -9,15 +9,15 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._codec import Codec, copier
-from ._local import LocalLayer
-from ._outage import Outage
-from ._publisher import Publisher, verbs_of
-from ._subscriber import CLASSIC, Subscriber
-from ._topics import Topics
-from .client.timeouts import timeout
-from .commands.errors import is_connection_loss, may_pass
-from .exceptions import UnreadableMessage
+from ..client.timeouts import timeout
+from ..commands.errors import is_connection_loss, may_pass
+from ..commands.publishing import CLASSIC, Publisher
+from ..exceptions import UnreadableMessage
+from ..runtime.engine import LocalLayer
+from ..wire.codec import Codec, copier
+from .outage import Outage
+from .registry import Topics
+from .subscriber import Subscriber, verbs_of
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5

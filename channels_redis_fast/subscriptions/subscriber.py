@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection
-from ._logs import warn
-from ._shard import Shard
-from .commands.errors import is_connection_loss, may_pass
+from .._logs import warn
+from ..client.connection import PipelinedConnection
+from ..client.hosts import ClusterHost, Host
+from ..client.shard import Shard
+from ..commands.errors import is_connection_loss, may_pass
+from ..commands.publishing import CLASSIC, SHARDED, Verbs, is_too_old
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
@@ -22,24 +23,12 @@ _PAUSE = 0.05  # seconds until a name is tried again that a server refuses for n
 Confirmation = asyncio.Future[Any]
 
 
-class Verbs(NamedTuple):
-    """The commands of one kind of Pub/Sub."""
-
-    subscribe: bytes
-    unsubscribe: bytes
-    publish: bytes
-
-
-CLASSIC = Verbs(b"SUBSCRIBE", b"UNSUBSCRIBE", b"PUBLISH")
-SHARDED = Verbs(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"SPUBLISH")
-
-
-_TOO_OLD = re.compile("unknown command .s(subscribe|publish)", re.IGNORECASE)
-
-
-def is_too_old(error: BaseException) -> bool:
-    """Whether the server doesn't know sharded Pub/Sub."""
-    return isinstance(error, errors.ResponseError) and bool(_TOO_OLD.search(str(error)))
+def verbs_of(hosts: Iterable[Host], sharded: bool) -> list[Verbs]:
+    """The kind of Pub/Sub at each host: sharded at Clusters, if wanted."""
+    return [
+        SHARDED if sharded and isinstance(host, ClusterHost) else CLASSIC
+        for host in hosts
+    ]
 
 
 def is_of_the_name(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
-from ._codec import Message
+from ..wire.codec import Message
 
 # A message on its way to channels, which all share this: when it ends (seconds,
 # monotonic), the message, what makes a copy for each that reads it, if several do, and

@@ -10,7 +10,8 @@ from time import monotonic
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection
+from ..commands.errors import copy_of
+from .connection import PipelinedConnection
 
 Open = Callable[[], Awaitable[PipelinedConnection]]
 Greet = Callable[[PipelinedConnection], Awaitable[None]]
@@ -244,8 +245,7 @@ class Link:
             self._timer = None
 
     def _refusal(self) -> Exception:
-        # A new instance for each caller: a raised exception collects a traceback.
         error = self._error
         if isinstance(error, errors.RedisError):
-            return type(error)(*error.args)
+            return copy_of(error)
         return errors.ConnectionError(str(error or "this connection is closed"))

@@ -9,14 +9,14 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._hosts import ClusterHost, Host
-from ._pipe import Pipe, Pool
-from ._scripts import key_of
-from ._slots import Address, Topology
-from .client.flights import Flight, fly
-from .commands.command import Command
-from .commands.errors import is_ask, is_connection_loss, is_demotion
-from .commands.retry import Retry, not_overtaken
+from ..commands.command import Command
+from ..commands.errors import is_ask, is_connection_loss, is_demotion
+from ..commands.retry import Retry, not_overtaken
+from ..commands.scripts import key_of
+from .blocking_pool import Pipe, Pool
+from .flights import Flight, fly
+from .hosts import ClusterHost, Host
+from .topology import Address, Topology
 
 Key = bytes | str
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection
-from ._logs import warn
-from ._operations import Operations, Request
-from ._scripts import with_text
-from .commands.errors import is_connection_loss, may_pass
+from .._logs import warn
+from ..client.connection import PipelinedConnection
+from ..commands.errors import is_connection_loss, may_pass
+from ..commands.operations import Operations, Request
+from ..commands.scripts import with_text
 
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any
+import re
+from collections.abc import Awaitable, Coroutine
+from typing import Any, NamedTuple
 
 from redis import exceptions as errors
 
-from ._hosts import ClusterHost, Host
-from ._operations import Operations, Request
-from ._subscriber import CLASSIC, SHARDED, Verbs, is_too_old
+from .operations import Operations, Request
+
+
+class Verbs(NamedTuple):
+    """The commands of one kind of Pub/Sub."""
+
+    subscribe: bytes
+    unsubscribe: bytes
+    publish: bytes
+
+
+CLASSIC = Verbs(b"SUBSCRIBE", b"UNSUBSCRIBE", b"PUBLISH")
+SHARDED = Verbs(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"SPUBLISH")
+
+
+_TOO_OLD = re.compile("unknown command .s(subscribe|publish)", re.IGNORECASE)
+
+
+def is_too_old(error: BaseException) -> bool:
+    """Whether the server doesn't know sharded Pub/Sub."""
+    return isinstance(error, errors.ResponseError) and bool(_TOO_OLD.search(str(error)))
 
 
 class Publisher:
@@ -61,11 +80,3 @@ class Publisher:
                 raise
             self._verbs[index] = CLASSIC
             await self.publish(name, payload)
-
-
-def verbs_of(hosts: Iterable[Host], sharded: bool) -> list[Verbs]:
-    """The kind of Pub/Sub at each host: sharded at Clusters, if wanted."""
-    return [
-        SHARDED if sharded and isinstance(host, ClusterHost) else CLASSIC
-        for host in hosts
-    ]

@@ -8,9 +8,9 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._codec import Message
-from ._operations import Operations, Request, Sealed
-from .exceptions import InvalidMessage
+from ..exceptions import InvalidMessage
+from ..wire.codec import Message
+from .operations import Operations, Request, Sealed
 
 Outcome = Exception | None
 RunAll = Callable[[list[Request]], Awaitable[list[Any]]]

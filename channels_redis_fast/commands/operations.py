@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from ._codec import MOST_CHANNELS, Codec, Message
-from ._fanout import bundle
-from ._logs import inform
-from ._names import split_local
-from ._scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
-from .commands.command import Command
+from .._logs import inform
+from ..wire._fanout import bundle
+from ..wire._names import split_local
+from ..wire.codec import MOST_CHANNELS, Codec, Message
+from .command import Command
+from .scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]

@@ -9,17 +9,18 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from ._cluster import make_shard
-from ._codec import Codec, Message
-from ._counters import Counters
-from ._groups import Memberships
-from ._hosts import Host
-from ._mailbox import Inbox
-from ._mailboxes import Mailboxes
-from ._operations import Operations, Request
-from ._outbox import Outbox
-from ._receiver import ChannelReceiver, InboxReceiver
-from .commands.command import Command
+from ..client.cluster import make_shard
+from ..client.hosts import Host
+from ..commands.command import Command
+from ..commands.operations import Operations, Request
+from ..mailboxes.dropped import Counters
+from ..mailboxes.mailbox import Inbox
+from ..mailboxes.registry import Mailboxes
+from ..polling.normal_channel import ChannelReceiver
+from ..polling.process_key import InboxReceiver
+from ..wire.codec import Codec, Message
+from .memberships import Memberships
+from .unconfirmed import Outbox
 
 _LONGEST_TICK = 1.0  # seconds
 # A reader of a normal channel is closed that was idle for so long (seconds), and the

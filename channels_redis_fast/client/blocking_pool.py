@@ -16,12 +16,12 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
-from ._forks import leave_to_parent
-from ._hosts import Host
-from ._scripts import as_known
-from .client.clock import TIME
-from .commands.command import Command
-from .commands.errors import reply_error
+from ..commands.command import Command
+from ..commands.errors import reply_error
+from ..commands.scripts import as_known
+from .clock import TIME
+from .forks import leave_to_parent
+from .hosts import Host
 
 _NOT_YET = object()
 _CHUNK = 1 << 16

@@ -10,12 +10,12 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection
-from ._link import Link
-from ._scripts import number
-from ._shard import Shard
-from .commands.command import Command
-from .commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
+from ..client.connection import PipelinedConnection
+from ..client.reconnecting import Link
+from ..client.shard import Shard
+from ..commands.command import Command
+from ..commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
+from ..commands.scripts import number
 
 # A popped message: the member of the key and its score, as Redis writes it.
 Entry = tuple[bytes, bytes]

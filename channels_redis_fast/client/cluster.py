@@ -8,18 +8,18 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection
-from ._hosts import ClusterHost, Host
-from ._link import Link, pause_after
-from ._scripts import key_of
-from ._shard import Heal, Shard
-from ._slots import Address, Topology
-from .client.administration import unblock_client, unlink_keys
-from .client.backlog import Call
-from .client.opening import open_connection
-from .client.timeouts import timeout
-from .commands.command import Command
-from .commands.errors import Kind, is_ask, kind_of
+from ..commands.command import Command
+from ..commands.errors import Kind, is_ask, kind_of
+from ..commands.scripts import key_of
+from .administration import unblock_client, unlink_keys
+from .backlog import Call
+from .connection import PipelinedConnection
+from .hosts import ClusterHost, Host
+from .opening import open_connection
+from .reconnecting import Link, pause_after
+from .shard import Heal, Shard
+from .timeouts import timeout
+from .topology import Address, Topology
 
 
 class ClusterShard(Shard):

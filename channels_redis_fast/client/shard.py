@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection, Push, Receiver, Refused
-from ._hosts import Host
-from ._link import Link
-from ._logs import inform
-from ._scripts import EVALSHA, as_known, key_of
-from ._slots import Owns
-from .client.administration import unblock_client, unlink_keys
-from .client.backlog import Backlog, Call
-from .client.health import Health
-from .client.opening import open_connection
-from .client.spare import SpareConnections
-from .commands.command import Command
-from .commands.errors import is_demotion, is_passing
+from .._logs import inform
+from ..commands.command import Command
+from ..commands.errors import is_demotion, is_passing
+from ..commands.scripts import EVALSHA, as_known, key_of
+from .administration import unblock_client, unlink_keys
+from .backlog import Backlog, Call
+from .connection import PipelinedConnection, Push, Receiver, Refused
+from .health import Health
+from .hosts import Host
+from .opening import open_connection
+from .reconnecting import Link
+from .spare import SpareConnections
+from .topology import Owns
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from redis import exceptions as errors
 
-from .commands.errors import is_connection_loss
+from ..commands.errors import is_connection_loss
 
 # As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
 _as_made = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from ._logs import warn
+from .._logs import warn
 
 _QUIET = 10.0  # seconds between two lines of one kind
 

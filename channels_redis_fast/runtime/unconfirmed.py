@@ -9,12 +9,12 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ._bulk import Parcels
-from ._counters import Counters
-from ._operations import Operations, Request
-from ._scripts import key_of
-from ._shard import Shard
-from .commands.command import Command
+from ..client.shard import Shard
+from ..commands.bulk import Parcels
+from ..commands.command import Command
+from ..commands.operations import Operations, Request
+from ..commands.scripts import key_of
+from ..mailboxes.dropped import Counters
 
 # So many messages may be unanswered at a server; then senders wait until half of them
 # are answered, so that they wake rarely and send many at a time.

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import hiredis
 from redis import exceptions as errors
 
-from ._forks import leave_to_parent
-from ._scripts import is_repeatable, key_of
-from .commands.command import Command
-from .commands.errors import Kind, kind_of, reply_error
+from ..commands.command import Command
+from ..commands.errors import Kind, kind_of, reply_error
+from ..commands.scripts import is_repeatable, key_of
+from .forks import leave_to_parent
 
 Push = Callable[[list[Any]], None]
 Explain = Callable[[errors.RedisError], errors.RedisError]

@@ -14,18 +14,7 @@ from channels import exceptions
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from . import _names
-from ._blocking import Blocking
-from ._bulk import SendMany, collect
-from ._codec import Codec, SerializerCodec, SizeLimit, codec_of
-from ._counters import Counters
-from ._hashing import shard_of
-from ._hosts import decode_hosts
 from ._logs import warn
-from ._loops import Loops, may_block
-from ._mailboxes import Mailboxes
-from ._operations import Operations
-from ._receiver import ReceiverClosed
 from ._settings import (
     LONGEST_TIMEOUT,
     capacity_table,
@@ -36,10 +25,21 @@ from ._settings import (
     check_seconds,
     check_switch,
 )
+from .client.blocking_shard import Blocking
 from .client.clock import clock_of
+from .client.hosts import decode_hosts
 from .client.masking import Masked
+from .commands.bulk import SendMany, collect
+from .commands.operations import Operations
 from .exceptions import InvalidMessage, InvalidName
-from .serializers import ENCRYPTIONS, registry
+from .mailboxes.dropped import Counters
+from .mailboxes.registry import Mailboxes
+from .polling.normal_channel import ReceiverClosed
+from .runtime.loops import Loops, may_block
+from .wire import _names
+from .wire._hashing import shard_of
+from .wire.codec import Codec, SerializerCodec, SizeLimit, codec_of
+from .wire.formats import ENCRYPTIONS, registry
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Pops what lies in Redis for this process."""

@@ -1,0 +1,141 @@
+"""Reads the key of a process into the mailboxes of its channels."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+
+from ..client.shard import Shard
+from ..commands.errors import copy_of
+from ..exceptions import UnreadableMessage
+from ..mailboxes.dropped import Counters
+from ..mailboxes.mailbox import Inbox
+from ..mailboxes.registry import Mailboxes
+from ..wire.codec import Codec, copier
+from .poller import Entry, Reader
+
+# A loop that has not run for so long (seconds) lets others read.
+_STILL_AFTER = 1.5
+
+
+def deliver(
+    member: bytes,
+    key: bytes,
+    codec: Codec,
+    inbox: Inbox,
+    mailboxes: Mailboxes,
+    counters: Counters,
+    here: asyncio.AbstractEventLoop | None = None,
+) -> None:
+    """Puts what was popped from a process's key into the mailboxes it is for.
+
+    `here` is the running loop.
+    """
+    try:
+        channels, message, flat = codec.open(member, key)
+    except UnreadableMessage as error:
+        counters.unreadable(key, error)
+        return
+    copy = None
+    if channels and len(channels) > 1:
+        copy = copier(codec, member, key, message, flat)
+    unknown = mailboxes.put(inbox, channels or (), message, copy, here)
+    if unknown or not channels:
+        counters.count("for no channel of this process", inbox.name, unknown or 1)
+
+
+class InboxReceiver:
+    """Keeps one inbox fed: a reader of its process key, in one event loop."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        shard: Shard,
+        key: bytes,
+        mailboxes: Mailboxes,
+        codec: Codec,
+        counters: Counters,
+        retire: Callable[[Inbox], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ran_at = time.monotonic()
+        self._inbox = inbox
+        self._retire = retire
+        self._mailboxes = mailboxes
+        self._codec = codec
+        self._counters = counters
+        self._reader = Reader(
+            shard,
+            key,
+            demand=self._demand,
+            deliver=self._deliver,
+            refuse=self._refuse,
+        )
+
+    def poke(self) -> None:
+        """Reads if there is demand; from any thread.
+
+        Raises `RuntimeError` when the loop of the reader is closed.
+        """
+        if asyncio._get_running_loop() is self.loop:
+            self._reader.poke()
+        else:
+            self.loop.call_soon_threadsafe(self._reader.poke)
+
+    def retire(self) -> None:
+        """Ends it if no channel is left; from any thread, as `poke`."""
+        self.loop.call_soon_threadsafe(self._retire, self._inbox)
+
+    def note_that_it_runs(self) -> None:
+        """Called by its loop, every second at least while that runs."""
+        self.ran_at = time.monotonic()
+
+    def stands_still(self) -> bool:
+        """Whether its loop doesn't run, and hasn't for a while, or was closed.
+
+        One that runs again and again does not: messages that it got meanwhile would be
+        overtaken by those that another reader gets.
+        """
+        if self.loop.is_running():
+            return False
+        return self.loop.is_closed() or time.monotonic() > self.ran_at + _STILL_AFTER
+
+    @property
+    def waiting_client(self) -> int | None:
+        """The id of the connection that waits at the server, where it is known."""
+        return self._reader.waiting_client
+
+    def take_over(self, other: InboxReceiver) -> None:
+        """Reads from now on; the other's loop stands still.
+
+        What came to the other already is delivered when its loop goes on or is closed.
+        """
+        if (client_id := other.waiting_client) is not None:
+            self._reader.end_wait_of(client_id)
+
+    async def aclose(self) -> None:
+        """Stops reading; what was on its way is in the mailboxes on return."""
+        await self._reader.aclose()
+
+    def _demand(self) -> int:
+        return self._mailboxes.room(self._inbox, self)
+
+    def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
+        for member, _ in entries:
+            deliver(
+                member,
+                reader.key,
+                self._codec,
+                self._inbox,
+                self._mailboxes,
+                self._counters,
+                self.loop,
+            )
+
+    def _refuse(self, error: Exception) -> None:
+        if self._inbox.reader is not self:
+            return
+        self._inbox.stalled = True  # who asks next tries again
+        self._mailboxes.refuse(self._inbox, functools.partial(copy_of, error))

@@ -1,0 +1,1 @@
+"""Where a layer's work runs: in an event loop, or in the calling thread."""

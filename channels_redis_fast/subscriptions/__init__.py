@@ -1,0 +1,1 @@
+"""Hears what is published for this process."""
