@@ -3,6 +3,7 @@
 Classes written for `channels_redis.serializers` work here as they are.
 """
 
+from .exceptions import SerializerDoesNotExist
 from .wire.formats import (
     BaseMessageSerializer,
     JSONSerializer,
@@ -17,6 +18,7 @@ __all__ = [
     "JSONSerializer",
     "MissingSerializer",
     "MsgPackSerializer",
+    "SerializerDoesNotExist",
     "SerializersRegistry",
     "registry",
 ]
