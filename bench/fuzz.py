@@ -24,7 +24,7 @@ SETTINGS = {
     # Each object a block of its own, or overruns within Python's arenas go unseen.
     "PYTHONMALLOC": "malloc",
     # At its end Python leaves so much behind that leaks are looked for elsewhere, in
-    # tests/test_compiled_memory.py.
+    # tests/test_memory.py.
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
@@ -35,7 +35,7 @@ def prepare() -> None:
     package = find_spec("channels_redis_fast")
     if package is None or not package.origin:
         sys.exit("channels_redis_fast is not installed here: make fuzz does that")
-    modules = [*Path(package.origin).parent.glob("_*.so")]
+    modules = [*Path(package.origin).parent.glob("wire/_*.so")]
     if not modules or b"__asan_init" not in modules[0].read_bytes():
         sys.exit("the compiled modules have no AddressSanitizer: make fuzz builds them")
     if os.environ.get("LD_PRELOAD") != str(LIBRARY):
