@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import hiredis
 from redis import exceptions as errors
 
 from ._forks import leave_to_parent
-from ._scripts import is_repeatable, key_of
+from .client.held_back import HeldBack, Receiver, Refused, Sent, tell
 from .commands.command import Command
 from .commands.errors import Kind, kind_of, reply_error
 
 Push = Callable[[list[Any]], None]
 Explain = Callable[[errors.RedisError], errors.RedisError]
 
-
-class Receiver(Protocol):
-    """Who gets a command's outcome: a future, or what stands in its place."""
-
-    def done(self) -> bool:
-        """Whether nobody waits for it any more."""
-
-    def set_result(self, reply: Any, /) -> None:
-        """Takes the reply."""
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Takes the error: of the command, or of the connection."""
-
-
-class Sent(NamedTuple):
-    """What was written, when (`time.monotonic()`), and has no answer.
-
-    Who has no `command` is told of its errors at once.
-    """
-
-    receiver: Receiver
-    command: Command | None
-    at: float
-
-
-# Commands that got errors and may be tried again, in order.
-Refused = list[tuple[Sent, Exception]]
 
 # Kinds of messages that a subscribed connection gets without asking (RESP2). The last
 # one also answers SUNSUBSCRIBE, which has no reply of its own, and looks the same then.
@@ -102,10 +74,7 @@ class PipelinedConnection(asyncio.Protocol):
         # missing then, doesn't wait for company.
         self._alone = False
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
-        # What was refused since all was answered, by running numbers; these by key.
-        self._refused: dict[int, tuple[Sent, Exception]] = {}
-        self._refused_for: dict[bytes | str, list[int]] = {}
-        self._numbers = itertools.count()
+        self._held = HeldBack()  # what was refused since all was answered
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -196,7 +165,7 @@ class PipelinedConnection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no command waits for its outcome."""
-        return not self._waiting and not self._refused
+        return not self._waiting and not self._held.by_key
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
@@ -259,7 +228,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _resolve(self) -> None:
         gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
-        refused = self._refused_for
+        held = self._held.by_key
         while (reply := gets()) is not _NOT_YET:
             if on_push is not None and _is_push(reply):
                 on_push(reply)
@@ -270,10 +239,10 @@ class PipelinedConnection(asyncio.Protocol):
             if isinstance(reply, errors.RedisError):
                 self._refuse(Sent(receiver, command, at), reply)
                 continue
-            if refused and self._overtakes(Sent(receiver, command, at)):
+            if held and self._held.overtakes(Sent(receiver, command, at)):
                 continue
             receiver.set_result(reply)
-        if refused and not waiting:
+        if held and not waiting:
             self._hand_back()
 
     def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
@@ -288,38 +257,15 @@ class PipelinedConnection(asyncio.Protocol):
     def _keep(self, sent: Sent, command: Command, error: Exception) -> None:
         """Holds back what may be tried again, until all is answered."""
         self.paused = True
-        number = next(self._numbers)
-        self._refused[number] = sent, error
-        self._refused_for.setdefault(key_of(command), []).append(number)
-
-    def _overtakes(self, taken: Sent) -> bool:
-        """Whether what the server took has to run again, after others.
-
-        It refused some for its key before, and changed its mind. If what it took may
-        run twice, all are tried again in order; else those lost their turn.
-        """
-        if taken.command is None:
-            return False
-        key = key_of(taken.command)
-        before = self._refused_for.get(key)
-        if before and is_repeatable(taken.command):
-            self._keep(taken, taken.command, self._refused[before[-1]][1])
-            return True
-        if before:
-            self._refused_for[key] = []
-            _tell(self, [self._refused.pop(number) for number in before])
-        return False
+        self._held.keep(sent, command, error)
 
     def _hand_back(self) -> None:
         """Gives up what was refused, in order."""
-        refused = list(self._refused.values())
-        self._refused.clear()
-        self._refused_for.clear()
-        self.on_refused(self, refused)
+        self.on_refused(self, self._held.release())
         self._resume()
 
     def _resume(self) -> None:
-        if self._is_full or self._refused_for or self.error is not None:
+        if self._is_full or self._held.by_key or self.error is not None:
             return
         self.paused = False
         self._wake_writers()
@@ -365,7 +311,7 @@ class PipelinedConnection(asyncio.Protocol):
                 sent.receiver.set_exception(self._failure())
             else:
                 self._keep(sent, sent.command, self._failure())
-        if self._refused_for:
+        if self._held.by_key:
             self._hand_back()
         self._wake_writers()
         if self.on_lost is not None:
@@ -378,10 +324,7 @@ class PipelinedConnection(asyncio.Protocol):
 
 
 def _tell(_: PipelinedConnection, refused: Refused) -> None:
-    """Leaves what was refused to its callers."""
-    for sent, error in refused:
-        if not sent.receiver.done():
-            sent.receiver.set_exception(error)
+    tell(refused)
 
 
 def number_of(transport: asyncio.Transport | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from redis import exceptions as errors
 
-from ._connection import PipelinedConnection, Push, Receiver, Refused
+from ._connection import PipelinedConnection, Push
 from ._hosts import Host
 from ._link import Link
 from ._logs import inform
@@ -19,6 +19,7 @@ from ._slots import Owns
 from .client.administration import unblock_client, unlink_keys
 from .client.backlog import Backlog, Call
 from .client.health import Health
+from .client.held_back import Receiver, Refused
 from .client.opening import open_connection
 from .client.spare import SpareConnections
 from .commands.command import Command

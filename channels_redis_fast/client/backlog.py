@@ -9,12 +9,13 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from .._connection import PipelinedConnection, Receiver, Refused
+from .._connection import PipelinedConnection
 from .._link import Link
 from .._scripts import as_known, key_of
 from ..commands.command import Command
 from ..commands.errors import is_ask, is_demotion, is_passing
 from ..commands.retry import Retry
+from .held_back import Receiver, Refused
 
 Key = bytes | str
 

@@ -24,6 +24,7 @@ class Retry:
     """
 
     __slots__ = (
+        "_hops",
         "_is_unknown",
         "_may_repeat",
         "_times",
@@ -39,6 +40,7 @@ class Retry:
         self.deadline = deadline
         self.error: Exception | None = None  # the last one that it was tried again for
         self._times = 0
+        self._hops = 0  # of the times, by a node that sent it elsewhere
         self._is_unknown = False  # the script was, already
         # Once is enough: a server that stays away must not hold its callers up.
         self._may_repeat = is_repeatable(command)
@@ -80,8 +82,10 @@ class Retry:
             self._is_unknown = True
             return 0.0  # whatever came before; with the text this is no EVALSHA
         # What is no such call ran, but has to again after those that didn't.
-        if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
-            return 0.0
+        if kind in (Kind.UNKNOWN, Kind.MOVED):
+            self._hops += 1
+            if self._hops <= _HOPS:
+                return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
             return 0.0
