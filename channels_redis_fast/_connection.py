@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -18,7 +19,6 @@ from .commands.errors import Kind, kind_of, reply_error
 
 Push = Callable[[list[Any]], None]
 Explain = Callable[[errors.RedisError], errors.RedisError]
-
 
 # Kinds of messages that a subscribed connection gets without asking (RESP2). The last
 # one also answers SUNSUBSCRIBE, which has no reply of its own, and looks the same then.
@@ -38,8 +38,9 @@ _LARGE = 16 * 1024
 class PipelinedConnection(asyncio.Protocol):
     """Many callers share one socket: a write per loop iteration, replies in order.
 
-    `deadline` (seconds) is how long the oldest unanswered command may take before
-    the connection counts as dead; an idle connection is pinged about as often.
+    `deadline` (seconds) is how long it may be silent while an answer is missing, and a
+    future of `submit` may wait, whatever else comes; then the connection counts as
+    dead. An idle connection is pinged about as often.
     With `on_push`, messages of subscriptions go there. `explain` says what an error
     reply means; callers get what it returns. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
@@ -78,6 +79,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._check_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._keepalive: Any = None
         self._reader = hiredis.Reader(
@@ -180,7 +182,7 @@ class PipelinedConnection(asyncio.Protocol):
         leave_to_parent(self)
         # Neither connection_made nor pause_writing is called by set_protocol.
         transport.set_protocol(self)
-        self._timer = self._loop.call_later(self._check_every(), self._check)
+        self._check_in(self._deadline / _CHECKS_PER_DEADLINE)
         if transport.is_closing():
             self.abort()
         elif rest:
@@ -193,7 +195,6 @@ class PipelinedConnection(asyncio.Protocol):
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
             self.abort(error)
-        # Any byte is a sign of life: a large reply may take longer than the deadline.
         self.heard = monotonic()
 
     def pause_writing(self) -> None:
@@ -272,11 +273,21 @@ class PipelinedConnection(asyncio.Protocol):
         if self.on_resumed is not None:
             self.on_resumed(self)
 
+    def _check_in(self, seconds: float) -> None:
+        self._check_at = monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._check)
+
     def _check(self) -> None:
-        """The watchdog: dead when one command stayed the oldest for the deadline."""
-        now, again = monotonic(), self._check_every()
+        """The watchdog: dead when silent for the deadline, or too late for a caller."""
+        now, again = monotonic(), self._deadline / _CHECKS_PER_DEADLINE
+        if now - self._check_at > again:
+            # The loop stood still: what came meanwhile may not be read yet. Once is
+            # enough, for the loop may do so always.
+            self._check_in(again)
+            self._check_at = math.inf
+            return
         if self._waiting:
-            left = max(self._waiting[0][2], self.heard) + self._deadline - now
+            left = self._time_left(now)
             if left <= 0:
                 seconds = f"{self._deadline:g} s"
                 self.abort(errors.TimeoutError(f"no answer from Redis for {seconds}"))
@@ -285,10 +296,23 @@ class PipelinedConnection(asyncio.Protocol):
         elif now - self.heard >= self._deadline:
             # The reply is waited for like any other.
             self.call((b"PING",)).add_done_callback(_consume)
-        self._timer = self._loop.call_later(again, self._check)
+        self._check_in(again)
 
-    def _check_every(self) -> float:
-        return self._deadline / _CHECKS_PER_DEADLINE
+    def _time_left(self, now: float) -> float:
+        """Seconds until it may be dead.
+
+        Who is no future of `submit` looks after his own time, or has none, as a reader
+        whose batch is on its way: there any byte is a sign of life.
+        """
+        silent = max(self._waiting[0][2], self.heard) + self._deadline - now
+        for receiver, command, at in self._waiting:
+            left = at + self._deadline - now
+            if left > 0:
+                return min(silent, left)
+            is_caller = command is not None and isinstance(receiver, asyncio.Future)
+            if is_caller and not receiver.done():
+                return left
+        return silent
 
     def _failure(self) -> errors.ConnectionError:
         # A new instance for each caller: a raised exception collects a traceback.
