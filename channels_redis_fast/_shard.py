@@ -65,7 +65,7 @@ class Shard:
             self._link_of,
             self._heed,
             self.health.taken,
-            self._is_stranger,
+            self.is_stranger,
             self.is_cluster,
         )
         self._main = self._command_link(lambda: self._open(self.host), self._greet)
@@ -224,7 +224,21 @@ class Shard:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await unlink_keys(await self._main.get(), pattern, self.run_all)
+        await unlink_keys(self, pattern)
+
+    async def primaries(self) -> list[Link]:
+        """The links to all servers that have keys; raises redis-py's errors."""
+        return [self._main]
+
+    def is_stranger(self) -> bool:
+        """Whether nothing says that the server is, or was, a primary."""
+        return not self._was_primary and not self.host.finds_primary
+
+    def note(self, error: Exception) -> None:
+        """Draws conclusions from an error before all servers are asked again."""
+        if is_demotion(error):
+            self.follow_primary(error)
+        self._note_refusal(error)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -291,12 +305,11 @@ class Shard:
                 self.reopen(link, demotions[0])
             self._backlog.go_on()
 
-    def _is_stranger(self) -> bool:
-        """Whether nothing says that the server is, or was, a primary."""
-        return not self._was_primary and not self.host.finds_primary
-
     def _heed(self, call: Call, error: Exception) -> None:
         """Draws conclusions from the error of a call that is tried again."""
+        self._note_refusal(error)
+
+    def _note_refusal(self, error: Exception) -> None:
         if is_passing(error) or is_demotion(error):
             self.health.refused(error)
 

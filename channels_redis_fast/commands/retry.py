@@ -94,6 +94,39 @@ class Retry:
         return None
 
 
+class Sweep:
+    """What asks all servers of a shard, a portion at a time; all of it may run twice.
+
+    It has so many `seconds` for each portion, as a call. After an error all is done
+    again: until so many seconds after the portion before the first one.
+    """
+
+    def __init__(self, command: Command, now: float, seconds: float) -> None:
+        self.began = now  # with its portion
+        self._command = command
+        self._seconds = seconds
+        self._retry: Retry | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When its portion is to be done (`time.monotonic()`)."""
+        return self.began + self._seconds
+
+    def get_on(self, now: float) -> None:
+        """Begins the next portion."""
+        self.began = now
+
+    def after(self, error: Exception, now: float, **about: bool) -> float:
+        """Seconds until all is done again; raises the error that stays."""
+        retry = self._retry or Retry(self._command, self.began, self.deadline)
+        self._retry = retry
+        # As if nothing had been written.
+        pause = retry.after(error, now, written=False, **about)
+        if pause is None:
+            raise retry.error or error
+        return pause
+
+
 def not_overtaken(commands: list[Command], replies: Iterable[Any]) -> list[int]:
     """Which of the commands that failed keep their order when they are tried again.
 
