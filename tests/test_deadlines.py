@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 from clusters import Cluster
 from loops import LoopThread
+from proxy import Proxy
 from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
@@ -53,6 +54,16 @@ def silence(servers: list[Server]) -> Iterator[None]:
             server.resume()
 
 
+@contextmanager
+def slowness(proxy: Proxy) -> Iterator[None]:
+    """Answers come byte by byte, each within the time that a server may be silent."""
+    proxy.replies.split, proxy.replies.delay = 1, 0.8 * TIMEOUT
+    try:
+        yield
+    finally:
+        proxy.replies.split, proxy.replies.delay = None, 0.0
+
+
 @pytest.fixture
 def servers(request: pytest.FixtureRequest) -> list[Server]:
     if request.param == "cluster":
@@ -78,6 +89,25 @@ both = pytest.mark.parametrize(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])
 async def test_awaited(kind: str, servers: list[Server], connected: bool) -> None:
+    await check_awaited(kind, host_of(servers), lambda: silence(servers), connected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_awaited_over_a_slow_line(
+    kind: str, valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """What comes keeps no caller waiting, if it isn't his whole answer."""
+    proxy = start_proxy(valkey)
+    await check_awaited(kind, proxy.url, lambda: slowness(proxy), connected=True)
+
+
+async def check_awaited(
+    kind: str,
+    host: Any,
+    trouble: Callable[[], AbstractContextManager[None]],
+    connected: bool,
+) -> None:
+    """Whether all methods that are called in trouble end in time, by an error."""
     took: dict[str, float] = {}
 
     async def timed(layer: Any, method: str, arguments: tuple[Any, ...]) -> None:
@@ -91,8 +121,7 @@ async def test_awaited(kind: str, servers: list[Server], connected: bool) -> Non
 
     methods = list(calls_of(kind, ""))
     layers = {
-        method: KINDS[kind](hosts=[host_of(servers)], command_timeout=TIMEOUT)
-        for method in methods
+        method: KINDS[kind](hosts=[host], command_timeout=TIMEOUT) for method in methods
     }
     names = {}
     for method, layer in layers.items():
@@ -100,7 +129,7 @@ async def test_awaited(kind: str, servers: list[Server], connected: bool) -> Non
             names[method] = await layer.new_channel()
             await layer.group_add("room", names[method])
             await layer.send("other", MESSAGE)
-    with silence(servers):
+    with trouble():
         work = [
             timed(layer, method, calls_of(kind, names.get(method, "x.y!z"))[method])
             for method, layer in layers.items()
