@@ -18,8 +18,9 @@ from ._blocking import Blocking
 from ._bulk import GroupSendMany, Outcome, SendMany, collect
 from ._groups import Memberships
 from ._inline import Inline, drive, heal
-from ._layer import Layer, key_after, weakly
+from ._layer import Layer, key_after
 from ._local import LocalLayer
+from ._loops import weakly
 from ._mailbox import Inbox
 from ._mailboxes import Mailboxes
 from ._operations import Operations
@@ -198,10 +199,10 @@ class RedisChannelLayer(Layer):
             work.store(number, channel, self._non_local(channel), message)
 
         runner = self._loops.for_call() or self._inline()
-        await self._collect(runner, work, add)
+        began = await self._collect(runner, work, add)
         if runner.outbox is not None:
-            return await work.post(runner)
-        return await work.run(runner.run_all)
+            return await work.post(runner, began)
+        return await work.run(runner.run_all, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -273,6 +274,7 @@ class RedisChannelLayer(Layer):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        super()._begin()
         self.client_prefix = uuid.uuid4().hex
         unique = getattr(self._serializer, "unique", None)
         if unique is not None:

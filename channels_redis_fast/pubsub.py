@@ -17,9 +17,9 @@ from ._codec import Codec, Message, SerializerCodec, codec_of
 from ._framing import UniqueBytes
 from ._groups import Memberships, Terms
 from ._inline import InlinePubSub
-from ._layer import Layer, key_after, weakly
+from ._layer import Layer, key_after
 from ._local_pubsub import LocalPubSub
-from ._loops import may_block
+from ._loops import may_block, weakly
 from ._mailboxes import Mailboxes
 from ._operations import Operations
 from ._outage import Outage
@@ -220,8 +220,8 @@ class RedisPubSubChannelLayer(Layer):
             else:
                 work.store(number, channel, channel, message)
 
-        await self._collect(runner, work, add)
-        return await self._run(work, runner)
+        began = await self._collect(runner, work, add)
+        return await self._run(work, runner, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -239,10 +239,12 @@ class RedisPubSubChannelLayer(Layer):
         collect(work, add)
         return await self._run(work, runner)
 
-    async def _run(self, work: SendMany, runner: Any) -> list[Outcome]:
+    async def _run(
+        self, work: SendMany, runner: Any, began: float = 0.0
+    ) -> list[Outcome]:
         if runner.outbox is not None:
-            return await work.post(runner)
-        return await work.run(runner.run_many)
+            return await work.post(runner, began)
+        return await work.run(runner.run_many, began)
 
     # The flush extension
 
@@ -323,6 +325,7 @@ class RedisPubSubChannelLayer(Layer):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        super()._begin()
         tell = weakly(self._tell)
         self._outage = Outage(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")

@@ -170,6 +170,44 @@ def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
         layer.sync.close()
 
 
+@pytest.mark.parametrize("way", ["loop", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_first_that_is_encrypted(
+    kind: str, way: str, valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """It asks for Redis's clock first, in the same time; what comes before it doesn't."""
+    proxy = start_proxy(valkey)
+    options = {"command_timeout": TIMEOUT, "symmetric_encryption_keys": ["a key"]}
+
+    async def first(method: str, argument: Any) -> Any:
+        layer = KINDS[kind](hosts=[proxy.url], **options)
+        if way == "loop":
+            await layer.group_send("room", MESSAGE)
+            connected.release()
+            await slow.wait()
+            call = getattr(layer, method)(*argument)
+        else:
+            await asyncio.to_thread(layer.sync.group_send, "room", MESSAGE)
+            connected.release()
+            await slow.wait()
+            call = asyncio.to_thread(getattr(layer.sync, method), *argument)
+        (found,) = await asyncio.gather(call, return_exceptions=True)
+        await layer.close_pools()
+        layer.sync.close()
+        return found
+
+    connected, slow = asyncio.Semaphore(0), asyncio.Event()
+    calls = {"send": ("jobs", MESSAGE), "send_many": ([("more", MESSAGE)],)}
+    work = [asyncio.create_task(first(*one)) for one in calls.items()]
+    for _ in work:
+        await connected.acquire()
+    proxy.replies.delay = 0.7 * TIMEOUT  # two answers take too long
+    slow.set()
+    error, (outcome,) = await asyncio.gather(*work)
+    for found in error, outcome:
+        assert isinstance(found, (errors.ConnectionError, errors.TimeoutError)), found
+
+
 @pytest.mark.parametrize("method", ["new_channel", "group_add"])
 def test_of_an_event_loop_that_stands_still(
     method: str, server: Server, threads: list[LoopThread]
