@@ -40,7 +40,7 @@ from ._settings import (
 from .client.clock import clock_of
 from .client.masking import Masked
 from .exceptions import InvalidMessage, InvalidName
-from .serializers import ENCRYPTIONS, registry
+from .serializers import ENCRYPTIONS, serializer_of
 
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
@@ -125,7 +125,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.confirm_sends = check_switch("confirm_sends", confirm_sends)
         # Below 0 means none, as it does to channels_redis.
         unique = max(0, check_count("random_prefix_length", random_prefix_length, None))
-        check_keys(symmetric_encryption_keys)
+        check_keys(symmetric_encryption_keys.value)
         check_choice("encryption", encryption, ENCRYPTIONS)
         self._capacities = capacity_table(capacity, channel_capacity)
         self.capacity = capacity
@@ -136,9 +136,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._counters = Counters()
         self._serializer = self._make_serializer(
             serializer_format,
+            symmetric_encryption_keys,
             random_prefix_length=unique,
             expiry=expiry,
-            symmetric_encryption_keys=symmetric_encryption_keys,
             # Whole classes of others don't know this one.
             **({} if encryption == "fernet" else {"encryption": encryption}),
         )
@@ -368,8 +368,8 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             collect(work, add)
         return began
 
-    def _make_serializer(self, format: str, **options: Any) -> Any:
-        return registry.get_serializer(format, **options)
+    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
+        return serializer_of(format, keys, **options)
 
     def _make_codec(self) -> Codec:
         serializer, limit = self._serializer, self._size_limit

@@ -69,6 +69,7 @@ class RedisChannelLayer(Layer):
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
+        symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
         super().__init__(
             hosts=hosts,

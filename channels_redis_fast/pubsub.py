@@ -29,7 +29,7 @@ from ._topics import Topics, is_made_elsewhere, is_made_here
 from ._waiters import Entry, TaskWaiter, opened
 from .client.masking import Masked
 from .exceptions import ForeignChannel, InvalidName
-from .serializers import BaseMessageSerializer, registry
+from .serializers import BaseMessageSerializer, serializer_of
 from .sync import SyncPubSubChannelLayer
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
@@ -38,8 +38,6 @@ _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
-# What payloads share with the messages of normal channels.
-_OF_PAYLOADS = ("symmetric_encryption_keys", "encryption")
 
 
 class RedisPubSubChannelLayer(Layer):
@@ -77,6 +75,7 @@ class RedisPubSubChannelLayer(Layer):
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
+        symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
         self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
         self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
@@ -301,12 +300,12 @@ class RedisPubSubChannelLayer(Layer):
         codec = self._codec
         return codec.seal(codec.body(message), None, name.encode())
 
-    def _make_serializer(self, format: str, **options: Any) -> Any:
+    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
-        shared = {k: v for k, v in options.items() if k in _OF_PAYLOADS}
-        serializer = registry.get_serializer(format, **shared)
+        shared = {k: v for k, v in options.items() if k == "encryption"}
+        serializer = serializer_of(format, keys, **shared)
         if isinstance(serializer, BaseMessageSerializer):
-            self._normal_serializer = registry.get_serializer(format, **options)
+            self._normal_serializer = serializer_of(format, keys, **options)
         else:
             self._normal_serializer = None
         return serializer

@@ -175,7 +175,7 @@ def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
 async def test_the_first_that_is_encrypted(
     kind: str, way: str, valkey: Server, start_proxy: Callable[..., Proxy]
 ) -> None:
-    """It asks for Redis's clock first, in the same time; what comes before it doesn't."""
+    """It asks for Redis's clock first, in the same time."""
     proxy = start_proxy(valkey)
     options = {"command_timeout": TIMEOUT, "symmetric_encryption_keys": ["a key"]}
 
