@@ -39,7 +39,6 @@ _GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
 
-
 class RedisPubSubChannelLayer(Layer):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
