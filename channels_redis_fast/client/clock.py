@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
 
-from ..commands.errors import may_pass
+from ..commands.errors import Kind, kind_of
 
 TIME = (b"TIME",)
 
@@ -53,8 +53,8 @@ class ServerClock:
         try:
             await run()
         except ResponseError as error:
-            if may_pass(error):
-                raise  # it was tried until the call's time was over
+            if kind_of(error) is not Kind.FINAL:
+                raise  # it was tried again until the call's time was over
         finally:
             learning.pop()
         self._is_known = True
