@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -286,6 +287,7 @@ class PipelinedConnection(asyncio.Protocol):
             self._check_in(again)
             self._check_at = math.inf
             return
+        self._held.tell_late(now - self._deadline)
         if self._waiting:
             left = self._time_left(now)
             if left <= 0:
@@ -299,18 +301,14 @@ class PipelinedConnection(asyncio.Protocol):
         self._check_in(again)
 
     def _time_left(self, now: float) -> float:
-        """Seconds until it may be dead.
-
-        Who is no future of `submit` looks after his own time, or has none, as a reader
-        whose batch is on its way: there any byte is a sign of life.
-        """
+        """Seconds until it may be dead; not more than 0: it is."""
+        # But for callers any byte is a sign of life.
         silent = max(self._waiting[0][2], self.heard) + self._deadline - now
-        for receiver, command, at in self._waiting:
-            left = at + self._deadline - now
+        for sent in itertools.starmap(Sent, self._waiting):
+            left = sent.at + self._deadline - now
             if left > 0:
                 return min(silent, left)
-            is_caller = command is not None and isinstance(receiver, asyncio.Future)
-            if is_caller and not receiver.done():
+            if sent.is_late(now - self._deadline):
                 return left
         return silent
 

@@ -288,6 +288,23 @@ async def test_the_watchdog_has_no_caller_wait_longer(valkey: Server) -> None:
         assert "no answer" in str(answers[-1])
 
 
+async def test_the_watchdog_tells_who_was_refused(valkey: Server) -> None:
+    """He isn't tried again before all is answered, which may take too long for him."""
+    loop = asyncio.get_running_loop()
+    async with connected(valkey.url, deadline=0.8) as pipe:
+        before, refused, after = (loop.create_future() for _ in range(3))
+        pipe.submit(before, (b"BLPOP", "list", "0.6"))
+        error = "return redis.error_reply('READONLY no primary')"
+        pipe.submit(refused, (b"EVAL", error, "1", "key"))
+        await asyncio.sleep(0.5)
+        pipe.submit(after, (b"BLPOP", "list", "0.5"))
+        with pytest.raises(errors.ReadOnlyError):
+            await refused
+        assert before.done()
+        assert not after.done()
+        assert await after is None
+
+
 async def test_the_watchdog_spares_what_a_standing_loop_did_not_read(
     valkey: Server,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from asyncio import Future
 from typing import Any, NamedTuple, Protocol
 
 from .._scripts import is_repeatable, key_of
@@ -31,6 +32,15 @@ class Sent(NamedTuple):
     receiver: Receiver
     command: Command | None
     at: float
+
+    def is_late(self, oldest: float) -> bool:
+        """Whether a caller waits since before then.
+
+        Who is no future that `submit` got looks after his own time, or has none, as a
+        reader whose batch is on its way.
+        """
+        is_caller = self.command is not None and isinstance(self.receiver, Future)
+        return self.at <= oldest and is_caller and not self.receiver.done()
 
 
 # Commands that got errors and may be tried again, in order.
@@ -69,6 +79,10 @@ class HeldBack:
             self.by_key[key] = []
             tell([self._found.pop(number) for number in before])
         return False
+
+    def tell_late(self, oldest: float) -> None:
+        """Tells callers who wait since before `oldest`: too late to try again."""
+        tell([one for one in self._found.values() if one[0].is_late(oldest)])
 
     def release(self) -> Refused:
         """Gives all up, in order."""
