@@ -8,13 +8,15 @@ import re
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from time import monotonic
+from typing import Any
 
 from channels import exceptions
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
 from ._logs import warn
+from ._masking import Masked
 from ._settings import (
     LONGEST_TIMEOUT,
     capacity_table,
@@ -28,21 +30,17 @@ from ._settings import (
 from .client.blocking_shard import Blocking
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
-from .client.masking import Masked
 from .commands.bulk import SendMany, collect
 from .commands.operations import Operations
 from .exceptions import InvalidMessage, InvalidName
 from .mailboxes.dropped import Counters
 from .mailboxes.registry import Mailboxes
 from .polling.normal_channel import ReceiverClosed
-from .runtime.loops import Loops, may_block
+from .runtime.loops import Loops, may_block, weakly
 from .wire import _names
 from .wire._hashing import shard_of
 from .wire.codec import Codec, SerializerCodec, SizeLimit, codec_of
-from .wire.formats import ENCRYPTIONS, registry
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from .wire.formats import ENCRYPTIONS, serializer_of
 
 _layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
@@ -65,17 +63,6 @@ _FIXED = frozenset(
 
 class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
     """A message that is longer than `max_message_size`."""
-
-
-def weakly(method: Callable[P, T]) -> Callable[P, T | None]:
-    """A method for those who outlive its object: then it does nothing."""
-    ref = weakref.WeakMethod(method)
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
-        found: Callable[P, T] | None = ref()
-        return None if found is None else found(*args, **kwargs)
-
-    return call
 
 
 def key_after(begin: str, name: str) -> bytes:
@@ -138,7 +125,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self.confirm_sends = check_switch("confirm_sends", confirm_sends)
         # Below 0 means none, as it does to channels_redis.
         unique = max(0, check_count("random_prefix_length", random_prefix_length, None))
-        check_keys(symmetric_encryption_keys)
+        check_keys(symmetric_encryption_keys.value)
         check_choice("encryption", encryption, ENCRYPTIONS)
         self._capacities = capacity_table(capacity, channel_capacity)
         self.capacity = capacity
@@ -149,9 +136,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._counters = Counters()
         self._serializer = self._make_serializer(
             serializer_format,
+            symmetric_encryption_keys,
             random_prefix_length=unique,
             expiry=expiry,
-            symmetric_encryption_keys=symmetric_encryption_keys,
             # Whole classes of others don't know this one.
             **({} if encryption == "fernet" else {"encryption": encryption}),
         )
@@ -285,7 +272,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         raise NotImplementedError
 
     def _begin(self) -> None:
-        raise NotImplementedError
+        """The state of this process; anew after a fork."""
+        if self._clock is not None:
+            self._clock.begin()
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         self._mailboxes.abandon(loop)
@@ -333,13 +322,14 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self, runner: Any, channel: str, non_local: str, message: dict[str, Any]
     ) -> None:
         """Has a message stored in a channel key; raises `ChannelFull`."""
+        began = 0.0
         if self._clock is not None:
-            await self._learn_clock(runner, non_local)
+            began = await self._learn_clock(runner, non_local)
         index, command = self._operations.send(channel, non_local, message)
         if runner.outbox is not None:
-            await runner.outbox.store((index, command))
+            await runner.outbox.store((index, command), began=began)
             return
-        reply = await runner.shards[index].run(command)
+        reply = await runner.shards[index].run(command, began)
         self._operations.sent(channel, reply)
 
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
@@ -352,26 +342,34 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
                 continue
             return message
 
-    async def _learn_clock(self, runner: Any, name: str) -> None:
-        """Before messages are stamped, of which one is for a key of this name."""
-        if (clock := self._clock) is not None and not clock.is_settled:
-            index, command = self._operations.count(name)
-            await clock.learn(lambda: runner.shards[index].run(command))
+    async def _learn_clock(self, runner: Any, name: str) -> float:
+        """Before messages are stamped, of which one is for a key of this name.
+
+        When their call began (`time.monotonic()`), if that is any time ago; else 0.
+        """
+        if (clock := self._clock) is None or clock.is_settled:
+            return 0.0
+        began = monotonic()
+        index, command = self._operations.count(name)
+        await clock.learn(lambda: runner.shards[index].run(command, began))
+        return began
 
     async def _collect(
         self, runner: Any, work: SendMany, add: Callable[[int, Any, Any], None]
-    ) -> None:
-        """Has each pair of a `send_many` added; without a connection each fails."""
+    ) -> float:
+        """Has each pair of a `send_many` added; returns what `_learn_clock` does."""
+        began = 0.0  # without a connection each pair fails
         names = (pair[0] for pair in work.pairs if isinstance(pair, (tuple, list)))
         try:
-            await self._learn_clock(runner, str(next(names, "")))
+            began = await self._learn_clock(runner, str(next(names, "")))
         except RedisError as error:
             work.outcomes[:] = [error for _ in work.pairs]
         else:
             collect(work, add)
+        return began
 
-    def _make_serializer(self, format: str, **options: Any) -> Any:
-        return registry.get_serializer(format, **options)
+    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
+        return serializer_of(format, keys, **options)
 
     def _make_codec(self) -> Codec:
         serializer, limit = self._serializer, self._size_limit

@@ -14,10 +14,10 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from ._base import Layer, key_after, weakly
+from ._base import Layer, key_after
+from ._masking import Masked
 from ._settings import check_count, options_of, refuse_unknown
 from .client.blocking_shard import Blocking
-from .client.masking import Masked
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .commands.operations import Operations
 from .exceptions import ForeignChannel
@@ -26,6 +26,7 @@ from .mailboxes.registry import Mailboxes
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.blocking_engine import Inline, drive, heal
 from .runtime.engine import LocalLayer
+from .runtime.loops import weakly
 from .runtime.memberships import Memberships
 from .sync import SyncChannelLayer
 
@@ -68,6 +69,7 @@ class RedisChannelLayer(Layer):
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
+        symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
         super().__init__(
             hosts=hosts,
@@ -198,10 +200,10 @@ class RedisChannelLayer(Layer):
             work.store(number, channel, self._non_local(channel), message)
 
         runner = self._loops.for_call() or self._inline()
-        await self._collect(runner, work, add)
+        began = await self._collect(runner, work, add)
         if runner.outbox is not None:
-            return await work.post(runner)
-        return await work.run(runner.run_all)
+            return await work.post(runner, began)
+        return await work.run(runner.run_all, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -273,6 +275,7 @@ class RedisChannelLayer(Layer):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        super()._begin()
         self.client_prefix = uuid.uuid4().hex
         unique = getattr(self._serializer, "unique", None)
         if unique is not None:

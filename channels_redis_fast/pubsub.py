@@ -11,17 +11,17 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import Layer, key_after, weakly
+from ._base import Layer, key_after
+from ._masking import Masked
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from .client.blocking_shard import Blocking
-from .client.masking import Masked
 from .commands.bulk import Outcome, SendMany, collect
 from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.registry import Mailboxes
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.blocking_engine import InlinePubSub
-from .runtime.loops import may_block
+from .runtime.loops import may_block, weakly
 from .runtime.memberships import Memberships, Terms
 from .subscriptions.outage import Outage
 from .subscriptions.placement import LocalPubSub
@@ -30,16 +30,13 @@ from .subscriptions.subscriber import verbs_of
 from .sync import SyncPubSubChannelLayer
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, Message, SerializerCodec, codec_of
-from .wire.formats import BaseMessageSerializer, registry
+from .wire.formats import BaseMessageSerializer, serializer_of
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 _UNIQUE = 12  # bytes in front of what goes through core's sorted sets
 _GROUP = "__group__"
 _REMEMBERED = 1024  # names
-
-# What payloads share with the messages of normal channels.
-_OF_PAYLOADS = ("symmetric_encryption_keys", "encryption")
 
 
 class RedisPubSubChannelLayer(Layer):
@@ -77,6 +74,7 @@ class RedisPubSubChannelLayer(Layer):
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
+        symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
         self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
         self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
@@ -220,8 +218,8 @@ class RedisPubSubChannelLayer(Layer):
             else:
                 work.store(number, channel, channel, message)
 
-        await self._collect(runner, work, add)
-        return await self._run(work, runner)
+        began = await self._collect(runner, work, add)
+        return await self._run(work, runner, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -239,10 +237,12 @@ class RedisPubSubChannelLayer(Layer):
         collect(work, add)
         return await self._run(work, runner)
 
-    async def _run(self, work: SendMany, runner: Any) -> list[Outcome]:
+    async def _run(
+        self, work: SendMany, runner: Any, began: float = 0.0
+    ) -> list[Outcome]:
         if runner.outbox is not None:
-            return await work.post(runner)
-        return await work.run(runner.run_many)
+            return await work.post(runner, began)
+        return await work.run(runner.run_many, began)
 
     # The flush extension
 
@@ -299,12 +299,12 @@ class RedisPubSubChannelLayer(Layer):
         codec = self._codec
         return codec.seal(codec.body(message), None, name.encode())
 
-    def _make_serializer(self, format: str, **options: Any) -> Any:
+    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
-        shared = {k: v for k, v in options.items() if k in _OF_PAYLOADS}
-        serializer = registry.get_serializer(format, **shared)
+        shared = {k: v for k, v in options.items() if k == "encryption"}
+        serializer = serializer_of(format, keys, **shared)
         if isinstance(serializer, BaseMessageSerializer):
-            self._normal_serializer = registry.get_serializer(format, **options)
+            self._normal_serializer = serializer_of(format, keys, **options)
         else:
             self._normal_serializer = None
         return serializer
@@ -323,6 +323,7 @@ class RedisPubSubChannelLayer(Layer):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        super()._begin()
         tell = weakly(self._tell)
         self._outage = Outage(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")

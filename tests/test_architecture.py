@@ -42,7 +42,7 @@ ROOMS = {
 }
 # The modules that are in no folder.
 OUTSIDE = {
-    **dict.fromkeys(["_logs", "_version", "exceptions"], "ground"),
+    **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
     "_settings": "settings",
     "_base": "base",
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -273,6 +274,48 @@ async def test_the_watchdog_spares_who_makes_progress(valkey: Server) -> None:
         # Together four deadlines, each less than one.
         waits = [pipe.call((b"BLPOP", f"list{n}", 0.15)) for n in range(8)]
         assert await asyncio.gather(*waits) == [None] * 8
+
+
+async def test_the_watchdog_has_no_caller_wait_longer(valkey: Server) -> None:
+    """Whatever else is answered meanwhile."""
+    async with connected(valkey.url, deadline=0.4) as pipe:
+        waits = [asyncio.get_running_loop().create_future() for _ in range(8)]
+        for n, wait in enumerate(waits):
+            pipe.submit(wait, (b"BLPOP", f"list{n}", "0.15"))
+        answers = await asyncio.gather(*waits, return_exceptions=True)
+        assert answers[0] is None
+        assert isinstance(answers[-1], errors.ConnectionError)
+        assert "no answer" in str(answers[-1])
+
+
+async def test_the_watchdog_tells_who_was_refused(valkey: Server) -> None:
+    """He isn't tried again before all is answered, which may take too long for him."""
+    loop = asyncio.get_running_loop()
+    async with connected(valkey.url, deadline=0.8) as pipe:
+        before, refused, after = (loop.create_future() for _ in range(3))
+        pipe.submit(before, (b"BLPOP", "list", "0.6"))
+        error = "return redis.error_reply('READONLY no primary')"
+        pipe.submit(refused, (b"EVAL", error, "1", "key"))
+        await asyncio.sleep(0.5)
+        pipe.submit(after, (b"BLPOP", "list", "0.5"))
+        with pytest.raises(errors.ReadOnlyError):
+            await refused
+        assert before.done()
+        assert not after.done()
+        assert await after is None
+
+
+async def test_the_watchdog_spares_what_a_standing_loop_did_not_read(
+    valkey: Server,
+) -> None:
+    async with connected(valkey.url, deadline=0.2) as pipe:
+        wait = asyncio.get_running_loop().create_future()
+        size = 4_000_000  # more than is read at a time
+        await pipe.call((b"SET", "key", bytes(size)))
+        pipe.submit(wait, (b"GET", "key"))
+        await asyncio.sleep(0)  # it is written
+        time.sleep(0.5)  # noqa: ASYNC251
+        assert len(await wait) == size
 
 
 # Back-pressure

@@ -177,6 +177,32 @@ async def test_each_connection_authenticates_anew(
 
 
 @streams
+async def test_a_long_blocking_receive_authenticates_anew(
+    guarded_server: Server,
+) -> None:
+    """Between two waits at the server, on the connection that it has."""
+    provider = Streaming()
+    layer: Any = KINDS["core"](
+        hosts=[entry_of(guarded_server, provider)], command_timeout=2.0
+    )
+    receiving = asyncio.create_task(asyncio.to_thread(layer.sync.receive, "worker"))
+    await eventually(lambda: blocked(guarded_server), "the wait")
+    add_password(guarded_server, "two")
+    guarded_server.client().config_resetstat()
+    provider.rotate("two")
+    await eventually(lambda: calls(guarded_server, "auth"), "AUTH")
+    await layer.send("worker", {"n": 1})
+    assert await receiving == {"n": 1}
+    await layer.close_pools()
+    layer.sync.close()
+
+
+def blocked(server: Server) -> int:
+    """How many connections wait."""
+    return int(server.client().info("clients")["blocked_clients"])
+
+
+@streams
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_token_that_comes_while_connecting(
     guarded_server: Server, kind: str

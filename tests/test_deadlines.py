@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 from clusters import Cluster
 from loops import LoopThread
+from proxy import Proxy
 from redis import exceptions as errors
 from servers import Server
 from syncing import KINDS
@@ -53,6 +54,16 @@ def silence(servers: list[Server]) -> Iterator[None]:
             server.resume()
 
 
+@contextmanager
+def slowness(proxy: Proxy) -> Iterator[None]:
+    """Answers come byte by byte, each within the time that a server may be silent."""
+    proxy.replies.split, proxy.replies.delay = 1, 0.8 * TIMEOUT
+    try:
+        yield
+    finally:
+        proxy.replies.split, proxy.replies.delay = None, 0.0
+
+
 @pytest.fixture
 def servers(request: pytest.FixtureRequest) -> list[Server]:
     if request.param == "cluster":
@@ -78,6 +89,25 @@ both = pytest.mark.parametrize(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])
 async def test_awaited(kind: str, servers: list[Server], connected: bool) -> None:
+    await check_awaited(kind, host_of(servers), lambda: silence(servers), connected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_awaited_over_a_slow_line(
+    kind: str, valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """What comes keeps no caller waiting, if it isn't his whole answer."""
+    proxy = start_proxy(valkey)
+    await check_awaited(kind, proxy.url, lambda: slowness(proxy), connected=True)
+
+
+async def check_awaited(
+    kind: str,
+    host: Any,
+    trouble: Callable[[], AbstractContextManager[None]],
+    connected: bool,
+) -> None:
+    """Whether all methods that are called in trouble end in time, by an error."""
     took: dict[str, float] = {}
 
     async def timed(layer: Any, method: str, arguments: tuple[Any, ...]) -> None:
@@ -91,8 +121,7 @@ async def test_awaited(kind: str, servers: list[Server], connected: bool) -> Non
 
     methods = list(calls_of(kind, ""))
     layers = {
-        method: KINDS[kind](hosts=[host_of(servers)], command_timeout=TIMEOUT)
-        for method in methods
+        method: KINDS[kind](hosts=[host], command_timeout=TIMEOUT) for method in methods
     }
     names = {}
     for method, layer in layers.items():
@@ -100,7 +129,7 @@ async def test_awaited(kind: str, servers: list[Server], connected: bool) -> Non
             names[method] = await layer.new_channel()
             await layer.group_add("room", names[method])
             await layer.send("other", MESSAGE)
-    with silence(servers):
+    with trouble():
         work = [
             timed(layer, method, calls_of(kind, names.get(method, "x.y!z"))[method])
             for method, layer in layers.items()
@@ -139,6 +168,44 @@ def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
     assert {method: t for method, t in took.items() if t > LIMIT} == {}
     for layer in made.values():
         layer.sync.close()
+
+
+@pytest.mark.parametrize("way", ["loop", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_first_that_is_encrypted(
+    kind: str, way: str, valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """It asks for Redis's clock first, in the same time."""
+    proxy = start_proxy(valkey)
+    options = {"command_timeout": TIMEOUT, "symmetric_encryption_keys": ["a key"]}
+
+    async def first(method: str, argument: Any) -> Any:
+        layer = KINDS[kind](hosts=[proxy.url], **options)
+        if way == "loop":
+            await layer.group_send("room", MESSAGE)
+            connected.release()
+            await slow.wait()
+            call = getattr(layer, method)(*argument)
+        else:
+            await asyncio.to_thread(layer.sync.group_send, "room", MESSAGE)
+            connected.release()
+            await slow.wait()
+            call = asyncio.to_thread(getattr(layer.sync, method), *argument)
+        (found,) = await asyncio.gather(call, return_exceptions=True)
+        await layer.close_pools()
+        layer.sync.close()
+        return found
+
+    connected, slow = asyncio.Semaphore(0), asyncio.Event()
+    calls = {"send": ("jobs", MESSAGE), "send_many": ([("more", MESSAGE)],)}
+    work = [asyncio.create_task(first(*one)) for one in calls.items()]
+    for _ in work:
+        await connected.acquire()
+    proxy.replies.delay = 0.7 * TIMEOUT  # two answers take too long
+    slow.set()
+    error, (outcome,) = await asyncio.gather(*work)
+    for found in error, outcome:
+        assert isinstance(found, (errors.ConnectionError, errors.TimeoutError)), found
 
 
 @pytest.mark.parametrize("method", ["new_channel", "group_add"])

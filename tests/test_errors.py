@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from clusters import Cluster
 from layers import end
 from polling import eventually
@@ -259,3 +260,46 @@ def test_the_table_is_whole() -> None:
 @pytest.mark.parametrize("text", ["MOVED", "ASK nowhere", "FOO bar", "", "MOVED 1 x"])
 def test_what_nobody_says_is_final(text: str) -> None:
     assert kind_of(reply_error(text)) is Kind.FINAL
+
+
+@pytest.mark.parametrize("way", ["loop", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "LOADING",
+        *(
+            pytest.param(code, marks=pytest.mark.slow)
+            for code in ("MASTERDOWN", "BUSY", "CLUSTERDOWN")
+        ),
+    ],
+)
+async def test_flush(code: str, kind: str, way: str, place: Place) -> None:
+    """It waits as other calls do, whichever of its commands is refused."""
+    layer = KINDS[kind](hosts=[place.host], command_timeout=TIMEOUT)
+    target: Any = place.proxy.target
+
+    async def flush() -> None:
+        if way == "loop":
+            await layer.flush()
+        else:
+            await asyncio.to_thread(layer.sync.flush)
+
+    await layer.send("jobs", {"type": "x"})
+    await asyncio.to_thread(layer.sync.send, "more", {"type": "x"})
+    with place.proxy.refusing(place.text(code), frozenset((b"SCAN",))):
+        flushing = asyncio.create_task(flush())
+        before = place.proxy.requests.refused
+        await eventually(lambda: place.proxy.requests.refused > before, "a refusal")
+    await flushing
+    with redis.Redis(target.host, target.port) as client:
+        assert not client.keys("asgi*")
+    for verb in b"SCAN", b"UNLINK":
+        await layer.send("jobs", {"type": "x"})
+        with (
+            place.proxy.refusing(place.text(code), frozenset((verb,))),
+            pytest.raises(CODES[code].raised),
+        ):
+            await flush()
+    await layer.close_pools()
+    await asyncio.to_thread(layer.sync.close)

@@ -316,3 +316,28 @@ def test_groups_are_not_inherited(valkey: Server) -> None:
             asyncio.run(layer.receive(name))
 
     asyncio.run(main())
+
+
+async def test_a_fork_while_redis_is_asked_for_its_clock(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """The child has none of the parent's callers: its own needn't ask again each."""
+    proxy = start_proxy(valkey)
+    layer = RedisChannelLayer(hosts=[proxy.url], symmetric_encryption_keys=["a key"])
+    await layer.group_send("room", {})  # it connects, and asks for no clock
+    clock: Any = layer._clock
+    proxy.replies.hold()
+    sending = asyncio.create_task(layer.send("worker", {"n": 1}))
+    await eventually(lambda: clock._learning, "the question")
+
+    async def send() -> None:
+        await layer.send("worker", {"n": 2})
+        assert clock.is_settled
+        await layer.close_pools()
+
+    child = Child(lambda: asyncio.run(send()), collect=True)
+    proxy.replies.release()
+    await child.ended()
+    await sending
+    assert clock.is_settled
+    await layer.close_pools()

@@ -84,6 +84,16 @@ def test_nodes_that_redirect_to_each_other(text: str) -> None:
     assert retry().after(error, 100.0) is None  # where there are no nodes
 
 
+@pytest.mark.parametrize("text", ["MOVED 1 h:1", "ASK 1 h:1"])
+def test_the_new_owner_is_asked_at_once(text: str) -> None:
+    """However often nobody had the slot before."""
+    one = retry()
+    for _ in range(5):
+        assert one.after(reply_error("CLUSTERDOWN no"), 100.0, is_cluster=True)
+    pauses = [one.after(reply_error(text), 101.0, is_cluster=True) for _ in range(4)]
+    assert pauses == [0, 0, 0, 0.5]
+
+
 @pytest.mark.parametrize("text", ["ERR no", "NOPERM no", "WRONGTYPE no", "OOM no"])
 def test_errors_of_the_caller(text: str) -> None:
     error = reply_error(text)

@@ -17,6 +17,7 @@ from syncing import KINDS
 from telling import everything_told, shown
 
 from channels_redis_fast.exceptions import InvalidSetting
+from channels_redis_fast.serializers import MsgPackSerializer, registry
 
 S = "s3cr3t"
 
@@ -98,6 +99,40 @@ def test_settings_that_are_refused(kind: str, entry: Any) -> None:
     with pytest.raises(InvalidSetting) as caught:
         KINDS[kind](hosts=[entry], capacity=-1)
     assert S not in everything_told(caught.value)
+
+
+class Picky(MsgPackSerializer):
+    """A serialiser that doesn't know all arguments."""
+
+    def __init__(self, symmetric_encryption_keys: Any = None) -> None:
+        super().__init__(symmetric_encryption_keys)
+
+
+# What the constructor has against encryption keys, or against what is beside them.
+KEYS: dict[str, dict[str, Any]] = {
+    "one key": {"symmetric_encryption_keys": S},
+    "no text": {"symmetric_encryption_keys": [S, 1]},
+    "no UTF-8": {"symmetric_encryption_keys": [f"{S}\ud800"]},
+    "empty": {"symmetric_encryption_keys": [S, ""]},
+    "encryption": {"symmetric_encryption_keys": [S], "encryption": "rot13"},
+    "expiry": {"symmetric_encryption_keys": [S], "expiry": -1},
+    "hosts": {"symmetric_encryption_keys": [S], "hosts": 1},
+    "format": {"symmetric_encryption_keys": [S], "serializer_format": "yaml"},
+    "serialiser": {"symmetric_encryption_keys": [S], "serializer_format": "picky"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", KEYS.values(), ids=KEYS)
+def test_encryption_keys(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._registry, "picky", Picky)
+    with pytest.raises(Exception, match=r".") as caught:
+        KINDS[kind](**options)
+    assert S not in everything_told(caught.value)
+    layer = KINDS[kind](symmetric_encryption_keys=[S])
+    assert S not in shown(vars(layer))
 
 
 async def provoke(layer: Any, caplog: pytest.LogCaptureFixture, what: Any) -> None:

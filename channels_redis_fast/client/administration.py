@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+from time import monotonic
+from typing import Any, Protocol
+
+from redis import exceptions as errors
 
 from ..commands.command import Command
+from ..commands.retry import Sweep
 from ..commands.scripts import number
 from .connection import PipelinedConnection
+from .reconnecting import Link
+from .timeouts import timeout
 
 
-async def unlink_keys(
-    connection: PipelinedConnection,
-    pattern: bytes,
-    run_all: Callable[[list[Command]], Awaitable[list[Any]]],
-) -> None:
-    """Deletes a server's keys that match a glob pattern, a batch at a time.
+class Keyspace(Protocol):
+    """The servers of one shard."""
 
-    `run_all` gives the replies to commands, errors as values. Raises redis-py's errors.
+    command_timeout: float
+    is_cluster: bool
+
+    async def primaries(self) -> list[Link]:
+        """Where keys are; raises redis-py's errors if nobody knows."""
+
+    async def run_all(self, commands: list[Command], began: float) -> list[Any]:
+        """The replies to commands; an error stands in its place."""
+
+    def is_stranger(self) -> bool:
+        """Whether nothing says that the server is, or was, a primary."""
+
+    def note(self, error: Exception) -> None:
+        """Draws conclusions from an error before all is tried again."""
+
+
+async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
+    """Deletes the keys that match a glob pattern, for as long as it gets on.
+
+    After an error that passes all is tried again, as a call is; others are raised.
     """
-    cursor = b"0"
+    sweep = Sweep((b"UNLINK", pattern), monotonic(), shard.command_timeout)
     while True:
-        scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
-        cursor, keys = await connection.call(scan)
+        try:
+            for link in await shard.primaries():
+                await _unlink_at(shard, link, pattern, sweep)
+            return
+        except errors.RedisError as error:
+            about = {"stranger": shard.is_stranger(), "is_cluster": shard.is_cluster}
+            pause = sweep.after(error, monotonic(), **about)
+            shard.note(error)
+        await asyncio.sleep(pause)
+
+
+async def _unlink_at(shard: Keyspace, link: Link, pattern: bytes, sweep: Sweep) -> None:
+    cursor, connection = b"", None
+    while cursor != b"0":
+        scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
+        try:
+            async with timeout(sweep.deadline - monotonic()):
+                connection = connection or await link.get()
+                cursor, keys = await connection.call(scan)
+        except asyncio.TimeoutError:
+            text = f"no answer within {shard.command_timeout:g} s"
+            raise errors.ConnectionError(text) from None
         # One key a command: on a Cluster several must not span slots, each of which may
         # be on its way to another node.
-        for reply in await run_all([(b"UNLINK", key) for key in keys]):
+        unlinks: list[Command] = [(b"UNLINK", key) for key in keys]
+        for reply in await shard.run_all(unlinks, sweep.began):
             if isinstance(reply, Exception):
                 raise reply
-        if cursor == b"0":
-            return
+        sweep.get_on(monotonic())
 
 
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:

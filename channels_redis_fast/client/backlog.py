@@ -13,7 +13,8 @@ from ..commands.command import Command
 from ..commands.errors import is_ask, is_demotion, is_passing
 from ..commands.retry import Retry
 from ..commands.scripts import as_known, key_of
-from .connection import PipelinedConnection, Receiver, Refused
+from .connection import PipelinedConnection
+from .held_back import Receiver, Refused
 from .reconnecting import Link
 
 Key = bytes | str

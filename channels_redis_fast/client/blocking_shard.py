@@ -11,7 +11,7 @@ from redis import exceptions as errors
 
 from ..commands.command import Command
 from ..commands.errors import is_ask, is_connection_loss, is_demotion
-from ..commands.retry import Retry, not_overtaken
+from ..commands.retry import Retry, Sweep, not_overtaken
 from ..commands.scripts import key_of
 from .blocking_pool import Pipe, Pool
 from .flights import Flight, fly
@@ -191,46 +191,46 @@ class Blocking:
             batch.fly()
         return batch.complete()
 
-    def unlink(self, pattern: bytes, deadline: float) -> None:
-        """Deletes the keys that match a glob pattern, on all servers."""
-        for index in range(len(self.shards)):
-            retry = Retry((b"UNLINK", pattern), time.monotonic(), deadline)
-            while not self._unlink(index, pattern, retry):
-                pass
+    def unlink(self, pattern: bytes, seconds: float) -> None:
+        """Deletes the keys that match a glob pattern, for as long as it gets on.
 
-    def _unlink(self, index: int, pattern: bytes, retry: Retry) -> bool:
-        shard = self.shards[index]
-        try:
-            for pool in shard.primaries(retry.deadline):
-                self._unlink_at(index, pool, pattern, retry.deadline)
-        except errors.RedisError as error:
-            pause = retry.after(error, time.monotonic())
-            if pause is None:
-                raise
-            shard.learn(pattern, error)
-            time.sleep(pause)
-            return False
-        return True
+        That has so many seconds for each portion. After an error that passes all is
+        tried again, as a call is; others are raised.
+        """
+        for index, shard in enumerate(self.shards):
+            sweep = Sweep((b"UNLINK", pattern), time.monotonic(), seconds)
+            while (pause := self._unlink(index, shard, pattern, sweep)) is not None:
+                time.sleep(pause)
 
     def close(self) -> None:
         """Closes the connections that nobody uses now; the next call opens others."""
         for shard in self.shards:
             shard.close()
 
-    def _unlink_at(
-        self, index: int, pool: Pool, pattern: bytes, deadline: float
-    ) -> None:
-        cursor = b"0"
-        while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
-            cursor, keys = _value(pool.ask(scan, deadline))
+    def _unlink(
+        self, index: int, shard: BlockingShard, pattern: bytes, sweep: Sweep
+    ) -> float | None:
+        """Seconds until all is to be tried again; None: all is done."""
+        try:
+            for pool in shard.primaries(sweep.deadline):
+                self._unlink_at(index, pool, pattern, sweep)
+        except errors.RedisError as error:
+            about = {"stranger": shard.is_stranger, "is_cluster": shard.is_cluster}
+            shard.learn(pattern, error)
+            return sweep.after(error, time.monotonic(), **about)
+        return None
+
+    def _unlink_at(self, index: int, pool: Pool, pattern: bytes, sweep: Sweep) -> None:
+        cursor = b""
+        while cursor != b"0":
+            scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
+            cursor, keys = _value(pool.ask(scan, sweep.deadline))
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.
             unlinks: list[tuple[int, Command]] = [(index, (b"UNLINK", k)) for k in keys]
-            for reply in self.run_all(unlinks, deadline):
+            for reply in self.run_all(unlinks, sweep.deadline):
                 _value(reply)
-            if cursor == b"0":
-                return
+            sweep.get_on(time.monotonic())
 
     def _first(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command at the first attempt; an error as a value."""

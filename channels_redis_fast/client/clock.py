@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
+
+from ..commands.errors import Kind, kind_of
 
 TIME = (b"TIME",)
 
@@ -28,8 +29,12 @@ class ServerClock:
     def __init__(self, stamps: list[Stamps]) -> None:
         self._stamps = stamps
         self._offsets: dict[int, int] = {}  # seconds, by the index of the host
-        self._learning: list[object] = []  # a list: threads append and pop at once
         self._is_known = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets who waits in `learn`; anew after a fork, which leaves them behind."""
+        self._learning: list[object] = []  # a list: threads append and pop at once
 
     @property
     def is_settled(self) -> bool:
@@ -43,12 +48,15 @@ class ServerClock:
         others wait here wait behind them, so that all are sent in the order of their
         calls.
         """
-        self._learning.append(self)
+        learning = self._learning
+        learning.append(self)
         try:
-            with contextlib.suppress(ResponseError):
-                await run()
+            await run()
+        except ResponseError as error:
+            if kind_of(error) is not Kind.FINAL:
+                raise  # it was tried again until the call's time was over
         finally:
-            self._learning.pop()
+            learning.pop()
         self._is_known = True
 
     def note(self, host: int, reply: object) -> None:

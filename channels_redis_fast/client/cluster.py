@@ -11,7 +11,7 @@ from redis import exceptions as errors
 from ..commands.command import Command
 from ..commands.errors import Kind, is_ask, kind_of
 from ..commands.scripts import key_of
-from .administration import unblock_client, unlink_keys
+from .administration import unblock_client
 from .backlog import Call
 from .connection import PipelinedConnection
 from .hosts import ClusterHost, Host
@@ -46,16 +46,14 @@ class ClusterShard(Shard):
         super().__init__(index, host, command_timeout, heal)
         self._links.discard(self._main)  # there is no one server
 
-    async def unlink(self, pattern: bytes) -> None:
-        """Deletes the keys that match a glob pattern on every primary."""
+    async def primaries(self) -> list[Link]:
+        """The links to all nodes that have slots; raises redis-py's errors."""
         await self._refresh()
         self._raise_problem()
         if not self._topology.owners:
             text = f"CLUSTERDOWN no node of {self.host} knows of slots"
             raise errors.ClusterDownError(text)
-        for address in self._topology.owners:
-            link = self._node(address)
-            await unlink_keys(await link.get(), pattern, self.run_all)
+        return list(map(self._node, self._topology.owners))
 
     def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import hiredis
 from redis import exceptions as errors
 
 from ..commands.command import Command
 from ..commands.errors import Kind, kind_of, reply_error
-from ..commands.scripts import is_repeatable, key_of
 from .forks import leave_to_parent
+from .held_back import HeldBack, Receiver, Refused, Sent, tell
 
 Push = Callable[[list[Any]], None]
 Explain = Callable[[errors.RedisError], errors.RedisError]
-
-
-class Receiver(Protocol):
-    """Who gets a command's outcome: a future, or what stands in its place."""
-
-    def done(self) -> bool:
-        """Whether nobody waits for it any more."""
-
-    def set_result(self, reply: Any, /) -> None:
-        """Takes the reply."""
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Takes the error: of the command, or of the connection."""
-
-
-class Sent(NamedTuple):
-    """What was written, when (`time.monotonic()`), and has no answer.
-
-    Who has no `command` is told of its errors at once.
-    """
-
-    receiver: Receiver
-    command: Command | None
-    at: float
-
-
-# Commands that got errors and may be tried again, in order.
-Refused = list[tuple[Sent, Exception]]
 
 # Kinds of messages that a subscribed connection gets without asking (RESP2). The last
 # one also answers SUNSUBSCRIBE, which has no reply of its own, and looks the same then.
@@ -66,8 +39,9 @@ _LARGE = 16 * 1024
 class PipelinedConnection(asyncio.Protocol):
     """Many callers share one socket: a write per loop iteration, replies in order.
 
-    `deadline` (seconds) is how long the oldest unanswered command may take before
-    the connection counts as dead; an idle connection is pinged about as often.
+    `deadline` (seconds) is how long it may be silent while an answer is missing, and a
+    future of `submit` may wait, whatever else comes; then the connection counts as
+    dead. An idle connection is pinged about as often.
     With `on_push`, messages of subscriptions go there. `explain` says what an error
     reply means; callers get what it returns. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
@@ -102,13 +76,11 @@ class PipelinedConnection(asyncio.Protocol):
         # missing then, doesn't wait for company.
         self._alone = False
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
-        # What was refused since all was answered, by running numbers; these by key.
-        self._refused: dict[int, tuple[Sent, Exception]] = {}
-        self._refused_for: dict[bytes | str, list[int]] = {}
-        self._numbers = itertools.count()
+        self._held = HeldBack()  # what was refused since all was answered
         self._is_full = False  # the transport's buffer
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._check_at = 0.0
         self._transport: asyncio.Transport | None = None
         self._keepalive: Any = None
         self._reader = hiredis.Reader(
@@ -196,7 +168,7 @@ class PipelinedConnection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no command waits for its outcome."""
-        return not self._waiting and not self._refused
+        return not self._waiting and not self._held.by_key
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
@@ -211,7 +183,7 @@ class PipelinedConnection(asyncio.Protocol):
         leave_to_parent(self)
         # Neither connection_made nor pause_writing is called by set_protocol.
         transport.set_protocol(self)
-        self._timer = self._loop.call_later(self._check_every(), self._check)
+        self._check_in(self._deadline / _CHECKS_PER_DEADLINE)
         if transport.is_closing():
             self.abort()
         elif rest:
@@ -224,7 +196,6 @@ class PipelinedConnection(asyncio.Protocol):
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
             self.abort(error)
-        # Any byte is a sign of life: a large reply may take longer than the deadline.
         self.heard = monotonic()
 
     def pause_writing(self) -> None:
@@ -259,7 +230,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def _resolve(self) -> None:
         gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
-        refused = self._refused_for
+        held = self._held.by_key
         while (reply := gets()) is not _NOT_YET:
             if on_push is not None and _is_push(reply):
                 on_push(reply)
@@ -270,10 +241,10 @@ class PipelinedConnection(asyncio.Protocol):
             if isinstance(reply, errors.RedisError):
                 self._refuse(Sent(receiver, command, at), reply)
                 continue
-            if refused and self._overtakes(Sent(receiver, command, at)):
+            if held and self._held.overtakes(Sent(receiver, command, at)):
                 continue
             receiver.set_result(reply)
-        if refused and not waiting:
+        if held and not waiting:
             self._hand_back()
 
     def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
@@ -288,49 +259,37 @@ class PipelinedConnection(asyncio.Protocol):
     def _keep(self, sent: Sent, command: Command, error: Exception) -> None:
         """Holds back what may be tried again, until all is answered."""
         self.paused = True
-        number = next(self._numbers)
-        self._refused[number] = sent, error
-        self._refused_for.setdefault(key_of(command), []).append(number)
-
-    def _overtakes(self, taken: Sent) -> bool:
-        """Whether what the server took has to run again, after others.
-
-        It refused some for its key before, and changed its mind. If what it took may
-        run twice, all are tried again in order; else those lost their turn.
-        """
-        if taken.command is None:
-            return False
-        key = key_of(taken.command)
-        before = self._refused_for.get(key)
-        if before and is_repeatable(taken.command):
-            self._keep(taken, taken.command, self._refused[before[-1]][1])
-            return True
-        if before:
-            self._refused_for[key] = []
-            _tell(self, [self._refused.pop(number) for number in before])
-        return False
+        self._held.keep(sent, command, error)
 
     def _hand_back(self) -> None:
         """Gives up what was refused, in order."""
-        refused = list(self._refused.values())
-        self._refused.clear()
-        self._refused_for.clear()
-        self.on_refused(self, refused)
+        self.on_refused(self, self._held.release())
         self._resume()
 
     def _resume(self) -> None:
-        if self._is_full or self._refused_for or self.error is not None:
+        if self._is_full or self._held.by_key or self.error is not None:
             return
         self.paused = False
         self._wake_writers()
         if self.on_resumed is not None:
             self.on_resumed(self)
 
+    def _check_in(self, seconds: float) -> None:
+        self._check_at = monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._check)
+
     def _check(self) -> None:
-        """The watchdog: dead when one command stayed the oldest for the deadline."""
-        now, again = monotonic(), self._check_every()
+        """The watchdog: dead when silent for the deadline, or too late for a caller."""
+        now, again = monotonic(), self._deadline / _CHECKS_PER_DEADLINE
+        if now - self._check_at > again:
+            # The loop stood still: what came meanwhile may not be read yet. Once is
+            # enough, for the loop may do so always.
+            self._check_in(again)
+            self._check_at = math.inf
+            return
+        self._held.tell_late(now - self._deadline)
         if self._waiting:
-            left = max(self._waiting[0][2], self.heard) + self._deadline - now
+            left = self._time_left(now)
             if left <= 0:
                 seconds = f"{self._deadline:g} s"
                 self.abort(errors.TimeoutError(f"no answer from Redis for {seconds}"))
@@ -339,10 +298,19 @@ class PipelinedConnection(asyncio.Protocol):
         elif now - self.heard >= self._deadline:
             # The reply is waited for like any other.
             self.call((b"PING",)).add_done_callback(_consume)
-        self._timer = self._loop.call_later(again, self._check)
+        self._check_in(again)
 
-    def _check_every(self) -> float:
-        return self._deadline / _CHECKS_PER_DEADLINE
+    def _time_left(self, now: float) -> float:
+        """Seconds until it may be dead; not more than 0: it is."""
+        # But for callers any byte is a sign of life.
+        silent = max(self._waiting[0][2], self.heard) + self._deadline - now
+        for sent in itertools.starmap(Sent, self._waiting):
+            left = sent.at + self._deadline - now
+            if left > 0:
+                return min(silent, left)
+            if sent.is_late(now - self._deadline):
+                return left
+        return silent
 
     def _failure(self) -> errors.ConnectionError:
         # A new instance for each caller: a raised exception collects a traceback.
@@ -365,7 +333,7 @@ class PipelinedConnection(asyncio.Protocol):
                 sent.receiver.set_exception(self._failure())
             else:
                 self._keep(sent, sent.command, self._failure())
-        if self._refused_for:
+        if self._held.by_key:
             self._hand_back()
         self._wake_writers()
         if self.on_lost is not None:
@@ -378,10 +346,7 @@ class PipelinedConnection(asyncio.Protocol):
 
 
 def _tell(_: PipelinedConnection, refused: Refused) -> None:
-    """Leaves what was refused to its callers."""
-    for sent, error in refused:
-        if not sent.receiver.done():
-            sent.receiver.set_exception(error)
+    tell(refused)
 
 
 def number_of(transport: asyncio.Transport | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from redis import credentials
 
 from .._logs import warn
-from .masking import Masked
+from .._masking import Masked
 from .timeouts import timeout
 
 try:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._masking import mask, place_of
 from ..exceptions import InvalidSetting
-from .masking import mask, place_of
 
 DEFAULT_HOSTS = ("redis://localhost:6379",)
 _SCHEMES = ("redis", "rediss", "unix")

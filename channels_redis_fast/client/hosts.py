@@ -15,10 +15,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import Sentinel as BlockingSentinel
 
+from .._masking import Masked, without_frames
 from ..exceptions import InvalidSetting
 from .credentials import Credentials, shared_tokens
 from .host_settings import describe, list_of_settings, nodes_of, refused
-from .masking import Masked, without_frames
 from .sentinels import AskedSentinels, not_found, primary_of, sentinel_address
 from .server_check import ServerCheck, hear_last_words, plain_words
 from .topology import address_of

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from .._logs import warn
+from .._masking import Masked
 from .clock import TIME
 from .connection import PipelinedConnection, Push, number_of
 from .credentials import Tokens
 from .forks import leave_to_parent
-from .masking import Masked
 from .timeouts import timeout
 
 

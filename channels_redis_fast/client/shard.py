@@ -16,8 +16,9 @@ from ..commands.errors import is_demotion, is_passing
 from ..commands.scripts import EVALSHA, as_known, key_of
 from .administration import unblock_client, unlink_keys
 from .backlog import Backlog, Call
-from .connection import PipelinedConnection, Push, Receiver, Refused
+from .connection import PipelinedConnection, Push
 from .health import Health
+from .held_back import Receiver, Refused
 from .hosts import Host
 from .opening import open_connection
 from .reconnecting import Link
@@ -64,7 +65,7 @@ class Shard:
             self._link_of,
             self._heed,
             self.health.taken,
-            self._is_stranger,
+            self.is_stranger,
             self.is_cluster,
         )
         self._main = self._command_link(lambda: self._open(self.host), self._greet)
@@ -223,7 +224,21 @@ class Shard:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
-        await unlink_keys(await self._main.get(), pattern, self.run_all)
+        await unlink_keys(self, pattern)
+
+    async def primaries(self) -> list[Link]:
+        """The links to all servers that have keys; raises redis-py's errors."""
+        return [self._main]
+
+    def is_stranger(self) -> bool:
+        """Whether nothing says that the server is, or was, a primary."""
+        return not self._was_primary and not self.host.finds_primary
+
+    def note(self, error: Exception) -> None:
+        """Draws conclusions from an error before all servers are asked again."""
+        if is_demotion(error):
+            self.follow_primary(error)
+        self._note_refusal(error)
 
     def client(self) -> Any:
         """A redis-py client of its own, closed with this shard."""
@@ -290,12 +305,11 @@ class Shard:
                 self.reopen(link, demotions[0])
             self._backlog.go_on()
 
-    def _is_stranger(self) -> bool:
-        """Whether nothing says that the server is, or was, a primary."""
-        return not self._was_primary and not self.host.finds_primary
-
     def _heed(self, call: Call, error: Exception) -> None:
         """Draws conclusions from the error of a call that is tried again."""
+        self._note_refusal(error)
+
+    def _note_refusal(self, error: Exception) -> None:
         if is_passing(error) or is_demotion(error):
             self.health.refused(error)
 

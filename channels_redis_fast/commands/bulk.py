@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from redis import exceptions as errors
 
@@ -13,7 +13,15 @@ from ..wire.codec import Message
 from .operations import Operations, Request, Sealed
 
 Outcome = Exception | None
-RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
+
+
+class RunAll(Protocol):
+    """The replies to requests written together, for a call that began then, or now."""
+
+    def __call__(
+        self, requests: list[Request], began: float = 0.0
+    ) -> Awaitable[list[Any]]: ...
+
 
 # No more goes into one command, which holds up the server as long as it runs.
 _MOST = 500  # messages
@@ -37,9 +45,12 @@ class Parcels:
         )
 
     async def run(
-        self, run_all: RunAll, others: list[Request]
+        self, run_all: RunAll, others: list[Request], began: float = 0.0
     ) -> tuple[list[tuple[int, Any]], list[Any]]:
-        """For each message 1, 0 or an error, by its number; the replies to others."""
+        """For each message 1, 0 or an error, by its number; the replies to others.
+
+        The first round trip is of a call that began then; each further one has as long.
+        """
         found: list[tuple[int, Any]] = []
         replies: list[Any] = []
         while self._waiting or others:
@@ -47,9 +58,9 @@ class Parcels:
             stores = [
                 self._operations.store([one for _, one in part]) for part in parts
             ]
-            answers = await run_all([*stores, *others])
+            answers = await run_all([*stores, *others], began)
             replies += answers[len(stores) :]
-            others = []
+            others, began = [], 0.0
             for part, answer in zip(parts, answers[: len(stores)], strict=True):
                 is_error = isinstance(answer, Exception)
                 if is_error:  # each further round might take as long to fail
@@ -110,20 +121,22 @@ class SendMany:
         """Has a message published."""
         self._published.append((number, request))
 
-    async def post(self, runner: Any) -> list[Outcome]:
+    async def post(self, runner: Any, began: float = 0.0) -> list[Outcome]:
         """Sends all through the runner's outbox; the outcomes until there."""
         for part in self._parcels.parts():
             request = self._operations.store([sealed for _, sealed in part])
             numbers = [number for number, _ in part]
-            await _post(self.outcomes, numbers, runner.outbox.store(request, len(part)))
+            posting = runner.outbox.store(request, len(part), began=began)
+            await _post(self.outcomes, numbers, posting)
+            began = 0.0  # it got on
         for number, (_, command) in self._published:
             await _post(self.outcomes, [number], runner.publish(*command[1:]))
         return self.outcomes
 
-    async def run(self, run_all: RunAll) -> list[Outcome]:
+    async def run(self, run_all: RunAll, began: float = 0.0) -> list[Outcome]:
         """Sends all; the outcomes."""
         others = [request for _, request in self._published]
-        results, replies = await self._parcels.run(run_all, others)
+        results, replies = await self._parcels.run(run_all, others, began)
         for number, result in results:
             try:
                 if isinstance(result, Exception):

@@ -54,15 +54,15 @@ class Publisher:
             return run
         return self._publish_sharded(index, name, payload)
 
-    async def run_many(self, requests: list[Request]) -> list[Any]:
+    async def run_many(self, requests: list[Request], began: float = 0.0) -> list[Any]:
         """The replies to publications and other requests, each key's in order."""
-        replies: list[Any] = await self.run_all(requests)
+        replies: list[Any] = await self.run_all(requests, began)
         old = [i for i, reply in enumerate(replies) if is_too_old(reply)]
         if old:
             for i in old:
                 self._verbs[requests[i][0]] = CLASSIC
             again = [self.publication(*requests[i][1][1:]) for i in old]
-            later = await self.run_all(again)
+            later = await self.run_all(again, began)
             for i, reply in zip(old, later, strict=True):
                 replies[i] = reply
         return replies

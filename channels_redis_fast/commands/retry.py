@@ -24,6 +24,7 @@ class Retry:
     """
 
     __slots__ = (
+        "_hops",
         "_is_unknown",
         "_may_repeat",
         "_times",
@@ -39,6 +40,7 @@ class Retry:
         self.deadline = deadline
         self.error: Exception | None = None  # the last one that it was tried again for
         self._times = 0
+        self._hops = 0  # of the times, by a node that sent it elsewhere
         self._is_unknown = False  # the script was, already
         # Once is enough: a server that stays away must not hold its callers up.
         self._may_repeat = is_repeatable(command)
@@ -80,14 +82,49 @@ class Retry:
             self._is_unknown = True
             return 0.0  # whatever came before; with the text this is no EVALSHA
         # What is no such call ran, but has to again after those that didn't.
-        if kind in (Kind.UNKNOWN, Kind.MOVED) and self._times < _HOPS:
-            return 0.0
+        if kind in (Kind.UNKNOWN, Kind.MOVED):
+            self._hops += 1
+            if self._hops <= _HOPS:
+                return 0.0
         if kind is Kind.LOST and self._may_repeat:
             self._may_repeat = False
             return 0.0
         if kind in (Kind.PASSING, Kind.DEMOTED, Kind.MOVED, Kind.UNKNOWN):
             return min(_PAUSE * 2.0 ** min(self._times, 10), _LONGEST_PAUSE)
         return None
+
+
+class Sweep:
+    """What asks all servers of a shard, a portion at a time; all of it may run twice.
+
+    It has so many `seconds` for each portion, as a call. After an error all is done
+    again: until so many seconds after the portion before the first one.
+    """
+
+    def __init__(self, command: Command, now: float, seconds: float) -> None:
+        self.began = now  # with its portion
+        self._command = command
+        self._seconds = seconds
+        self._retry: Retry | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When its portion is to be done (`time.monotonic()`)."""
+        return self.began + self._seconds
+
+    def get_on(self, now: float) -> None:
+        """Begins the next portion."""
+        self.began = now
+
+    def after(self, error: Exception, now: float, **about: bool) -> float:
+        """Seconds until all is done again; raises the error that stays."""
+        retry = self._retry or Retry(self._command, self.began, self.deadline)
+        self._retry = retry
+        # As if nothing had been written.
+        pause = retry.after(error, now, written=False, **about)
+        if pause is None:
+            raise retry.error or error
+        return pause
 
 
 def not_overtaken(commands: list[Command], replies: Iterable[Any]) -> list[int]:

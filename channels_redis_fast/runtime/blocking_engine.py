@@ -71,7 +71,7 @@ class Inline:
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
-        self._blocking.unlink(pattern, time.monotonic() + self._timeout)
+        self._blocking.unlink(pattern, self._timeout)
 
 
 class InlinePubSub(Publisher, Inline):

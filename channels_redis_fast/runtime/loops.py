@@ -9,7 +9,7 @@ import threading
 import types
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from asgiref.sync import AsyncToSync
 
@@ -22,6 +22,8 @@ class Local(Protocol):
 
 
 T = TypeVar("T", bound=Local)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Loops(Generic[T]):
@@ -167,6 +169,17 @@ class Loops(Generic[T]):
         _graveyard.append((self._locals, self._guards))
         self._locals, self._guards = {}, {}
         self._on_fork()
+
+
+def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
+    """A method for those who outlive its object: then it does nothing."""
+    ref = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        found: Callable[P, R] | None = ref()
+        return None if found is None else found(*args, **kwargs)
+
+    return call
 
 
 def may_block() -> bool:

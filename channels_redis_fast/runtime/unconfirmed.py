@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
 
 from redis import exceptions as errors
@@ -129,17 +130,17 @@ class Lane:
         self._load = 0
         self._senders: deque[tuple[Receipt, asyncio.Future[bool]]] = deque()
 
-    async def put(self, receipt: Receipt) -> None:
+    async def put(self, receipt: Receipt, began: float = 0.0) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
         Raises redis-py's `ConnectionError` when there is no connection, or no room
-        within `command_timeout`.
+        within `command_timeout` of when its call `began` (`time.monotonic()`; 0: now).
         """
         much: bool | None = None
         if not self._senders and self._load < _MOST:
             much = self._shard.post(receipt.command, receipt)
         if much is None:
-            await self._put_later(receipt)
+            await self._put_later(receipt, began)
             return
         self._add(receipt, self.outbox.batch)
         if much:
@@ -166,13 +167,14 @@ class Lane:
 
     # Steps
 
-    async def _put_later(self, receipt: Receipt) -> None:
+    async def _put_later(self, receipt: Receipt, began: float) -> None:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[bool] = loop.create_future()
         self._senders.append((receipt, written))
         if len(self._senders) == 1:  # else there is no room, or it is kept for many
             self._admit()
-        timer = loop.call_later(self._shard.command_timeout, self._expire, written)
+        left = self._shard.command_timeout - (monotonic() - began if began else 0.0)
+        timer = loop.call_later(left, self._expire, written)
         try:
             await written
         except BaseException:
@@ -227,11 +229,13 @@ class Outbox:
         self._operations = operations
         self._lanes = [Lane(self, shard, counters) for shard in shards]
 
-    def store(self, request: Request, messages: int = 1) -> Coroutine[Any, Any, None]:
-        """Sends what adds messages to a channel's key."""
+    def store(
+        self, request: Request, messages: int = 1, *, began: float = 0.0
+    ) -> Coroutine[Any, Any, None]:
+        """Sends what adds messages to a channel's key; `began`: as of `Lane.put`."""
         index, command = request
         lane = self._lanes[index]
-        return lane.put(Stored(lane, command, messages, messages))
+        return lane.put(Stored(lane, command, messages, messages), began)
 
     def publish(self, request: Request) -> Coroutine[Any, Any, None]:
         """Sends a publication."""

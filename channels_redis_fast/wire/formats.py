@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import msgpack
 
+from .._masking import Masked, without_frames
 from ..exceptions import (
     InvalidMessage,
     InvalidSerializer,
@@ -194,6 +195,18 @@ class SerializersRegistry:
         close = difflib.get_close_matches(str(format), known, n=1, cutoff=0.0)
         hint = f", the closest of {sorted(known)} is {close[0]!r}" if close else ""
         raise SerializerDoesNotExist(f"no serializer for {format!r}{hint}")
+
+
+def serializer_of(format: str, keys: Masked[Any], **options: Any) -> Any:
+    """What the registry gives for a format, made with keys and other options."""
+    try:
+        return registry.get_serializer(
+            format, symmetric_encryption_keys=keys.value, **options
+        )
+    except Exception as error:
+        if not keys.value:
+            raise
+        raise without_frames(error) from None  # whose variables are keys
 
 
 registry = SerializersRegistry()
