@@ -24,8 +24,11 @@ SEED ?= 1
 FOUND ?= build/bench.json
 FOUND_END_TO_END ?= build/end_to_end.json
 
-# The processes that tests run in: they wait more than they compute.
+# The processes that tests run in: they wait more than they compute. Each imports all
+# tests and starts servers of its own. What is compiled is kept, whatever the
+# environment says: else each process and its children compile all of it anew.
 PROCESSES ?= 4
+unexport PYTHONDONTWRITEBYTECODE
 define pytest
 $(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "$(1) and not serial" $(ARGS) || \
   [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "$(1) and not serial" $(ARGS)

@@ -24,7 +24,16 @@ FORMATS = {
 Pair = tuple[Peer, Peer]
 
 
-@pytest.fixture(params=FORMATS.values(), ids=FORMATS)
+# All that they differ in, once; `make test` does with these.
+QUICK = {"msgpack", "json-encrypted"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(options, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, options in FORMATS.items()
+    ]
+)
 async def pair(
     request: pytest.FixtureRequest, valkey: Server, start_peer: Callable[..., Any]
 ) -> Pair:
