@@ -16,6 +16,7 @@ import programs
 import pytest
 from certificates import Certificates
 from clusters import Cluster
+from hypothesis import settings
 from leaks import LoopWatch, Snapshot
 from ledger import table
 from loops import LOOPS, LoopThread
@@ -30,6 +31,9 @@ from channels_redis_fast._pipe import _pools
 
 # What helpers assert holds under -O, too, as what tests assert does.
 pytest.register_assert_rewrite("behaviours", "crowds", "failovers")
+
+# `make test` does with some of the examples that `make test-slow` tries.
+settings.register_profile("quick", max_examples=20)
 
 # The servers of the session by the name of their fixture, which are no leak; and those
 # that tests have used since they were flushed.
