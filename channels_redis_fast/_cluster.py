@@ -17,6 +17,7 @@ from ._slots import Address, Topology
 from .client.administration import unblock_client, unlink_keys
 from .client.backlog import Call
 from .client.opening import open_connection
+from .client.timeouts import timeout
 from .commands.command import Command
 from .commands.errors import Kind, is_ask, kind_of
 
@@ -233,7 +234,8 @@ class ClusterShard(Shard):
                 up, lambda: deadline - self._loop.time()
             ):
                 try:
-                    ranges = await asyncio.wait_for(self._slots(address), seconds)
+                    async with timeout(seconds):
+                        ranges = await self._slots(address)
                     if ranges:
                         self._learn(address, ranges, question)
                         return

@@ -19,6 +19,8 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 _PATIENCE = 30.0
 _LATER_PAUSE = 2.0
+# Pauses stay this short where a server answers: callers give up soon.
+_MOST_REOPENED = 3
 # A connection that was up for so long (seconds) ends a series of failures: a server
 # that takes connections and then ends them is not tried without pauses.
 _PROVEN = 1.0
@@ -121,13 +123,13 @@ class Link:
     def reopen(self, error: Exception | None = None) -> None:
         """Connects anew, to another server of the same shard; nothing was lost.
 
-        After an error of the server with the pauses of a loss: it may well be the same
-        server again. Callers meet that error meanwhile.
+        After an error of the server with short pauses: it may well be the same server
+        again. Callers meet that error meanwhile.
         """
         if (connection := self.detach()) is not None:
             connection.abort()
             if error is not None:
-                self._wait(error, self._failures_before())
+                self._wait(error, min(self._failures_before(), _MOST_REOPENED))
         self.begin()
 
     def detach(self) -> PipelinedConnection | None:

@@ -15,6 +15,7 @@ from ._outage import Outage
 from ._publisher import Publisher, verbs_of
 from ._subscriber import CLASSIC, Subscriber
 from ._topics import Topics
+from .client.timeouts import timeout
 from .commands.errors import is_connection_loss, may_pass
 from .exceptions import UnreadableMessage
 
@@ -72,8 +73,8 @@ class LocalPubSub(Publisher, LocalLayer):
         Redis answers if that doesn't pass within `command_timeout`.
         """
         try:
-            subscribing = self._subscribe(name, anew)
-            subscriber = await asyncio.wait_for(subscribing, self._timeout)
+            async with timeout(self._timeout):
+                subscriber = await self._subscribe(name, anew)
         except asyncio.TimeoutError as error:
             text = f"no answer to a subscription within {self._timeout:g} s"
             raise errors.ConnectionError(text) from error
@@ -331,4 +332,5 @@ class _Seeking:
     async def pause(self) -> None:
         """Waits a while, or for a name that is new."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._has_new.wait(), self._pause)
+            async with timeout(self._pause):
+                await self._has_new.wait()

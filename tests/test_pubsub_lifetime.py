@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from polling import eventually
 from pubsubs import published, subscribed, subscribers
 from servers import Server
 
+from channels_redis_fast._subscriber import Subscriber
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 
 
@@ -203,6 +205,24 @@ async def test_a_cancelled_receive_loses_nothing(
     got = await reading
     assert sorted(n for _, n in got["received"]) == list(range(1_000))
     assert got["cancelled"] > 50
+
+
+async def test_a_receive_cancelled_when_its_name_is_confirmed(
+    layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In that very moment `asyncio.wait_for` swallows it, and `soon` waits for ever."""
+    confirmed = Subscriber.subscribe
+
+    async def subscribe(subscriber: Subscriber, name: bytes) -> None:
+        await confirmed(subscriber, name)
+        asyncio.get_running_loop().call_soon(receiving.cancel)
+
+    name = f"{layer.prefix}specific.{uuid.uuid4().hex}"  # not subscribed yet
+    monkeypatch.setattr(Subscriber, "subscribe", subscribe)
+    receiving = asyncio.create_task(layer.receive(name))
+    done, _ = await asyncio.wait([receiving], timeout=10)
+    assert done == {receiving}
+    assert receiving.cancelled()
 
 
 async def test_a_message_outlives_who_was_to_get_it(layer: Layer) -> None:

@@ -228,6 +228,8 @@ async def test_a_token_that_changes(start_server: Callable[..., Server]) -> None
         await BEHAVIOURS["groups"](one, other)
         name = await one.new_channel()
         waiting = asyncio.create_task(soon(one, name))
+        # A reader whose first connection is refused tells who waits.
+        await eventually(lambda: admin.info("clients")["blocked_clients"], "the wait")
         for turn in range(2, 5):
             asked, token = tokens.asked, f"token-{turn}"
             admin.execute_command("ACL", "SETUSER", "alice", "resetpass", f">{token}")

@@ -13,6 +13,7 @@ from redis import credentials
 
 from .._logs import warn
 from .masking import Masked
+from .timeouts import timeout
 
 try:
     from redis.credentials import StreamingCredentialProvider
@@ -117,11 +118,12 @@ def shared_tokens(provider: Any) -> Tokens | None:
 _tokens: weakref.WeakKeyDictionary[Any, Tokens] = weakref.WeakKeyDictionary()
 
 
-def _run_to_its_end(ask: Callable[[], Awaitable[Any]], timeout: float) -> Any:
+def _run_to_its_end(ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
     """The result of a coroutine function for a caller that blocks."""
 
     async def limited() -> Any:
-        return await asyncio.wait_for(ask(), timeout)
+        async with timeout(seconds):
+            return await ask()
 
     if asyncio._get_running_loop() is None:
         return asyncio.run(limited())

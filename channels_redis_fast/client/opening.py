@@ -15,6 +15,7 @@ from .._logs import warn
 from .clock import TIME
 from .credentials import Tokens
 from .masking import Masked
+from .timeouts import timeout
 
 
 class Opener(Protocol):
@@ -118,7 +119,8 @@ class _Opening:
 
 async def _within(seconds: float, connecting: Awaitable[None], opener: Opener) -> None:
     try:
-        await asyncio.wait_for(connecting, seconds)
+        async with timeout(seconds):
+            await connecting
         return
     except (asyncio.TimeoutError, errors.TimeoutError):
         pass  # its frames hold secrets
