@@ -16,7 +16,7 @@ import programs
 import pytest
 from certificates import Certificates
 from clusters import Cluster
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from leaks import LoopWatch, Snapshot
 from ledger import table
 from loops import LOOPS, LoopThread
@@ -33,7 +33,10 @@ from channels_redis_fast._pipe import _pools
 pytest.register_assert_rewrite("behaviours", "crowds", "failovers")
 
 # `make test` does with some of the examples that `make test-slow` tries.
-settings.register_profile("quick", max_examples=20)
+# How quickly it makes them says nothing here: other tests run beside it.
+settings.register_profile(
+    "quick", max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+)
 
 # The servers of the session by the name of their fixture, which are no leak; and those
 # that tests have used since they were flushed.
@@ -258,7 +261,9 @@ def mtls_server(
 @pytest.fixture(scope="session")
 def sentinels(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
     """The shared primary, replica and three Sentinels, for tests without faults."""
-    yield from _share(request, SentinelSet())
+    for shared in _share(request, SentinelSet(down_after=10_000)):
+        shared.calm()
+        yield shared
 
 
 @pytest.fixture(scope="session")
