@@ -24,12 +24,15 @@ SEED ?= 1
 FOUND ?= build/bench.json
 FOUND_END_TO_END ?= build/end_to_end.json
 
-# The processes that tests run in: they wait more than they compute.
+# The processes that tests run in: they wait more than they compute. Each imports all
+# tests and starts servers of its own. What is compiled is kept, whatever the
+# environment says: else each process and its children compile all of it anew.
 PROCESSES ?= 4
+unexport PYTHONDONTWRITEBYTECODE
 define pytest
-$(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "$(1) and not serial" $(ARGS) || \
-  [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "$(1) and not serial" $(ARGS)
-$(BIN)/pytest -m "$(1) and serial" $(ARGS) || [ $$? -eq 5 ]
+$(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "($(1)) and not serial" $(2) $(ARGS) || \
+  [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "($(1)) and not serial" $(2) $(ARGS)
+$(BIN)/pytest -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
@@ -42,13 +45,14 @@ demo: $(VENV)/.demo
 # measures time. What fails beside others is tried once more alone, where nothing is
 # late for want of a turn. (5: no test, where ARGS name those of one half.)
 test: $(VENV)/.test
-	$(call pytest,not slow)
+	$(call pytest,not slow,--hypothesis-profile quick)
 
-# What `make test` leaves out: load, endurance, other servers, what is built.
+# What `make test` leaves out: load, endurance, other servers, what is built, and most
+# of the examples that Hypothesis makes.
 # With less company: many of these load the machine by themselves.
 test-slow: PROCESSES = 2
 test-slow: $(VENV)/.test
-	$(call pytest,slow)
+	$(call pytest,slow or hypothesis)
 
 test-all: test test-slow
 

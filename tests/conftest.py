@@ -16,6 +16,7 @@ import programs
 import pytest
 from certificates import Certificates
 from clusters import Cluster
+from hypothesis import HealthCheck, settings
 from leaks import LoopWatch, Snapshot
 from ledger import table
 from loops import LOOPS, LoopThread
@@ -31,9 +32,16 @@ from channels_redis_fast.client.blocking_pool import _pools
 # What helpers assert holds under -O, too, as what tests assert does.
 pytest.register_assert_rewrite("behaviours", "crowds", "failovers")
 
-# The servers of the session by the name of their fixture: flushed before each test that
-# uses one, and no leak.
+# `make test` does with some of the examples that `make test-slow` tries.
+# How quickly it makes them says nothing here: other tests run beside it.
+settings.register_profile(
+    "quick", max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+)
+
+# The servers of the session by the name of their fixture, which are no leak; and those
+# that tests have used since they were flushed.
 SHARED: dict[str, Any] = {}
+USED: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,16 +111,25 @@ BEFORE = pytest.StashKey[Snapshot]()
 
 
 @pytest.fixture(autouse=True)
-def _tidy(request: pytest.FixtureRequest) -> None:
+def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     """Begins with empty shared servers, and notes what is there already."""
     for marker in request.node.iter_markers("needs"):
         needs(*marker.args)
-    if not SHARED.keys().isdisjoint(request.fixturenames):
-        for server in SHARED.values():
-            server.flush()
+    while USED:
+        if (name := USED.pop()) in SHARED:
+            SHARED[name].flush()
     if inspect.iscoroutinefunction(request.function):
         request.getfixturevalue("loop_watch")
     request.node.stash[BEFORE] = Snapshot.take()
+    yield
+    USED.update(SHARED.keys() & request.fixturenames)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> None:
+    """Spares the collections after each test what was loaded since the last module."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -143,6 +160,16 @@ async def loop_watch() -> AsyncIterator[LoopWatch]:
 
 def _shared_pids() -> set[int]:
     return {pid for server in SHARED.values() for pid in server.pids}
+
+
+@pytest.fixture
+def any_shared() -> Iterator[None]:
+    """For tests that get shared servers from a fixture which lasts longer than they.
+
+    All are taken for used: which of them it gets is seen in the first test alone.
+    """
+    yield
+    USED.update(SHARED)
 
 
 def _share(request: pytest.FixtureRequest, server: Any) -> Iterator[Any]:
@@ -234,7 +261,9 @@ def mtls_server(
 @pytest.fixture(scope="session")
 def sentinels(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
     """The shared primary, replica and three Sentinels, for tests without faults."""
-    yield from _share(request, SentinelSet())
+    for shared in _share(request, SentinelSet(down_after=10_000)):
+        shared.calm()
+        yield shared
 
 
 @pytest.fixture(scope="session")
@@ -288,9 +317,14 @@ async def start_peer() -> AsyncIterator[Callable[..., Any]]:
         yield start
 
 
-@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
+@pytest.fixture(
+    params=[
+        pytest.param(make, id=name, marks=() if name == "asyncio" else pytest.mark.slow)
+        for name, make in LOOPS.items()
+    ]
+)
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
-    """Makes event loops of either kind."""
+    """Makes event loops of either kind; `make test` does with asyncio's."""
     factory: Callable[[], Any] = request.param
     return factory
 

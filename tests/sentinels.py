@@ -13,6 +13,7 @@ from servers import Server
 # that was silent for five ping periods, and demotes a primary that it doesn't expect
 # after four publish periods, also one that another Sentinel is about to promote.
 HASTE = {"info-period": 100, "ping-period": 200, "publish-period": 500}
+CALM = {"info-period": 10_000, "ping-period": 1000, "publish-period": 2000}
 
 
 class SentinelSet:
@@ -95,13 +96,17 @@ class SentinelSet:
                 options = self._watching(of)
                 sentinel = Server(programs.valkey(), sentinel=True, options=options)
                 self.sentinels.append(sentinel.start())
-                haste = [word for pair in HASTE.items() for word in pair]
-                sentinel.client().execute_command("SENTINEL", "DEBUG", *haste)
+                self._pace(sentinel, HASTE)
             until(self._complete, "the Sentinels to know each other and the replicas")
         except BaseException:
             self.stop()
             raise
         return self
+
+    def calm(self) -> None:
+        """Have the Sentinels look as seldom as elsewhere, where nothing is to fail."""
+        for sentinel in self.sentinels:
+            self._pace(sentinel, CALM)
 
     def stop(self) -> None:
         """End everything."""
@@ -193,6 +198,10 @@ class SentinelSet:
 
     def _ask(self, sentinel: Server, *words: str) -> Any:
         return sentinel.client().execute_command("SENTINEL", *words)
+
+    def _pace(self, sentinel: Server, periods: dict[str, int]) -> None:
+        words = [str(word) for pair in periods.items() for word in pair]
+        self._ask(sentinel, "DEBUG", *words)
 
     def _watching(self, address: str) -> dict[str, Any]:
         quorum = self._sizes[1] // 2 + 1

@@ -135,6 +135,16 @@ async def test_a_lost_connection(
     await layer.close_pools()
 
 
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("core", in_loop),
+        ("pubsub", in_thread),
+        pytest.param("core", in_thread, marks=pytest.mark.slow),
+        pytest.param("pubsub", in_loop, marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
 async def test_a_slot_that_moved(kind: str, way: Way, own_cluster: Cluster) -> None:
     """The whole batch is redirected, and each channel's order stays."""
     if kind == "pubsub" and UNSHARDED:

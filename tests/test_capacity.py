@@ -47,7 +47,7 @@ regexes = (
 rules_like = st.lists(st.tuples(globs | regexes, st.integers(0, 10**30)), max_size=6)
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @pytest.mark.filterwarnings("ignore:Possible :FutureWarning")
 @pytest.mark.filterwarnings("ignore:Flags not at the start:DeprecationWarning")
 @given(rules_like, st.lists(channels, max_size=20))

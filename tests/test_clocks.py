@@ -55,7 +55,7 @@ PROGRAM = """if True:
 
 
 @pytest.mark.needs("faketime")
-@pytest.mark.parametrize("offset", [-90, 90])
+@pytest.mark.parametrize("offset", [-90, pytest.param(90, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("encryption", ["fernet", "aes-gcm"])
 @pytest.mark.parametrize("make", [RedisChannelLayer, RedisPubSubChannelLayer])
 async def test_processes_of_other_clocks(

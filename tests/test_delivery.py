@@ -64,7 +64,10 @@ class Steady:
 
 
 @pytest.mark.parametrize("kind", ["process", "normal"])
-@pytest.mark.parametrize("capacity", [1, 2, 10, 100])
+@pytest.mark.parametrize(
+    "capacity",
+    [1, 10, *(pytest.param(many, marks=pytest.mark.slow) for many in (2, 100))],
+)
 async def test_a_fast_sender_loses_nothing_accepted(
     valkey: Server, capacity: int, kind: str
 ) -> None:

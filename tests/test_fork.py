@@ -231,7 +231,13 @@ def test_a_child_that_stays(valkey: Server) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("steps", range(0, 30, 3))
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(steps, marks=() if steps % 6 else pytest.mark.slow)
+        for steps in range(0, 30, 3)
+    ],
+)
 def test_a_fork_while_connecting(valkey: Server, steps: int) -> None:
     layer = RedisChannelLayer(hosts=[valkey.url])
 

@@ -24,7 +24,16 @@ FORMATS = {
 Pair = tuple[Peer, Peer]
 
 
-@pytest.fixture(params=FORMATS.values(), ids=FORMATS)
+# All that they differ in, once; `make test` does with these.
+QUICK = {"msgpack", "json-encrypted"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(options, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, options in FORMATS.items()
+    ]
+)
 async def pair(
     request: pytest.FixtureRequest, valkey: Server, start_peer: Callable[..., Any]
 ) -> Pair:
@@ -36,24 +45,30 @@ async def pair(
 
 
 async def _exchange(
-    sender: Peer, target: str, readers: list[tuple[Peer, str]], *, group: bool = False
+    sender: Peer,
+    target: str,
+    readers: list[tuple[Peer, str]],
+    *,
+    group: bool = False,
+    count: int = COUNT,
 ) -> None:
     """All the messages to a channel or a group; each reader must get all, in order."""
     collecting = [
-        reader.begin("collect", name, COUNT, timeout=60) for reader, name in readers
+        reader.begin("collect", name, count, timeout=60) for reader, name in readers
     ]
-    sent = await sender.burst(target, COUNT, group=group, patient=True, sender="us")
+    sent = await sender.burst(target, count, group=group, patient=True, sender="us")
     assert sent["failed"] == {}
     for collected in await asyncio.gather(*collecting):
-        assert collected["received"] == [["us", n] for n in range(COUNT)]
+        assert collected["received"] == [["us", n] for n in range(count)]
         assert collected["errors"] == {}
 
 
 @pytest.mark.parametrize("kind", ["process", "normal"])
-async def test_sends(pair: Pair, kind: str) -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(COUNT, marks=pytest.mark.slow)])
+async def test_sends(pair: Pair, kind: str, count: int) -> None:
     async def one_way(sender: Peer, reader: Peer, number: int) -> None:
         name = f"worker{number}" if kind == "normal" else await reader.new_channel()
-        await _exchange(sender, name, [(reader, name)])
+        await _exchange(sender, name, [(reader, name)], count=count)
 
     ours, theirs = pair
     await asyncio.gather(one_way(ours, theirs, 1), one_way(theirs, ours, 2))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 from layers import end, opened, persist, soon
-from loops import LoopThread, Runner
+from loops import LOOPS, LoopThread, Runner
 from polling import eventually, until
 from servers import Server
 
@@ -206,6 +206,7 @@ def test_many_loops_leave_nothing(
     until(lambda: not valkey.clients(), "the server to see them go")
 
 
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS, indirect=True)
 def test_a_loop_closed_without_shutdown(
     layer: RedisChannelLayer, valkey: Server, new_loop: Callable[[], Any]
 ) -> None:

@@ -88,7 +88,10 @@ async def test_the_senders_clock_does_not_matter(
     assert got == list(range(count))
 
 
-@pytest.mark.parametrize("prefix", [0, 4, 12, 20])
+@pytest.mark.parametrize(
+    "prefix",
+    [0, 12, *(pytest.param(length, marks=pytest.mark.slow) for length in (4, 20))],
+)
 async def test_order_in_a_burst(valkey: Server, prefix: int) -> None:
     """Written together and stored in the same microsecond, in the order of sending."""
     count = 2_000

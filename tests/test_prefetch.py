@@ -302,6 +302,7 @@ async def test_each_exactly_once(
     assert sorted(got) == list(range(COUNT))
 
 
+@pytest.mark.slow
 async def test_impatient_readers(
     valkey: Server, start_peer: Callable[..., Any]
 ) -> None:

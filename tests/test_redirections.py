@@ -91,8 +91,15 @@ def moves(cluster: Cluster, slot: int, target: Server) -> Iterator[str]:
 # To and fro
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("core", "loop"),
+        ("pubsub", "thread"),
+        pytest.param("core", "thread", marks=pytest.mark.slow),
+        pytest.param("pubsub", "loop", marks=pytest.mark.slow),
+    ],
+)
 async def test_nodes_that_send_callers_to_each_other(
     bare_cluster: Cluster, kind: str, way: str
 ) -> None:

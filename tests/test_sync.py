@@ -79,6 +79,7 @@ everywhere = pytest.mark.parametrize("topology", EVERY, indirect=True)
 
 
 @everywhere
+@pytest.mark.usefixtures("any_shared")
 def test_all_methods_of_core(topology: list[Any]) -> None:
     with blocking("core", *topology) as layer:
         sync = layer.sync
@@ -105,6 +106,7 @@ def test_all_methods_of_core(topology: list[Any]) -> None:
 
 
 @everywhere
+@pytest.mark.usefixtures("any_shared")
 async def test_blocking_publishes(topology: list[Any]) -> None:
     """Called in threads; the loop listens, and subscribes for them."""
     async with published(*topology) as layer:
@@ -260,6 +262,9 @@ needs_timers = pytest.mark.skipif(
 
 
 @needs_timers
+@pytest.mark.parametrize(
+    "kind", ["core", pytest.param("pubsub", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_connection_per_thread_at_most(
     kind: str, way: Callable[..., Any], valkey: Server
 ) -> None:

@@ -105,7 +105,9 @@ def hosts(request: pytest.FixtureRequest) -> list[Any]:
 
 
 @pytest.fixture
-async def layers(hosts: list[Any], valkey: Server) -> AsyncIterator[Layers]:
+async def layers(
+    hosts: list[Any], valkey: Server, any_shared: None
+) -> AsyncIterator[Layers]:
     """Two layers on the same hosts."""
     async with opened(*hosts) as one, opened(*hosts) as other:
         yield one, other
