@@ -10,8 +10,8 @@ PACKAGE := $(wildcard channels_redis_fast/*.py channels_redis_fast/*/*.py)
 TRACED := .venv-trace
 FUZZED := .venv-fuzz
 MATRIX := .venv-matrix
-TRACED_TESTS := $(patsubst src/_%.pyx,tests/test_%.py,$(wildcard src/*.pyx)) \
-  tests/test_fuzzing.py tests/test_limits.py
+TRACED_TESTS := $(patsubst src/_%.pyx,tests/unit/test_%.py,$(wildcard src/*.pyx)) \
+  tests/unit/test_fuzzing.py tests/unit/test_limits.py
 CLANG ?= clang
 SANITIZERS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=function \
   -fno-sanitize-recover=undefined
@@ -62,7 +62,7 @@ conformance: $(VENV)/.test
 
 # Each fault many times, on both layers; a table of what became of the messages.
 faults: $(VENV)/.test
-	$(BIN)/pytest tests/test_fault_table.py --often $(ARGS)
+	$(BIN)/pytest tests/faults/test_fault_table.py --often $(ARGS)
 
 # The wheel in an environment of its own: nothing of the checkout is imported.
 test-wheel: $(VENV)/.matrix
@@ -108,7 +108,7 @@ fuzz: $(FUZZED)/.done
 
 # Random programs, over both layers and all topologies, held against the promises.
 model: $(VENV)/.test
-	PROGRAMS=$(PROGRAMS) SEED=$(SEED) $(BIN)/pytest tests/test_model.py -s $(ARGS)
+	PROGRAMS=$(PROGRAMS) SEED=$(SEED) $(BIN)/pytest tests/faults/test_model.py -s $(ARGS)
 
 # What 10,000 normal channels and 100,000 others take of a process, and leave behind.
 growth: $(VENV)/.test

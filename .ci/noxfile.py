@@ -32,6 +32,8 @@ os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *FOLDERS])
 # What the tests need of the checkout: all but the package and what builds it.
 COPIED = ("tests", "bench", "src", "docs", "README.md", "pyproject.toml")
 
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
 # Of the sources, which `make test` looks at.
 OF_THE_CHECKOUT = ("test_architecture", "test_packaging", "test_source")
 
@@ -79,7 +81,7 @@ class Cell:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tests/test_environment.py compares the run with, and Python obeys."""
+        """What test_environment.py compares the run with, and Python obeys."""
         found = {
             "TEST_WHEEL": "1",
             "TEST_SERVER": self.server,
@@ -102,8 +104,12 @@ class Cell:
         if self.debug:
             found += ["-o", "asyncio_debug=true"]
         if self.whole:
-            return found + [f"--ignore=tests/{name}.py" for name in OF_THE_CHECKOUT]
-        return found + [f"tests/test_{name}.py" for name in FEW]
+            return found + [
+                f"--ignore=tests/project/{name}.py" for name in OF_THE_CHECKOUT
+            ]
+        return found + [
+            str(path.relative_to(ROOT)) for path in TESTS if path.stem[5:] in FEW
+        ]
 
 
 REDIS5, REDIS5_LAST = "redis==5.0.1", "redis==5.3.*"

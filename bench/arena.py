@@ -14,12 +14,13 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
-import programs
 import psutil
+
 from cases import Case
 from contenders import CONTENDERS, Setting
-from polling import until
-from servers import HOST, Server, free_port
+from support import programs
+from support.polling import until
+from support.servers import HOST, Server, free_port
 from workloads import Outcome, Rest, tell_all
 
 SCRIPT = Path(__file__).with_name("worker.py")

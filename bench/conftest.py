@@ -9,10 +9,11 @@ import os
 import platform
 from typing import Any
 
-import programs
 import pytest
+
 from built import LOAD, is_compiled, is_traced
 from contenders import CONTENDERS
+from support import programs
 
 
 def pytest_configure() -> None:

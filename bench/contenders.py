@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgpack
-import programs
+
 from limits import LimitCore, LimitPubSub, Queues
+from support import programs
 
 OURS = "channels_redis_fast"
 KEY = "a key of at least 32 bytes, for Fernet or AES-GCM"

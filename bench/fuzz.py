@@ -1,4 +1,4 @@
-"""A coverage-guided search for bytes that one of the checks in tests/fuzzing.py fails.
+"""A coverage-guided search for bytes that a check in support/fuzzing.py fails.
 
 `fuzz.py CHECK FOLDER [option of libFuzzer ...]`, in the environment that `make fuzz`
 builds: compiled modules with libFuzzer's counters, AddressSanitizer and
@@ -24,7 +24,7 @@ SETTINGS = {
     # Each object a block of its own, or overruns within Python's arenas go unseen.
     "PYTHONMALLOC": "malloc",
     # At its end Python leaves so much behind that leaks are looked for elsewhere, in
-    # tests/test_memory.py.
+    # tests/unit/test_memory.py.
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
@@ -48,7 +48,7 @@ def quoted(word: bytes) -> str:
 
 def main(name: str, folder: str, *options: str) -> None:
     prepare()
-    from fuzzing import CHECKS, WORDS, seeds
+    from support.fuzzing import CHECKS, WORDS, seeds
 
     corpus = Path(folder, name)
     corpus.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from servers import Server
-
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from support.servers import Server
 
 LAYERS = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 EXPIRY = 2.0  # seconds

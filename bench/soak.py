@@ -26,11 +26,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from polling import eventually
 from redis import exceptions as errors
-from servers import Server
 
 from channels_redis_fast.core import RedisChannelLayer
+from support.polling import eventually
+from support.servers import Server
 
 GROUPS = [f"group{number}" for number in range(10)]
 VISITORS = 100  # consumers that come and go

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
+
 from contenders import CONTENDERS, Setting, Texts
 from limits import Limit
 from tally import Tally, tally

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from arena import Arena, Figures
 from cases import CASES
 from contenders import CONTENDERS

@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import msgpack
 import pytest
-import reference_messages as reference
 from cryptography.fernet import Fernet, MultiFernet
 
 from channels_redis_fast.wire import _aead, _envelope, _framing
+from support import reference_messages as reference
 
 KEY = "__asgi_channel__"
 PROCESS = "specific." + "0123456789abcdef" * 2 + "!"

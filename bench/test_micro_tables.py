@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 import pytest
-import reference
 from channels.layers import BaseChannelLayer
 from channels_redis.core import RedisChannelLayer
 from channels_redis.utils import _consistent_hash
 
 from channels_redis_fast.wire import _capacity, _fanout, _hashing, _names
+from support import reference
 
 draw = random.Random(1)
 base = BaseChannelLayer()

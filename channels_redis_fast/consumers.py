@@ -9,7 +9,7 @@
             return {"text": event["text"]}
 
 What this needs of Channels beyond its documentation, and only this (each has a test in
-tests/test_consumers_needs.py):
+tests/consumers/test_consumers.py):
 
 - `AsyncConsumer.__call__` sets `scope`, `base_send`, `channel_layer`, `channel_name`
   and `channel_receive`, gives all events to `dispatch`, and ends quietly by

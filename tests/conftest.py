@@ -12,25 +12,27 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
-import programs
 import pytest
-from certificates import Certificates
-from clusters import Cluster
 from hypothesis import HealthCheck, settings
-from leaks import LoopWatch, Snapshot
-from ledger import table
-from loops import LOOPS, LoopThread
-from peers import Peer
-from programs import needs
-from proxy import Proxy
-from sentinels import SentinelSet
-from servers import Server
-from tlsfront import TLSFront
 
 from channels_redis_fast.client.blocking_pool import _pools
+from support import programs
+from support.certificates import Certificates
+from support.clusters import Cluster
+from support.leaks import LoopWatch, Snapshot
+from support.ledger import table
+from support.loops import LOOPS, LoopThread
+from support.peers import Peer
+from support.programs import needs
+from support.proxy import Proxy
+from support.sentinels import SentinelSet
+from support.servers import Server
+from support.tlsfront import TLSFront
 
 # What helpers assert holds under -O, too, as what tests assert does.
-pytest.register_assert_rewrite("behaviours", "crowds", "failovers")
+pytest.register_assert_rewrite(
+    "support.behaviours", "support.crowds", "support.failovers"
+)
 
 # `make test` does with some of the examples that `make test-slow` tries.
 # How quickly it makes them says nothing here: other tests run beside it.
@@ -45,7 +47,7 @@ USED: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    conformance = parser.getgroup("tests/test_conformance.py")
+    conformance = parser.getgroup("tests/conformance")
     conformance.addoption("--layer", help="the import path of the layer to test")
     conformance.addoption("--config", default={}, type=json.loads, help="its CONFIG")
     conformance.addoption(

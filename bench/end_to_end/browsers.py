@@ -15,9 +15,10 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).parents[1]))
 sys.path.insert(2, str(Path(__file__).parents[2] / "tests"))
 
-from headline import filled, put
 from measure import judged
 from rows import BARE, KINDS, LAYERS, ROWS, Row
+
+from headline import filled, put
 from summary import Rounds, middle
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -24,13 +24,14 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).parents[1]))
 sys.path.insert(2, str(Path(__file__).parents[2] / "tests"))
 
-import programs
+from rows import ROWS, TARGETS, Row
+from serving import Site
+
 from arena import Failed, Worker
 from built import LOAD, is_compiled, is_traced
-from rows import ROWS, TARGETS, Row
-from servers import HOST, Server
-from serving import Site
 from summary import ratio
+from support import programs
+from support.servers import HOST, Server
 from tally import percentile
 
 HERE = Path(__file__).parent

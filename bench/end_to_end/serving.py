@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 import psutil
+
 from arena import Failed
-from polling import until
-from servers import HOST, free_port
+from support.polling import until
+from support.servers import HOST, free_port
 
 HERE = Path(__file__).parent
 PATHS = (HERE, HERE.parent, HERE.parents[1] / "tests")

@@ -13,8 +13,9 @@ from typing import Any
 
 import django
 from channels.layers import channel_layers
-from contenders import CONTENDERS, Setting
 from django.conf import settings
+
+from contenders import CONTENDERS, Setting
 
 CONTENDER, ADDRESS = json.loads(os.environ["BENCH_SITE"])
 URL = "redis://{}:{}".format(*ADDRESS)

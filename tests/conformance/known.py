@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from clusters import Cluster
-from servers import Server
+from support.clusters import Cluster
+from support.servers import Server
 
 from .subjects import Subject
 

@@ -1,0 +1,97 @@
+"""Redis answers, but not as it should: a replica, while it loads, without memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis import exceptions as errors
+
+from support.crowds import GONE, Crowd, Sender, eventually_sent, lines
+from support.layers import opened, soon
+from support.polling import eventually
+from support.servers import Server
+
+
+async def test_a_replica_answers(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    primary, other = start_server(), start_server()
+    client = primary.client()
+    async with (
+        opened(primary.url, command_timeout=0.3) as layer,
+        Crowd(layer, 20) as crowd,
+        Sender(layer) as sender,
+    ):
+        await sender.accepts(5)
+        client.replicaof(other.host, other.port)
+        await eventually(lambda: sender.errors["ReadOnlyError"], "a refusal")
+        before = client.info("stats")["total_connections_received"]
+        await asyncio.sleep(1.5)
+        client.replicaof("NO", "ONE")
+        connections = client.info("stats")["total_connections_received"] - before
+        said = lines(caplog)
+        await sender.accepts(5)
+        back = sender.number
+        await sender.accepts(30)
+        await eventually(lambda: crowd.all_got(sender.since(back)), "the messages")
+        crowd.check()
+    # It looks again, with back-off, and doesn't fill the log meanwhile.
+    assert 2 <= connections <= 2 * 10
+    assert said[GONE] <= 10
+
+
+async def test_a_server_that_loads(start_server: Callable[..., Server]) -> None:
+    slow = {"loading-process-events-interval-bytes": 1024, "key-load-delay": 200}
+    server = start_server(options=slow)
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name, 30))
+        await layer.send("worker", {"n": 1})
+        server.client().mset({f"key{i}": "x" * 1000 for i in range(5_000)})
+        await asyncio.to_thread(server.restart, empty=False)
+        assert server.client().info("persistence")["loading"]
+        await eventually_sent(layer, name, {"n": 2})  # which waits for the data
+        assert not server.client().info("persistence")["loading"]
+        assert await waiting == {"n": 2}
+        assert await soon(layer, "worker") == {"n": 1}
+
+
+async def test_no_memory_left(server: Server) -> None:
+    client = server.client()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name))
+        await layer.send("worker", {"n": 1})
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        for call in (
+            layer.send(name, {"n": 2}),
+            layer.group_add("room", name),
+        ):
+            with pytest.raises(errors.OutOfMemoryError):
+                await call
+        assert await soon(layer, "worker") == {"n": 1}  # reading frees memory
+        client.config_set("maxmemory", 0)
+        await layer.send(name, {"n": 3})
+        assert await waiting == {"n": 3}
+
+
+async def test_what_a_server_wont_have_is_asked_for_now_and_then(
+    server: Server,
+) -> None:
+    """A wrong type, a missing right: an error to who waits, and no storm."""
+    client = server.client()
+    async with opened(server.url) as layer:
+        name = await layer.new_channel()
+        key = f"asgi{name.partition('!')[0]}!"
+        client.set(key, "not a sorted set")
+        with pytest.raises(errors.ResponseError, match="WRONGTYPE"):
+            await soon(layer, name)
+        before = client.info("stats")["total_commands_processed"]
+        await asyncio.sleep(0.5)
+        assert client.info("stats")["total_commands_processed"] - before < 20
+        client.delete(key)
+        await layer.send(name, {"n": 1})
+        assert await soon(layer, name) == {"n": 1}

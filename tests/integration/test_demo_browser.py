@@ -1,0 +1,153 @@
+"""The demo's page in a real browser: two pages, one on each server process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from support import demos, programs
+from support.polling import until
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
+
+
+class Page:
+    """One browser with the room open on one server process."""
+
+    def __init__(self, driver: WebDriver, url: str) -> None:
+        self.driver = driver
+        driver.get(url)
+        until(lambda: self.text("status") == "connected", "the page to connect")
+
+    def text(self, name: str) -> str:
+        """What is to be read in the element with this id."""
+        return self.driver.find_element(By.ID, name).text
+
+    def write(self, name: str, text: str) -> None:
+        """Type into a field, then Enter."""
+        field = self.driver.find_element(By.ID, name)
+        field.clear()
+        field.send_keys(text, Keys.ENTER)
+
+    def shows(self, name: str, text: str) -> None:
+        """Wait until the text is to be read in the element with this id."""
+        until(lambda: text in self.text(name), f"{text!r} in #{name}")
+
+    def line(self, name: str) -> str:
+        """What is drawn of one of the chart's lines."""
+        # In one step: the page draws anew between two.
+        script = "return document.querySelector(arguments[0])?.getAttribute('d') ?? ''"
+        drawn: str = self.driver.execute_script(script, f"#chart .{name}")
+        return drawn
+
+    def complaints(self) -> Any:
+        """What the browser's console says."""
+        return self.driver.get_log("browser")  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Page]]:
+    """The page of process A and that of process B, each in a browser of its own."""
+    chromium, chromedriver = programs.needs("chromium"), _chromedriver()
+    with ExitStack() as stack:
+        demo = stack.enter_context(demos.Demo())
+        opened = []
+        for url in demo.urls:
+            profile = tmp_path_factory.mktemp("profile")
+            driver = _browser(chromium, chromedriver, profile)
+            stack.callback(driver.quit)
+            opened.append(Page(driver, url))
+        yield opened
+
+
+def _chromedriver() -> str:
+    """Chromium's driver; without it selenium would go and fetch one."""
+    if program := shutil.which("chromedriver"):
+        return program
+    programs.missing("Debian's package chromium-driver")
+
+
+def _browser(chromium: str, chromedriver: str, profile: Path) -> WebDriver:
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=chromedriver)
+    return webdriver.Chrome(options=options, service=service)
+
+
+def test_what_one_page_writes_the_other_shows(pages: list[Page]) -> None:
+    here, there = pages
+    here.write("text", "hello over there")
+    there.shows("log", "hello over there")
+    there.write("text", "<b>hello</b> & back")
+    here.shows("log", "<b>hello</b> & back")
+
+
+def test_pages_show_who_is_here(pages: list[Page]) -> None:
+    here, there = pages
+    here.write("name", "Ada Lovelace")
+    there.write("name", "Emmy Noether")
+    there.shows("here", "Ada Lovelace")
+    here.shows("here", "Emmy Noether")
+    here.shows("here", "Ada Lovelace (you)")
+    assert here.text("count") == there.text("count") == "2"
+
+
+def test_who_leaves_is_no_longer_here(pages: list[Page]) -> None:
+    here, there = pages
+    there.driver.refresh()
+    here.shows("log", "left")
+    until(lambda: here.text("count") == "2", "the page to come back")
+
+
+def test_slider_adds_members_and_the_chart_draws(pages: list[Page]) -> None:
+    here, there = pages
+    slider = here.driver.find_element(By.ID, "crowd")
+    slider.send_keys(Keys.ARROW_RIGHT * 6)
+    assert here.text("crowd-size") == "60"
+    for page in pages:
+        page.shows("crowd-note", "60 simulated members: 30 on A, 30 on B")
+    there.shows("crowd-size", "60")
+    for page in pages:
+        for name in ("p50", "p99"):
+            page.shows(name, "ms")
+            until(lambda page=page, name=name: "L" in page.line(name), "a line")
+        until(lambda page=page: page.line("members"), "the area of the members")
+        until(lambda page=page: page.text("rate") not in ("", "0"), "the rate")
+    slider.send_keys(Keys.HOME)
+    until(lambda: not here.text("crowd-note"), "the members to leave")
+
+
+def test_link_leads_to_the_other_process(pages: list[Page]) -> None:
+    here, there = pages
+    link = here.driver.find_element(By.CSS_SELECTOR, "a.process[data-process=B]")
+    assert link.get_attribute("href") == there.driver.current_url
+
+
+def test_browser_has_nothing_to_complain_of(pages: list[Page]) -> None:
+    for page in pages:
+        assert page.complaints() == []

@@ -1,0 +1,48 @@
+"""Calls that go on while the connections of their loop are closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis import exceptions as errors
+
+from support.clusters import Cluster
+from support.layers import opened
+from support.polling import eventually
+from support.refusing import RefusingProxy
+from support.servers import Server
+
+
+async def test_nothing_is_opened_that_nobody_would_close(cluster: Cluster) -> None:
+    """A call whose next step goes to nodes that it has no connection to yet."""
+    async with opened(cluster.host) as layer:
+        await layer.group_add("room", "jobs")
+        runner = layer._loops.here()
+        (shard,) = runner.shards
+        requests = [layer._operations.members(f"room{n}") for n in range(20)]
+        await layer.close_pools()
+        outcomes = await runner.run_all(requests)
+        assert {type(one) for one in outcomes} == {errors.ConnectionError}
+        await shard.look_up()
+        with pytest.raises(errors.ConnectionError):
+            await shard.unlink(b"nothing*")
+        assert not any(link.connection for link in shard._nodes.values())
+
+
+async def test_who_was_refused_hears_of_it_at_once(valkey: Server) -> None:
+    """Also where the connection waits for other answers before it is tried again."""
+    with RefusingProxy(valkey) as proxy:
+        async with opened(proxy.url, command_timeout=30) as layer:
+            await layer.group_discard("room", "jobs")  # the connection is there
+            (shard,) = layer._loops.here().shards
+            connection = shard._main.connection
+            assert connection is not None
+            with proxy.refusing("READONLY a replica"):
+                sending = asyncio.create_task(layer.send("jobs", {}))
+                await asyncio.sleep(0)
+                connection.call((b"BLPOP", b"nothing", b"0")).cancel()
+                await eventually(lambda: connection.paused, "the refusal")
+                await layer.close_pools()
+                with pytest.raises(errors.ConnectionError, match="closed"):
+                    await asyncio.wait_for(sending, 10)
