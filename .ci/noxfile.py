@@ -54,7 +54,7 @@ FEW = (
     "fanout",
     "framing",
     "hashing",
-    "heal",
+    "restore",
     "loops",
     "names",
     "pubsub",

@@ -33,16 +33,16 @@ from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
 from .commands.operations import Operations
 from .exceptions import InvalidMessage, InvalidName
-from .mailboxes.dropped import Counters
-from .mailboxes.registry import Mailboxes
-from .polling.normal_channel import ReceiverClosed
-from .runtime.loops import Loops, may_block, weakly
+from .mailboxes.dropped import DropCounters
+from .mailboxes.registry import LocalChannels
+from .polling.normal_channel import ReaderClosed
+from .runtime.loops import LoopRegistry, may_block, weakly
 from .wire import _names
 from .wire._hashing import shard_of
 from .wire.codec import Codec, SerializerCodec, SizeLimit, codec_of
 from .wire.formats import ENCRYPTIONS, serializer_of
 
-_layers: weakref.WeakSet[Layer] = weakref.WeakSet()
+_layers: weakref.WeakSet[BaseRedisLayer] = weakref.WeakSet()
 _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
 _layers_lock = threading.Lock()
 
@@ -70,7 +70,7 @@ def key_after(begin: str, name: str) -> bytes:
     return f"{begin}{name}".encode()
 
 
-class Layer(BaseChannelLayer):  # type: ignore[misc]
+class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
     """Names, capacities and serialisation, with the hooks that subclasses override."""
 
     extensions = ["groups", "flush"]
@@ -83,16 +83,16 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = MessageTooLarge
 
-    _loops: Loops[Any]  # of LocalLayer or a subclass
+    _loops: LoopRegistry[Any]  # of LoopEngine or a subclass
     _blocking: Blocking
-    _mailboxes: Mailboxes
+    _mailboxes: LocalChannels
     _operations: Operations
     _normal_serializer: Any = None  # of normal channels, if they have their own
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
-    def __new__(cls, *args: Any, **options: Any) -> Layer:
+    def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
         """Notes the arguments, of which `pickle` and `copy` make another one."""
-        layer: Layer = super().__new__(cls)
+        layer: BaseRedisLayer = super().__new__(cls)
         layer._arguments = Masked((args, options))
         return layer
 
@@ -133,7 +133,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._hosts = decode_hosts(hosts, self.command_timeout)
         self.ring_size = len(self._hosts)
         self._size_limit = SizeLimit(self.max_message_size, MessageTooLarge)
-        self._counters = Counters()
+        self._counters = DropCounters()
         self._serializer = self._make_serializer(
             serializer_format,
             symmetric_encryption_keys,
@@ -145,9 +145,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         self._codec = self._make_codec()
         serializers = [self._serializer, self._normal_serializer]
         self._clock = clock_of(serializers, self._hosts)
-        self._names_are_standard = all(
-            getattr(type(self), name) is getattr(Layer, name) for name in _STANDARD
-        )
+        self._names_are_standard = not self._is_overridden(*_STANDARD)
         self._warn_of_overlap()
         self._names_are_fast = self._names_are_standard and not self._is_overridden(
             "require_valid_channel_name"
@@ -167,7 +165,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
     def __reduce__(self) -> tuple[Any, ...]:
         return _make, (type(self), *self._arguments.value)
 
-    def __deepcopy__(self, memo: Any) -> Layer:
+    def __deepcopy__(self, memo: Any) -> BaseRedisLayer:
         # The settings are shared: a credential provider may hold a lock.
         return _make(type(self), *self._arguments.value)
 
@@ -257,12 +255,12 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
                     "connect by an entry of `hosts` and a `credential_provider` in it"
                 )
 
-    def _make_loops(self) -> Loops[Any]:
+    def _make_loops(self) -> LoopRegistry[Any]:
         """What this layer has in each event loop; it ends when the layer is collected.
 
         So nothing in it refers to the layer, but for hooks that a subclass overrides.
         """
-        loops: Loops[Any] = Loops(
+        loops: LoopRegistry[Any] = LoopRegistry(
             weakly(self._make_local), weakly(self._begin), weakly(self._abandon)
         )
         loops.end_with(self)
@@ -284,9 +282,10 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
             return self.consistent_hash
         return functools.partial(shard_of, ring_size=self.ring_size)
 
-    def _is_overridden(self, *methods: str) -> bool:
+    def _is_overridden(self, *names: str) -> bool:
         cls = type(self)
-        return any(getattr(cls, name) is not getattr(Layer, name) for name in methods)
+        base = BaseRedisLayer
+        return any(getattr(cls, name) is not getattr(base, name) for name in names)
 
     def _non_local(self, channel: Any) -> str:
         """Checks a channel name; its non-local part (itself for a normal channel)."""
@@ -336,9 +335,9 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
             try:
-                receiving = self._loops.here().receive(channel, codec)
+                receiving = self._loops.engine().receive(channel, codec)
                 message: dict[str, Any] = await receiving
-            except ReceiverClosed:
+            except ReaderClosed:
                 continue
             return message
 
@@ -394,5 +393,7 @@ class Layer(BaseChannelLayer):  # type: ignore[misc]
         return InvalidName(f"{text}, not {name!r:.200}")
 
 
-def _make(cls: type[Layer], args: tuple[Any, ...], options: dict[str, Any]) -> Layer:
+def _make(
+    cls: type[BaseRedisLayer], args: tuple[Any, ...], options: dict[str, Any]
+) -> BaseRedisLayer:
     return cls(*args, **options)

@@ -14,18 +14,18 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from ._base import Layer, key_after
+from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
 from ._settings import check_count, options_of, refuse_unknown
 from .client.blocking_shard import Blocking
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .commands.operations import Operations
 from .exceptions import ForeignChannel
-from .mailboxes.mailbox import Inbox
-from .mailboxes.registry import Mailboxes
+from .mailboxes.mailbox import MailboxGroup
+from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import Inline, drive, heal
-from .runtime.engine import LocalLayer
+from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
+from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
 from .runtime.memberships import Memberships
 from .sync import SyncChannelLayer
@@ -38,7 +38,7 @@ Message = dict[str, Any]
 _TIDY_EVERY = 1.0  # seconds
 
 
-class RedisChannelLayer(Layer):
+class RedisChannelLayer(BaseRedisLayer):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -99,7 +99,7 @@ class RedisChannelLayer(Layer):
             group_key=self._group_key_of(),
         )
         self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, weakly(self._heal))
+        self._blocking = Blocking(self._hosts, weakly(self._restore))
         self._begin()
         self.sync = SyncChannelLayer(self)
 
@@ -113,7 +113,7 @@ class RedisChannelLayer(Layer):
         `confirm_sends` it returns when the message is in a connection's buffer.
         """
         non_local = self._non_local(channel)
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         await self._store(runner, channel, non_local, message)
 
     async def receive(self, channel: str) -> Message:
@@ -145,7 +145,7 @@ class RedisChannelLayer(Layer):
         """
         name = f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
         self._non_local(name)
-        if not self._loops.for_call():  # a loop sweeps away what ended
+        if not self._loops.engine_for_call():  # a loop sweeps away what ended
             self._tidy()
         return self._mailboxes.new(name)
 
@@ -156,7 +156,7 @@ class RedisChannelLayer(Layer):
         self.require_valid_group_name(group)
         self._non_local(channel)
         index, command = self._operations.join(group, channel)
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         with self._joining(group, channel):
             await runner.shards[index].run(command)
 
@@ -165,7 +165,7 @@ class RedisChannelLayer(Layer):
         self.require_valid_group_name(group)
         self._non_local(channel)
         index, command = self._operations.leave(group, channel)
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         with self._memberships.leaving(group, channel):
             await runner.shards[index].run(command)
 
@@ -173,7 +173,7 @@ class RedisChannelLayer(Layer):
         """Sends a message to every member of a group; full ones miss it (logged)."""
         self.require_valid_group_name(group)
         operations = self._operations
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         body = operations.codec.body(message)
         if runner.outbox is not None:
             operations.codec.check(body)
@@ -199,7 +199,7 @@ class RedisChannelLayer(Layer):
         def add(number: int, channel: str, message: Message) -> None:
             work.store(number, channel, self._non_local(channel), message)
 
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         began = await self._collect(runner, work, add)
         if runner.outbox is not None:
             return await work.post(runner, began)
@@ -219,7 +219,7 @@ class RedisChannelLayer(Layer):
             work.add(number, group, message, check=not self.confirm_sends)
 
         collect(work, add)
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         if runner.outbox is not None:
             return await work.post(runner.outbox)
         return await work.run(runner.run_all)
@@ -229,9 +229,9 @@ class RedisChannelLayer(Layer):
     async def flush(self) -> None:
         """Deletes every message and group, in Redis and here; channels go on."""
         await self.flush_sends()
-        self._loops.for_each(LocalLayer.forget_claimed)
+        self._loops.for_each(LoopEngine.forget_claimed)
         pattern = self._operations.flush_pattern()
-        await (self._loops.for_call() or self._inline()).unlink(pattern)
+        await (self._loops.engine_for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
         self._memberships.clear()
 
@@ -244,7 +244,7 @@ class RedisChannelLayer(Layer):
         """
         await super().close_pools()
         for inbox in self._mailboxes.inboxes():
-            self._hand_over(inbox)
+            self._offer(inbox)
 
     async def wait_received(self) -> None:
         """Nothing to wait for: a message is received when `receive` returned it."""
@@ -255,7 +255,7 @@ class RedisChannelLayer(Layer):
             raise ValueError(
                 f"There are only {self.ring_size} hosts - you asked for {index}!"
             )
-        return self._loops.here().shards[index].client()
+        return self._loops.engine().shards[index].client()
 
     @property
     def receive_buffer(self) -> Mapping[str, tuple[Message, ...]]:
@@ -283,12 +283,12 @@ class RedisChannelLayer(Layer):
         self._memberships = Memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
-        self._mailboxes = Mailboxes(
+        self._mailboxes = LocalChannels(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
             inbox_of=self._operations.non_local,
             counters=self._counters,
-            on_wait=weakly(self._attend),
+            on_wait=weakly(self._wake_owner),
             on_end=self._memberships.end,
         )
 
@@ -298,25 +298,25 @@ class RedisChannelLayer(Layer):
             return self._memberships.joining(group, str(channel))
         return contextlib.nullcontext()
 
-    def _inline(self) -> Inline:
-        runner = Inline(self._blocking, self.command_timeout)
+    def _inline(self) -> BlockingEngine:
+        runner = BlockingEngine(self._blocking, self.command_timeout)
         self._tidy()
         return runner
 
     def _tidy(self) -> None:
-        """What a `LocalLayer` does by its clock, for callers that block.
+        """What a `LoopEngine` does by its clock, for callers that block.
 
         It takes a quarter of their time at most.
         """
         if not self._mailboxes.is_swept(_TIDY_EVERY):
             self._mailboxes.sweep()
-        if self._memberships.is_due:
-            runner = Inline(self._blocking, self.command_timeout / 4)
+        if self._memberships.refreshes_due:
+            runner = BlockingEngine(self._blocking, self.command_timeout / 4)
             with contextlib.suppress(RedisError):  # next time
-                drive(self._memberships.tend(runner.run_all))
+                run_without_loop(self._memberships.tend(runner.run_all))
 
-    def _make_local(self) -> LocalLayer:
-        return LocalLayer(
+    def _make_local(self) -> LoopEngine:
+        return LoopEngine(
             hosts=self._hosts,
             operations=self._operations,
             mailboxes=self._mailboxes,
@@ -325,31 +325,31 @@ class RedisChannelLayer(Layer):
             expiry=self.expiry,
             group_expiry=self.group_expiry,
             command_timeout=self.command_timeout,
-            hand_over=weakly(self._hand_over),
+            offer=weakly(self._offer),
             confirm_sends=self.confirm_sends,
             prefetch=self.prefetch,
         )
 
-    def _attend(self, inbox: Inbox) -> None:
+    def _wake_owner(self, inbox: MailboxGroup) -> None:
         """Sees to it that an inbox is fed, from this loop if from no other."""
-        local = self._loops.here()
+        local = self._loops.engine()
         while True:
-            reader = self._mailboxes.feed(inbox, local.feed)
+            reader = self._mailboxes.ensure_owner(inbox, local.make_reader)
             if reader.loop is not local.loop and not inbox.stalled:
                 return  # it reads without being told
             try:
-                reader.poke()
+                reader.resume()
                 return
             except RuntimeError:  # its loop was closed over its head
-                self._mailboxes.unfeed(inbox, reader)
+                self._mailboxes.release(inbox, reader)
 
-    def _hand_over(self, inbox: Inbox) -> None:
-        """Lets a loop in which somebody waits feed an inbox that nobody feeds."""
+    def _offer(self, inbox: MailboxGroup) -> None:
+        """Lets a loop in which somebody waits read a key that nobody reads."""
         loops = self._mailboxes.waiting_loops(inbox)
-        self._loops.call_in(loops, self._attend, inbox)
+        self._loops.call_in(loops, self._wake_owner, inbox)
 
-    def _heal(self, *about: Any) -> None:
-        heal(self._memberships, *about)
+    def _restore(self, *about: Any) -> None:
+        restore(self._memberships, *about)
 
 
 _OPTIONS = options_of(RedisChannelLayer)

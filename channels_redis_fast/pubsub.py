@@ -11,21 +11,25 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import Layer, key_after
+from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
 from ._settings import check_choice, check_message_type, options_of, refuse_unknown
 from .client.blocking_shard import Blocking
 from .commands.bulk import Outcome, SendMany, collect
 from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
-from .mailboxes.registry import Mailboxes
+from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import InlinePubSub
+from .runtime.blocking_engine import BlockingPubSubEngine
 from .runtime.loops import may_block, weakly
-from .runtime.memberships import Memberships, Terms
-from .subscriptions.outage import Outage
-from .subscriptions.placement import LocalPubSub
-from .subscriptions.registry import Topics, is_made_elsewhere, is_made_here
+from .runtime.memberships import Memberships, MembershipTimers
+from .subscriptions.outage import OutageNotifier
+from .subscriptions.placement import LoopSubscriptions
+from .subscriptions.registry import (
+    SubscriptionRegistry,
+    is_made_elsewhere,
+    is_made_here,
+)
 from .subscriptions.subscriber import verbs_of
 from .sync import SyncPubSubChannelLayer
 from .wire._framing import UniqueBytes
@@ -39,7 +43,7 @@ _GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(Layer):
+class RedisPubSubChannelLayer(BaseRedisLayer):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -127,7 +131,7 @@ class RedisPubSubChannelLayer(Layer):
         whether the message was sent. Without `confirm_sends` it returns when the
         message is in a connection's buffer.
         """
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         if self._is_published(channel):
             await runner.publish(channel, self._payload(channel, message))
         else:
@@ -142,7 +146,7 @@ class RedisPubSubChannelLayer(Layer):
         # Who has a message can count on being subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or not topics.is_fed(channel)
+            or not topics.is_heard(channel)
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -152,12 +156,13 @@ class RedisPubSubChannelLayer(Layer):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await topics.feed(channel)
+            await topics.listen(channel)
         return opened(found if isinstance(found, tuple) else await found)
 
     def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        return self._mailboxes.begin(channel) if self._topics.is_fed(channel) else None
+        is_heard = self._topics.is_heard(channel)
+        return self._mailboxes.begin(channel) if is_heard else None
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -201,14 +206,14 @@ class RedisPubSubChannelLayer(Layer):
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         await runner.publish(name, self._payload(name, message))
 
     # Many at once
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
         """As `send` for (channel, message) pairs; None or its error for each."""
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         work = SendMany(self._operations, messages)
 
         def add(number: int, channel: str, message: Message) -> None:
@@ -225,7 +230,7 @@ class RedisPubSubChannelLayer(Layer):
         self, messages: Iterable[tuple[str, Message]]
     ) -> list[Outcome]:
         """As `group_send` for (group, message) pairs; None or its error for each."""
-        runner = self._loops.for_call() or self._inline()
+        runner = self._loops.engine_for_call() or self._inline()
         work = SendMany(self._operations, messages)
 
         def add(number: int, group: str, message: Message) -> None:
@@ -259,11 +264,11 @@ class RedisPubSubChannelLayer(Layer):
                 self._topics.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
-            runner = self._loops.for_call() or self._inline()
+            runner = self._loops.engine_for_call() or self._inline()
             await runner.unlink(self._operations.flush_pattern())
         await self.close_pools()
         if not may_block():
-            await self._topics.feed_all()
+            await self._topics.listen_all()
 
     # Names and payloads
 
@@ -325,15 +330,15 @@ class RedisPubSubChannelLayer(Layer):
         """The state of this process; anew after a fork."""
         super()._begin()
         tell = weakly(self._tell)
-        self._outage = Outage(
+        self._outage = OutageNotifier(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
         )
         term = None if self.refresh_groups else self.group_expiry
-        self._terms = Terms(term, lambda *which: topics.leave(*which))
-        self._topics = topics = Topics(
-            self._loops.here, self.command_timeout, on_leave=self._terms.forget
+        self._terms = MembershipTimers(term, lambda *which: topics.leave(*which))
+        self._topics = topics = SubscriptionRegistry(
+            self._loops.engine, self.command_timeout, on_leave=self._terms.forget
         )
-        self._mailboxes = Mailboxes(
+        self._mailboxes = LocalChannels(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
             inbox_of=lambda name: "",
@@ -342,19 +347,19 @@ class RedisPubSubChannelLayer(Layer):
             on_end=self._topics.end,
         )
 
-    def _inline(self) -> InlinePubSub:
-        return InlinePubSub(
+    def _inline(self) -> BlockingPubSubEngine:
+        return BlockingPubSubEngine(
             self._blocking, self.command_timeout, self._operations, self._verbs
         )
 
-    def _make_local(self) -> LocalPubSub:
-        return LocalPubSub(
+    def _make_local(self) -> LoopSubscriptions:
+        return LoopSubscriptions(
             topics=self._topics,
             codec=self._codec,
             outage=self._outage,
             sharded=self.sharded_pubsub,
             on_tick=weakly(self._tick),
-            on_end=weakly(self._hand_over),
+            on_end=weakly(self._offer),
             hosts=self._hosts,
             operations=self._operations,
             mailboxes=self._mailboxes,
@@ -367,20 +372,17 @@ class RedisPubSubChannelLayer(Layer):
         )
 
     def _tell(self, option: str) -> None:
-        self._tell_all(getattr(self, option))
-
-    def _tell_all(self, kind: str | None) -> None:
-        """Gives every channel of this process a message that says only its type."""
-        if kind is not None:
+        """Gives every channel of this process a message of the type that it says."""
+        if (kind := getattr(self, option)) is not None:
             message = {"type": kind}
             names, here = self._mailboxes.names(), asyncio._get_running_loop()
             self._mailboxes.put(None, names, message, message.copy, here)
 
-    def _hand_over(self) -> None:
+    def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""
         for inbox in self._mailboxes.inboxes():
             loops = self._mailboxes.waiting_loops(inbox)
-            self._loops.call_in(loops, self._topics.adopt)
+            self._loops.call_in(loops, self._topics.claim)
 
     def _tick(self) -> None:
         """Ends memberships; listens here to what other loops listen to no more."""
@@ -390,7 +392,7 @@ class RedisPubSubChannelLayer(Layer):
         here = asyncio.get_running_loop()
         inboxes = self._mailboxes.inboxes()
         if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
-            self._topics.adopt()
+            self._topics.claim()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -14,7 +14,7 @@ from redis import exceptions as errors
 
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
-from .runtime.blocking_engine import drive
+from .runtime.blocking_engine import run_without_loop
 from .runtime.loops import may_block
 from .runtime.popping import InboxPump, pop_message
 from .subscriptions.registry import is_made_elsewhere
@@ -70,7 +70,7 @@ class SyncChannelLayer:
             layer._codec,
             layer._counters,
             layer._mailboxes,
-            layer._hand_over,
+            layer._offer,
             layer.expiry,
             layer._tidy,
         )
@@ -113,7 +113,7 @@ class SyncChannelLayer:
 
     def _run(self, method: str, *args: Any) -> Any:
         self._check(method)
-        return drive(getattr(self._layer, method)(*args))
+        return run_without_loop(getattr(self._layer, method)(*args))
 
     def _check(self, method: str) -> None:
         if not may_block():

@@ -12,7 +12,7 @@ from ..commands.command import Command
 from ..commands.retry import Sweep
 from ..commands.scripts import number
 from .connection import PipelinedConnection
-from .reconnecting import Link
+from .reconnecting import ReconnectingConnection
 from .timeouts import timeout
 
 
@@ -22,7 +22,7 @@ class Keyspace(Protocol):
     command_timeout: float
     is_cluster: bool
 
-    async def primaries(self) -> list[Link]:
+    async def primaries(self) -> list[ReconnectingConnection]:
         """Where keys are; raises redis-py's errors if nobody knows."""
 
     async def run_all(self, commands: list[Command], began: float) -> list[Any]:
@@ -53,7 +53,9 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
         await asyncio.sleep(pause)
 
 
-async def _unlink_at(shard: Keyspace, link: Link, pattern: bytes, sweep: Sweep) -> None:
+async def _unlink_at(
+    shard: Keyspace, link: ReconnectingConnection, pattern: bytes, sweep: Sweep
+) -> None:
     cursor, connection = b"", None
     while cursor != b"0":
         scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")

@@ -15,7 +15,7 @@ from ..commands.retry import Retry
 from ..commands.scripts import as_known, key_of
 from .connection import PipelinedConnection
 from .held_back import Receiver, Refused
-from .reconnecting import Link
+from .reconnecting import ReconnectingConnection
 
 Key = bytes | str
 
@@ -161,7 +161,7 @@ class Backlog:
     def __init__(
         self,
         timeout: float,
-        link_of: Callable[[Call], Link | None],
+        link_of: Callable[[Call], ReconnectingConnection | None],
         on_error: Callable[[Call, Exception], None],
         on_taken: Callable[[], None],
         is_stranger: Callable[[], bool],

@@ -36,7 +36,7 @@ _CLOSE_AFTER = 60.0
 _ROUGHLY = 0.001
 
 
-class Pipe:
+class BlockingConnection:
     """A socket to one server. Errors of the server are replies, others are raised."""
 
     def __init__(self, host: Host, socket: Any) -> None:
@@ -140,7 +140,7 @@ def _look_at(socket: Any) -> Callable[[], Any]:
     return functools.partial(poll.poll, 0)
 
 
-class Pool:
+class BlockingPool:
     """The connections to one server that nobody uses now; last in, first out.
 
     `greet` runs on each new connection. There is no lock, whose holder a signal
@@ -148,11 +148,13 @@ class Pool:
     """
 
     def __init__(
-        self, host: Host, greet: Callable[[Pool, Pipe, float], None] | None = None
+        self,
+        host: Host,
+        greet: Callable[[BlockingPool, BlockingConnection, float], None] | None = None,
     ) -> None:
         self.host = host
         self._greet = greet
-        self._idle: list[Pipe] = []
+        self._idle: list[BlockingConnection] = []
         _pools.add(self)
 
     @property
@@ -160,7 +162,7 @@ class Pool:
         """Whether there is a connection."""
         return bool(self._idle)
 
-    def take(self, deadline: float) -> Pipe:
+    def acquire(self, deadline: float) -> BlockingConnection:
         """A connection for the caller alone; raises redis-py's errors.
 
         One that its server closed meanwhile is found out before anything is written.
@@ -178,7 +180,7 @@ class Pool:
                 return pipe
             pipe.close()
 
-    def give(self, pipe: Pipe) -> None:
+    def release(self, pipe: BlockingConnection) -> None:
         """Takes a connection back, on which no reply is missing."""
         now = pipe.idle_since = time.monotonic()
         self._idle.append(pipe)
@@ -191,7 +193,7 @@ class Pool:
     def ask(self, command: Command, deadline: float) -> Any:
         """The reply to a command; an exception if it is an error, or none came."""
         try:
-            pipe = self.take(deadline)
+            pipe = self.acquire(deadline)
             try:
                 pipe.write((command,), deadline)
                 reply = pipe.read(deadline)
@@ -200,7 +202,7 @@ class Pool:
                 raise
         except errors.RedisError as error:
             return error
-        self.give(pipe)
+        self.release(pipe)
         return reply
 
     def clear(self) -> None:
@@ -209,10 +211,10 @@ class Pool:
             while True:
                 self._idle.pop().close()
 
-    def _open(self, deadline: float) -> Pipe:
+    def _open(self, deadline: float) -> BlockingConnection:
         tokens = self.host.tokens
         token = tokens.version if tokens else 0
-        pipe = Pipe(self.host, self.host.open_socket(deadline))
+        pipe = BlockingConnection(self.host, self.host.open_socket(deadline))
         pipe.token = token
         try:
             if self.host.note_time is not None:
@@ -225,7 +227,7 @@ class Pool:
             raise
         return pipe
 
-    def _answers(self, pipe: Pipe, deadline: float) -> bool:
+    def _answers(self, pipe: BlockingConnection, deadline: float) -> bool:
         """Whether a connection that was idle for long still is one."""
         now = time.monotonic()
         if now - pipe.idle_since < _ASK_AFTER:
@@ -239,7 +241,7 @@ class Pool:
             return False
         return True
 
-    def _is_authenticated(self, pipe: Pipe, deadline: float) -> bool:
+    def _is_authenticated(self, pipe: BlockingConnection, deadline: float) -> bool:
         """Whether a connection is, by the newest token of a streaming provider."""
         tokens = self.host.tokens
         if tokens is None or tokens.version == pipe.token:
@@ -256,7 +258,7 @@ class Pool:
         self._idle = []
 
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
 _graveyard: list[Any] = []
 
 

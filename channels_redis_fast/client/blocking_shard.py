@@ -13,7 +13,7 @@ from ..commands.command import Command
 from ..commands.errors import is_ask, is_connection_loss, is_demotion
 from ..commands.retry import Retry, Sweep, not_overtaken
 from ..commands.scripts import key_of
-from .blocking_pool import Pipe, Pool
+from .blocking_pool import BlockingConnection, BlockingPool
 from .flights import Flight, fly
 from .hosts import ClusterHost, Host
 from .topology import Address, Topology
@@ -22,7 +22,7 @@ Key = bytes | str
 
 # Run on each new connection: the shard's index, the connection, whether its server
 # owns a key, and has come by it since what is known of its history, and until when.
-Heal = Callable[[int, Pipe, Callable[[Key], bool], bool, float], None]
+Restore = Callable[[int, BlockingConnection, Callable[[Key], bool], bool, float], None]
 
 
 class BlockingShard:
@@ -31,22 +31,22 @@ class BlockingShard:
     longest_wait = 5.0
     is_cluster = False
 
-    def __init__(self, index: int, host: Host, heal: Heal) -> None:
+    def __init__(self, index: int, host: Host, restore: Restore) -> None:
         self.host = host
         self.was_primary = False  # it took a command
         self._index = index
-        self._heal = heal
-        self._pools: dict[Any, Pool] = {None: Pool(host, self._greet)}
+        self._restore = restore
+        self._pools: dict[Any, BlockingPool] = {None: BlockingPool(host, self._greet)}
 
-    def pool_of(self, key: Key, deadline: float) -> Pool:
+    def pool_of(self, key: Key, deadline: float) -> BlockingPool:
         """The connections to the server of a key; raises redis-py's errors."""
         return self._pools[None]
 
-    def pool_at(self, error: errors.AskError) -> Pool:
+    def pool_at(self, error: errors.AskError) -> BlockingPool:
         """The connections to where an ASK points."""
         return self._pools[None]
 
-    def primaries(self, deadline: float) -> list[Pool]:
+    def primaries(self, deadline: float) -> list[BlockingPool]:
         """The connections to all servers that have keys."""
         return list(self._pools.values())
 
@@ -65,8 +65,10 @@ class BlockingShard:
         for pool in list(self._pools.values()):
             pool.clear()
 
-    def _greet(self, pool: Pool, pipe: Pipe, deadline: float) -> None:
-        self._heal(self._index, pipe, lambda key: True, False, deadline)
+    def _greet(
+        self, pool: BlockingPool, pipe: BlockingConnection, deadline: float
+    ) -> None:
+        self._restore(self._index, pipe, lambda key: True, False, deadline)
 
 
 class BlockingCluster(BlockingShard):
@@ -78,13 +80,13 @@ class BlockingCluster(BlockingShard):
 
     host: ClusterHost
 
-    def __init__(self, index: int, host: ClusterHost, heal: Heal) -> None:
-        super().__init__(index, host, heal)
+    def __init__(self, index: int, host: ClusterHost, restore: Restore) -> None:
+        super().__init__(index, host, restore)
         self._pools = {}  # by address
         self._topology = Topology(host.nodes)
         self._is_known = False
 
-    def pool_of(self, key: Key, deadline: float) -> Pool:
+    def pool_of(self, key: Key, deadline: float) -> BlockingPool:
         """The connections to the node that owns the key's slot."""
         if not self._is_known:
             self._look_up(deadline)
@@ -95,11 +97,11 @@ class BlockingCluster(BlockingShard):
             raise errors.ClusterDownError(text)
         return self._node(owner)
 
-    def pool_at(self, error: errors.AskError) -> Pool:
+    def pool_at(self, error: errors.AskError) -> BlockingPool:
         """The connections to where an ASK points."""
         return self._node((error.host, error.port))
 
-    def primaries(self, deadline: float) -> list[Pool]:
+    def primaries(self, deadline: float) -> list[BlockingPool]:
         """The connections to all nodes that have slots."""
         self._look_up(deadline)
         return list(map(self._node, self._topology.owners))
@@ -117,18 +119,20 @@ class BlockingCluster(BlockingShard):
                 self._node(owner).clear()
             self._is_known = False
 
-    def _node(self, address: Address) -> Pool:
+    def _node(self, address: Address) -> BlockingPool:
         pool = self._pools.get(address)
         if pool is None:
             # Of two threads that come here at once, one's is used by both.
             greet = functools.partial(self._greet_at, address)
-            made = Pool(self.host.node(*address), greet)
+            made = BlockingPool(self.host.node(*address), greet)
             pool = self._pools.setdefault(address, made)
         return pool
 
-    def _greet_at(self, node: Address, _: Pool, pipe: Pipe, deadline: float) -> None:
+    def _greet_at(
+        self, node: Address, _: BlockingPool, pipe: BlockingConnection, deadline: float
+    ) -> None:
         for owns, anew in self._topology.claims(node):
-            self._heal(self._index, pipe, owns, anew, deadline)
+            self._restore(self._index, pipe, owns, anew, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""
@@ -166,8 +170,8 @@ class BlockingCluster(BlockingShard):
 class Blocking:
     """All shards of a layer, for its callers in any thread of this process."""
 
-    def __init__(self, hosts: list[Host], heal: Heal) -> None:
-        self.shards = [_make_shard(i, host, heal) for i, host in enumerate(hosts)]
+    def __init__(self, hosts: list[Host], restore: Restore) -> None:
+        self.shards = [_make_shard(i, host, restore) for i, host in enumerate(hosts)]
 
     def run(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command; raises errors."""
@@ -220,7 +224,9 @@ class Blocking:
             return sweep.after(error, time.monotonic(), **about)
         return None
 
-    def _unlink_at(self, index: int, pool: Pool, pattern: bytes, sweep: Sweep) -> None:
+    def _unlink_at(
+        self, index: int, pool: BlockingPool, pattern: bytes, sweep: Sweep
+    ) -> None:
         cursor = b""
         while cursor != b"0":
             scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
@@ -265,7 +271,7 @@ class Batch:
 
     def fly(self) -> None:
         """One round trip of what is to be done."""
-        by_pool: dict[Pool, list[int]] = {}
+        by_pool: dict[BlockingPool, list[int]] = {}
         self._unwritten.clear()
         for position in self._todo:
             try:
@@ -330,7 +336,7 @@ class Batch:
             self.replies[position] = retry.error or error
         return pause
 
-    def _pool(self, position: int) -> Pool:
+    def _pool(self, position: int) -> BlockingPool:
         shard, retry = self._shards[position], self._retries[position]
         if is_ask(retry.error):
             # This once: the slot is on its way, its other keys are where they were.
@@ -348,7 +354,7 @@ def _value(reply: Any) -> Any:
     return reply
 
 
-def _make_shard(index: int, host: Host, heal: Heal) -> BlockingShard:
+def _make_shard(index: int, host: Host, restore: Restore) -> BlockingShard:
     if isinstance(host, ClusterHost):
-        return BlockingCluster(index, host, heal)
-    return BlockingShard(index, host, heal)
+        return BlockingCluster(index, host, restore)
+    return BlockingShard(index, host, restore)

@@ -16,8 +16,8 @@ from .backlog import Call
 from .connection import PipelinedConnection
 from .hosts import ClusterHost, Host
 from .opening import open_connection
-from .reconnecting import Link, pause_after
-from .shard import Heal, Shard
+from .reconnecting import ReconnectingConnection, pause_after
+from .shard import Restore, Shard
 from .timeouts import timeout
 from .topology import Address, Topology
 
@@ -32,10 +32,10 @@ class ClusterShard(Shard):
     host: ClusterHost
 
     def __init__(
-        self, index: int, host: ClusterHost, command_timeout: float, heal: Heal
+        self, index: int, host: ClusterHost, command_timeout: float, restore: Restore
     ) -> None:
         self._topology = Topology(host.nodes)
-        self._nodes: dict[Address, Link] = {}
+        self._nodes: dict[Address, ReconnectingConnection] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
         self._reading: dict[bytes, Address] = {}  # where its last link went
@@ -43,10 +43,10 @@ class ClusterShard(Shard):
         self._problem: Exception | None = None  # why the topology is not known
         self._not_before = 0.0  # when the nodes may be asked again
         self._failures = 0
-        super().__init__(index, host, command_timeout, heal)
+        super().__init__(index, host, command_timeout, restore)
         self._links.discard(self._main)  # there is no one server
 
-    async def primaries(self) -> list[Link]:
+    async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all nodes that have slots; raises redis-py's errors."""
         await self._refresh()
         self._raise_problem()
@@ -74,7 +74,7 @@ class ClusterShard(Shard):
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_ready: Callable[[], None],
         on_down: Callable[[Exception], None],
-    ) -> Link:
+    ) -> ReconnectingConnection:
         """As `Shard`; who only reads finds the new owner when a node is gone."""
 
         def down(error: Exception) -> None:
@@ -127,7 +127,7 @@ class ClusterShard(Shard):
         link = self._nodes.get(owner) if owner else None
         return self._usable(link, command) if link else None
 
-    def _link_of(self, call: Call) -> Link | None:
+    def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """As `Shard`; raises redis-py's errors if nobody knows."""
         before = call.retry.error
         if is_ask(before):
@@ -168,7 +168,7 @@ class ClusterShard(Shard):
         if self._problem is not None:
             raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
-    def _node(self, address: Address, *, eager: bool = False) -> Link:
+    def _node(self, address: Address, *, eager: bool = False) -> ReconnectingConnection:
         link = self._nodes.get(address)
         if link is None:
             host = self.host.node(*address)
@@ -188,7 +188,7 @@ class ClusterShard(Shard):
         self, address: Address, connection: PipelinedConnection
     ) -> None:
         for owns, anew in self._topology.claims(address):
-            await self._heal(self.index, connection, owns, anew)
+            await self._restore(self.index, connection, owns, anew)
 
     # What was refused
 
@@ -282,13 +282,15 @@ class ClusterShard(Shard):
             link.connection is None or node not in self._topology.owners
         )
 
-    async def _retire(self, link: Link) -> None:
+    async def _retire(self, link: ReconnectingConnection) -> None:
         await link.retire()
         await self.close_link(link)
 
 
-def make_shard(index: int, host: Host, command_timeout: float, heal: Heal) -> Shard:
+def make_shard(
+    index: int, host: Host, command_timeout: float, restore: Restore
+) -> Shard:
     """The shard for an entry of `hosts`."""
     if isinstance(host, ClusterHost):
-        return ClusterShard(index, host, command_timeout, heal)
-    return Shard(index, host, command_timeout, heal)
+        return ClusterShard(index, host, command_timeout, restore)
+    return Shard(index, host, command_timeout, restore)

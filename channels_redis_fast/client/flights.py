@@ -7,23 +7,23 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..commands.command import Command
-from .blocking_pool import Pipe, Pool
+from .blocking_pool import BlockingConnection, BlockingPool
 
 
 class Flight:
     """Commands for one server, written together; `replies` has errors as values."""
 
-    def __init__(self, pool: Pool, commands: list[Command]) -> None:
+    def __init__(self, pool: BlockingPool, commands: list[Command]) -> None:
         self.pool = pool
         self.replies: list[Any] = []
         self.was_written = False
         self._commands = commands
-        self._pipe: Pipe | None = None
+        self._pipe: BlockingConnection | None = None
 
     def write(self, deadline: float) -> None:
         """Takes a connection and writes the commands."""
         try:
-            self._pipe = self.pool.take(deadline)
+            self._pipe = self.pool.acquire(deadline)
             self.was_written = True
             self._pipe.write(self._commands, deadline)
         except errors.RedisError as error:
@@ -41,7 +41,7 @@ class Flight:
         else:
             # Ours no more before it is the pool's: `end` may run in between.
             pipe, self._pipe = self._pipe, None
-            self.pool.give(pipe)
+            self.pool.release(pipe)
 
     def end(self) -> None:
         """Gives the connection up if its replies were not read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._logs import warn
 from .hosts import Host
-from .reconnecting import Link
+from .reconnecting import ReconnectingConnection
 
 
 class Health:
@@ -12,7 +12,7 @@ class Health:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._down: set[Link] = set()
+        self._down: set[ReconnectingConnection] = set()
         self._is_refusing = False
 
     @property
@@ -20,21 +20,21 @@ class Health:
         """Whether a connection was lost, and is not back yet."""
         return bool(self._down)
 
-    def lost(self, link: Link, error: Exception) -> None:
+    def lost(self, link: ReconnectingConnection, error: Exception) -> None:
         """A link's connection was lost, or an attempt failed."""
         is_first = not self._down
         self._down.add(link)
         if is_first:
             warn("Redis at %s is gone: %s", self._host, error)
 
-    def back(self, link: Link) -> None:
+    def back(self, link: ReconnectingConnection) -> None:
         """A link's connection is there."""
         if link in self._down:
             self._down.discard(link)
             if not self._down:
                 warn("Redis at %s is back", self._host)
 
-    def forget(self, link: Link) -> None:
+    def forget(self, link: ReconnectingConnection) -> None:
         """A link was closed."""
         self._down.discard(link)
 

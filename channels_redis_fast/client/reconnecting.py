@@ -41,7 +41,7 @@ def pause_after(failures: int, seconds: float) -> float:
     return pause * random.uniform(0.5, 1.0)
 
 
-class Link:
+class ReconnectingConnection:
     """Opens a connection on demand and again whenever it is lost.
 
     `greet` runs on every new connection before any caller gets it. `on_ready` is

@@ -21,7 +21,7 @@ from .health import Health
 from .held_back import Receiver, Refused
 from .hosts import Host
 from .opening import open_connection
-from .reconnecting import Link
+from .reconnecting import ReconnectingConnection
 from .spare import SpareConnections
 from .topology import Owns
 
@@ -33,7 +33,7 @@ _SLACK = 0.02
 # What a shard calls on each new connection for commands, before any caller gets it:
 # (shard index, connection, whether this connection's server owns a key, and has come
 # by it since what is known of its history).
-Heal = Callable[[int, PipelinedConnection, Owns, bool], Awaitable[None]]
+Restore = Callable[[int, PipelinedConnection, Owns, bool], Awaitable[None]]
 
 
 class Shard:
@@ -46,16 +46,16 @@ class Shard:
     is_cluster = False
 
     def __init__(
-        self, index: int, host: Host, command_timeout: float, heal: Heal
+        self, index: int, host: Host, command_timeout: float, restore: Restore
     ) -> None:
         self.index = index
         self.host = host
         self.command_timeout = command_timeout
         self.closed = False
         self.health = Health(host)
-        self._heal = heal
+        self._restore = restore
         self._loop = asyncio.get_running_loop()
-        self._links: set[Link] = set()
+        self._links: set[ReconnectingConnection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spare = SpareConnections()
         self._client: Any = None
@@ -131,7 +131,7 @@ class Shard:
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_ready: Callable[[], None],
         on_down: Callable[[Exception], None],
-    ) -> Link:
+    ) -> ReconnectingConnection:
         """A link of its own for a reader, whose blocking waits hold up the pipe."""
         deadline = self.wait + self.command_timeout
 
@@ -152,7 +152,7 @@ class Shard:
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_ready: Callable[[], None],
         on_down: Callable[[Exception], None],
-    ) -> Link:
+    ) -> ReconnectingConnection:
         """A link of its own for subscriptions at a node that `node_of` named."""
         host, deadline = self._host_at(node), self.command_timeout
 
@@ -172,7 +172,7 @@ class Shard:
         """Its index and the server that has a key, as far as is known; None: nobody."""
         return self.index, None
 
-    async def release_link(self, link: Link) -> None:
+    async def release_link(self, link: ReconnectingConnection) -> None:
         """Ends a link that `reader_link` gave; the next one may have its connection."""
         connection = link.detach()
         await self.close_link(link)
@@ -183,7 +183,7 @@ class Shard:
         else:
             self._spare.keep(connection)
 
-    def reopen(self, link: Link, error: Exception) -> None:
+    def reopen(self, link: ReconnectingConnection, error: Exception) -> None:
         """Connects a link anew: by that error its server is no primary any more."""
         self._spare.clear()
         link.reopen(error)
@@ -192,7 +192,7 @@ class Shard:
         """Closes what nobody needed for a while; called every second or so."""
         self._spare.close_old()
 
-    async def close_link(self, link: Link) -> None:
+    async def close_link(self, link: ReconnectingConnection) -> None:
         """Ends a link that `reader_link` or `push_link` gave."""
         self._links.discard(link)
         self.health.forget(link)
@@ -226,7 +226,7 @@ class Shard:
         """Deletes the keys that match a glob pattern; raises what Redis answers."""
         await unlink_keys(self, pattern)
 
-    async def primaries(self) -> list[Link]:
+    async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all servers that have keys; raises redis-py's errors."""
         return [self._main]
 
@@ -274,13 +274,15 @@ class Shard:
         """The connection that takes a command now; None if others come first."""
         return self._usable(self._main, command)
 
-    def _usable(self, link: Link, command: Command) -> PipelinedConnection | None:
+    def _usable(
+        self, link: ReconnectingConnection, command: Command
+    ) -> PipelinedConnection | None:
         connection, keys = link.connection, self._backlog.keys
         if connection is None or connection.paused:
             return None
         return None if keys and key_of(command) in keys else connection
 
-    def _link_of(self, call: Call) -> Link | None:
+    def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """Where a call that waits goes; None: not known yet."""
         return self._main
 
@@ -293,7 +295,10 @@ class Shard:
     # What was refused
 
     def _refused(
-        self, link: Link, connection: PipelinedConnection, refused: Refused
+        self,
+        link: ReconnectingConnection,
+        connection: PipelinedConnection,
+        refused: Refused,
     ) -> None:
         """Tries again what a connection wrote; all of it is answered by now."""
         if connection.heard > link.up_since:
@@ -331,7 +336,7 @@ class Shard:
         on_ready: Callable[[], None] | None = None,
         on_down: Callable[[Exception], None] | None = None,
         eager: bool = False,
-    ) -> Link:
+    ) -> ReconnectingConnection:
         if self.closed:  # nobody would close its connection
             raise errors.ConnectionError(f"the connections to {self.host} are closed")
 
@@ -346,7 +351,9 @@ class Shard:
             if on_down is not None:
                 on_down(error)
 
-        link = Link(open_, greet=greet, on_ready=ready, on_down=down, eager=eager)
+        link = ReconnectingConnection(
+            open_, greet=greet, on_ready=ready, on_down=down, eager=eager
+        )
         self._links.add(link)
         return link
 
@@ -356,7 +363,7 @@ class Shard:
         greet: Callable[[PipelinedConnection], Awaitable[None]],
         on_down: Callable[[Exception], None] | None = None,
         eager: bool = False,
-    ) -> Link:
+    ) -> ReconnectingConnection:
         """A link for commands: what waits for it is written before anything newer."""
 
         def ready() -> None:
@@ -377,7 +384,7 @@ class Shard:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._heal(self.index, connection, lambda key: True, False)
+        await self._restore(self.index, connection, lambda key: True, False)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

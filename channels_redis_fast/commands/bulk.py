@@ -28,7 +28,7 @@ _MOST = 500  # messages
 _LARGEST = 1 << 20  # bytes
 
 
-class Parcels:
+class KeyBatches:
     """Messages for channel keys, each under a number; a key's in order.
 
     There is one command per key and round trip, so that no retry can change the order.
@@ -103,7 +103,7 @@ class SendMany:
         self.outcomes: list[Outcome] = [None] * len(self.pairs)
         self._operations = operations
         self._channels: list[str] = [""] * len(self.pairs)
-        self._parcels = Parcels(operations)
+        self._parcels = KeyBatches(operations)
         self._shards: dict[str, int] = {}
         self._published: list[tuple[int, Request]] = []
 
@@ -182,7 +182,7 @@ class GroupSendMany:
         groups = list(dict.fromkeys(group for _, group, _ in self._bodies))
         asked = await run_all([self._operations.members(group) for group in groups])
         members = dict(zip(groups, asked, strict=True))
-        parcels = Parcels(self._operations)
+        parcels = KeyBatches(self._operations)
         for number, group, body in self._bodies:
             if not isinstance(members[group], Exception):
                 self._add_all(parcels, number, members[group], body)
@@ -198,7 +198,7 @@ class GroupSendMany:
         return self.outcomes
 
     def _add_all(
-        self, parcels: Parcels, number: int, members: list[bytes], body: Any
+        self, parcels: KeyBatches, number: int, members: list[bytes], body: Any
     ) -> None:
         try:
             sealed = self._operations.seal_all(members, body)

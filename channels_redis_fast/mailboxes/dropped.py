@@ -10,7 +10,7 @@ from .._logs import warn
 _QUIET = 10.0  # seconds between two lines of one kind
 
 
-class Counters:
+class DropCounters:
     """Counts by kind; the first of a kind is logged, then a line per 10 s at most."""
 
     def __init__(self) -> None:

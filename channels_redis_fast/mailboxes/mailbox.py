@@ -1,4 +1,4 @@
-"""A local queue, what feeds it, and the name that keeps it alive."""
+"""A local queue, who reads for it, and the name that keeps it alive."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Handle(weakref.ref[ChannelName]):
     box: Mailbox
 
 
-class Inbox:
-    """The mailboxes that one stream of messages feeds: those of a process key."""
+class MailboxGroup:
+    """The mailboxes under one Redis key, that of a process."""
 
     __slots__ = ("boxes", "capacity", "filled", "name", "reader", "stalled", "waiting")
 
@@ -39,8 +39,8 @@ class Inbox:
         self.capacity = 1
         self.filled: set[Mailbox] = set()
         self.waiting = 0  # receivers without a message
-        self.reader: Any = None  # who feeds it, while somebody does
-        # Nobody reads for it: no feeder yet, or one that stopped for want of room.
+        self.reader: Any = None  # its owner: who reads the key, while somebody does
+        # Nobody reads for it: no owner yet, or one that stopped for want of room.
         self.stalled = True
 
     def is_fed_in(self, loop: Any) -> bool:
@@ -82,7 +82,7 @@ class Mailbox:
         "waiters",
     )
 
-    def __init__(self, name: str, capacity: int, inbox: Inbox) -> None:
+    def __init__(self, name: str, capacity: int, inbox: MailboxGroup) -> None:
         self.name = name
         self.capacity = capacity
         self.inbox = inbox

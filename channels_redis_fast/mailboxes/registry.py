@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..wire.codec import Message
-from .dropped import Counters
+from .dropped import DropCounters
 from .lifetimes import Lifetimes
-from .mailbox import ChannelName, Inbox, Mailbox, Snapshot
+from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
 from .waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, call, fail, wake
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500
 
 
-class Mailboxes:
+class LocalChannels:
     """The channels of this process. Messages not read for `expiry` seconds go.
 
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
@@ -34,8 +34,8 @@ class Mailboxes:
         expiry: float,
         capacity_of: Callable[[str], int],
         inbox_of: Callable[[str], str],
-        counters: Counters,
-        on_wait: Callable[[Inbox], None] | None,
+        counters: DropCounters,
+        on_wait: Callable[[MailboxGroup], None] | None,
         on_end: Callable[[str], None],
     ) -> None:
         self._expiry = expiry
@@ -47,7 +47,7 @@ class Mailboxes:
         # Reentrant: a log handler may call the layer from within.
         self._lock = threading.RLock()
         self._boxes: dict[str, Mailbox] = {}
-        self._inboxes: dict[str, Inbox] = {}
+        self._inboxes: dict[str, MailboxGroup] = {}
         self._lifetimes = Lifetimes(expiry)
         self._swept = time.monotonic()
         self.is_behind = False  # more channels are over than `sweep` ends at a time
@@ -66,26 +66,28 @@ class Mailboxes:
         with self._lock:
             return self._lifetimes.hold(self._boxes.get(name) or self._open(name))
 
-    def feed(self, inbox: Inbox, make: Callable[[Inbox], Any]) -> Any:
-        """Who feeds an inbox; `make` makes one if nobody does, or one stands still."""
+    def ensure_owner(
+        self, inbox: MailboxGroup, make: Callable[[MailboxGroup], Any]
+    ) -> Any:
+        """Who reads for it; `make` makes one if nobody does, or one stands still."""
         with self._lock:
             if inbox.reader is None or inbox.reader.stands_still():
                 inbox.reader = make(inbox)
             return inbox.reader
 
-    def unfeed(self, inbox: Inbox, reader: Any) -> None:
-        """Notes that `reader` doesn't feed an inbox any more."""
+    def release(self, inbox: MailboxGroup, reader: Any) -> None:
+        """Notes that `reader` doesn't read for it any more."""
         with self._lock:
             if inbox.reader is not reader:
                 return  # somebody took over from it
             inbox.reader, inbox.stalled = None, True
             for waiter in self._waiters(inbox):
                 if isinstance(waiter, ThreadWaiter):
-                    waiter.nudge()  # it feeds the inbox, or has it fed
+                    waiter.nudge()  # it reads, or has somebody read
             if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
                 del self._inboxes[inbox.name]
 
-    def room(self, inbox: Inbox, reader: Any) -> int:
+    def room(self, inbox: MailboxGroup, reader: Any) -> int:
         """How many messages may come by `reader`; the inbox stalls when none may."""
         with self._lock:
             if inbox.reader is not reader:
@@ -105,7 +107,7 @@ class Mailboxes:
         with self._lock:
             return list(self._boxes)
 
-    def inboxes(self) -> list[Inbox]:
+    def inboxes(self) -> list[MailboxGroup]:
         """All inboxes."""
         with self._lock:
             return list(self._inboxes.values())
@@ -139,7 +141,7 @@ class Mailboxes:
                 raise
         return waiter if entry is None else entry
 
-    def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> Inbox:
+    def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> MailboxGroup:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
         with self._lock:
             box = waiter.box = self._boxes.get(name) or self._open(str(name))
@@ -173,7 +175,7 @@ class Mailboxes:
 
     def put(
         self,
-        inbox: Inbox | None,
+        inbox: MailboxGroup | None,
         names: Collection[str],
         message: Message,
         copy: Callable[[], Message] | None,
@@ -219,14 +221,14 @@ class Mailboxes:
                 box.put_first(message, time.monotonic() + self._expiry)
                 self._invite(box)
 
-    def refuse(self, inbox: Inbox, error: Callable[[], Exception]) -> None:
+    def refuse(self, inbox: MailboxGroup, error: Callable[[], Exception]) -> None:
         """Raises an error in everybody who waits on an inbox for no message yet."""
         with self._lock:
             for waiter in self._waiters(inbox):
                 self._forget(waiter)
                 call(waiter, fail, waiter, error())
 
-    def waiting_loops(self, inbox: Inbox) -> set[asyncio.AbstractEventLoop]:
+    def waiting_loops(self, inbox: MailboxGroup) -> set[asyncio.AbstractEventLoop]:
         """The loops in which somebody waits on an inbox."""
         with self._lock:
             return {waiter.loop for waiter in self._waiters(inbox)} - {NO_LOOP}
@@ -245,10 +247,10 @@ class Mailboxes:
             for box in self._boxes.values():
                 box.clear()
 
-    def sweep(self) -> list[Inbox]:
-        """Drops what is too old; returns inboxes that are fed for no channel.
+    def sweep(self) -> list[MailboxGroup]:
+        """Drops what is too old; returns inboxes that are read for no channel.
 
-        Those stay until they are not fed: a channel made meanwhile shares the feeder.
+        Those stay while somebody reads for them: a channel made meanwhile shares that.
         """
         now = time.monotonic()
         with self._lock:
@@ -290,7 +292,7 @@ class Mailboxes:
     def _open(self, name: str) -> Mailbox:
         inbox_name = self._inbox_of(name)
         if (inbox := self._inboxes.get(inbox_name)) is None:
-            inbox = self._inboxes[inbox_name] = Inbox(inbox_name)
+            inbox = self._inboxes[inbox_name] = MailboxGroup(inbox_name)
         capacity = max(1, self._capacity_of(name))
         box = self._boxes[name] = Mailbox(name, capacity, inbox)
         self._lifetimes.begin(box)
@@ -358,7 +360,7 @@ class Mailboxes:
         box.inbox.waiting += 1
         self._lifetimes.note_use(box)
 
-    def _waiters(self, inbox: Inbox) -> list[Any]:
+    def _waiters(self, inbox: MailboxGroup) -> list[Any]:
         if not inbox.waiting:
             return []
         boxes = [box for box in self._boxes.values() if box.inbox is inbox]
@@ -381,7 +383,7 @@ class Mailboxes:
             waiter.box.called -= 1
             waiter.box.inbox.waiting += 1
 
-    def _drop_expired(self, inbox: Inbox, now: float) -> None:
+    def _drop_expired(self, inbox: MailboxGroup, now: float) -> None:
         for box in list(inbox.filled):
             self._count_ended(box, box.drop_ended(now))
 

@@ -221,7 +221,7 @@ class ThreadWaiter:
 
 
 class NoLoop:
-    """Where threads wait and feed."""
+    """Where threads wait and read."""
 
     def call_soon_threadsafe(self, function: Any, *args: Any) -> None:
         """Calls it now."""

@@ -12,11 +12,11 @@ from ..client.shard import Shard
 from ..commands.errors import copy_of, may_pass
 from ..commands.scripts import PUT_BACK, number
 from ..exceptions import UnreadableMessage
-from ..mailboxes.dropped import Counters
+from ..mailboxes.dropped import DropCounters
 from ..wire.codec import Codec, Message
-from .poller import Entry, Reader
+from .poller import Entry, KeyPoller
 
-Outcome = tuple[Message, "Reader", Entry]
+Outcome = tuple[Message, "KeyPoller", Entry]
 
 # What was claimed goes back after so long (seconds), or a quarter of `expiry`, so many
 # messages at a time.
@@ -24,11 +24,11 @@ _LONGEST_HOLD = 5.0
 _MOST_RETURNED = 500
 
 
-class ReceiverClosed(Exception):
+class ReaderClosed(Exception):
     """The receiver was closed, not its caller: another one goes on."""
 
 
-class ChannelReceiver:
+class NormalChannelReader:
     """Receives on a normal channel in one event loop, on all shards.
 
     Never ahead, unless `prefetch` is more than 1: so many messages are claimed at a
@@ -42,10 +42,10 @@ class ChannelReceiver:
         key: bytes,
         shards: list[Shard],
         codec: Codec,
-        counters: Counters,
+        counters: DropCounters,
         expiry: float,
         prefetch: int,
-        idle: dict[str, ChannelReceiver],
+        idle: dict[str, NormalChannelReader],
     ) -> None:
         self._name = name
         self._idle = idle
@@ -64,7 +64,7 @@ class ChannelReceiver:
         self._loop = asyncio.get_running_loop()
         self.idle_since = 0.0
         self._readers = [
-            Reader(
+            KeyPoller(
                 shard,
                 key,
                 demand=self._demand,
@@ -95,11 +95,11 @@ class ChannelReceiver:
                 return self._claimed.popleft()[1][0]
             await self._returned()  # else later ones would come before
             if self._closed:
-                raise ReceiverClosed
+                raise ReaderClosed
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiters.append(waiter)
         for reader in self._readers:
-            reader.poke()
+            reader.resume()
         try:
             message, _, _ = await waiter
             # The other shards' messages must not wait for a caller who is busy now.
@@ -140,10 +140,10 @@ class ChannelReceiver:
     async def aclose(self) -> None:
         """Stops reading; what was claimed or on its way is back in Redis on return.
 
-        Who waits gets `ReceiverClosed`, and may ask another receiver.
+        Who waits gets `ReaderClosed`, and may ask another receiver.
         """
         self._closed = True
-        self._raise(ReceiverClosed)
+        self._raise(ReaderClosed)
         await self._settle()
         await asyncio.gather(*(reader.aclose() for reader in self._readers))
 
@@ -151,7 +151,7 @@ class ChannelReceiver:
         wanted = sum(not waiter.done() for waiter in self._waiters)
         return max(wanted, self._prefetch) if wanted else 0
 
-    def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
+    def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
         for entry in entries:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)
@@ -181,7 +181,7 @@ class ChannelReceiver:
 
     def _give_back(self) -> None:
         """Puts all that was claimed back at its place."""
-        entries: dict[Reader, list[Entry]] = {}
+        entries: dict[KeyPoller, list[Entry]] = {}
         while self._claimed:
             _, (_, reader, entry) = self._claimed.popleft()
             entries.setdefault(reader, []).append(entry)
@@ -189,7 +189,7 @@ class ChannelReceiver:
             for start in range(0, len(some), _MOST_RETURNED):
                 self._return(reader, some[start : start + _MOST_RETURNED])
 
-    def _return(self, reader: Reader, entries: list[Entry]) -> None:
+    def _return(self, reader: KeyPoller, entries: list[Entry]) -> None:
         pairs = [part for member, score in entries for part in (score, member)]
         command = PUT_BACK.on(self._key, number(self._expiry), *pairs)
         # Not repeated when the connection breaks: who got it meanwhile has it.
@@ -198,7 +198,7 @@ class ChannelReceiver:
         returning.add_done_callback(functools.partial(self._put_back, reader, entries))
 
     def _put_back(
-        self, reader: Reader, entries: list[Entry], returning: asyncio.Future[Any]
+        self, reader: KeyPoller, entries: list[Entry], returning: asyncio.Future[Any]
     ) -> None:
         self._returning.discard(returning)
         error = None if returning.cancelled() else returning.exception()
@@ -208,7 +208,7 @@ class ChannelReceiver:
             count = len(entries)
             self._counters.count("lost while being put back", self._name, count)
 
-    def _keep(self, reader: Reader, entries: list[Entry]) -> None:
+    def _keep(self, reader: KeyPoller, entries: list[Entry]) -> None:
         """Holds what Redis doesn't take back now; who comes meanwhile gets it."""
         until = self._loop.time() + self._hold
         for entry in entries:
@@ -232,7 +232,7 @@ class ChannelReceiver:
             await asyncio.shield(shard.spawn(self._settle()))
 
     async def _settle(self) -> None:
-        await asyncio.gather(*(reader.settle() for reader in self._readers))
+        await asyncio.gather(*(reader.stop_polling() for reader in self._readers))
         if self._closed or not self._waiters:
             self._give_back()
         await self._returned()

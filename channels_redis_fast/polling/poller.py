@@ -11,7 +11,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..client.connection import PipelinedConnection
-from ..client.reconnecting import Link
+from ..client.reconnecting import ReconnectingConnection
 from ..client.shard import Shard
 from ..commands.command import Command
 from ..commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
@@ -27,7 +27,7 @@ _LONGEST_PATIENCE = 0.25
 _MARGIN = 0.5
 
 
-class Reader:
+class KeyPoller:
     """One blocking connection for one key of one shard; callbacks, not a task.
 
     `demand` says how many messages may come now, `deliver` takes those that came, in
@@ -41,7 +41,7 @@ class Reader:
         key: bytes,
         *,
         demand: Callable[[], int],
-        deliver: Callable[[Reader, list[Entry]], None],
+        deliver: Callable[[KeyPoller, list[Entry]], None],
         refuse: Callable[[Exception], None],
     ) -> None:
         self.shard = shard
@@ -50,7 +50,7 @@ class Reader:
         self._deliver = deliver
         self._refuse = refuse
         self._loop = asyncio.get_running_loop()
-        self._link: Link | None = None
+        self._link: ReconnectingConnection | None = None
         self._client_id: int | None = None
         self._popping = False
         # For a slot on its way ASKING goes before each command, on one connection.
@@ -73,7 +73,7 @@ class Reader:
         """The id of the connection that waits at the server, where it is known."""
         return self._client_id if self._popping else None
 
-    def poke(self) -> None:
+    def resume(self) -> None:
         """Pops if there is demand and nothing keeps it from popping."""
         if self._popping or self._settling or self._closed or self._timer is not None:
             return
@@ -86,18 +86,18 @@ class Reader:
             )
             self.shard.watch(self.key, self._interrupt)
         if self._link.connection is None:
-            self._link.begin()  # which pokes again
+            self._link.begin()  # which resumes
         else:
             self._pop(self._link.connection, wanted)
 
-    async def settle(self) -> None:
+    async def stop_polling(self) -> None:
         """Ends the wait; on return all that was popped has been delivered."""
         self._settling += 1
         try:
             await self._end_wait()
         finally:
             self._settling -= 1
-        self.poke()
+        self.resume()
 
     def end_wait_of(self, client_id: int) -> None:
         """Ends the wait of another reader of the key, whose loop stands still."""
@@ -154,7 +154,7 @@ class Reader:
                 self._settled = None
             if error is not None:
                 self._failed(error)
-            self.poke()
+            self.resume()
 
     def _failed(self, error: Exception) -> None:
         if self._link is None:
@@ -164,11 +164,11 @@ class Reader:
         elif isinstance(error, errors.AskError):
             self._pause()
             self.shard.spawn(self._follow(error, self._link))
-        elif not is_connection_loss(error):  # else the link comes back and pokes
+        elif not is_connection_loss(error):  # else the link comes back and resumes
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
 
-    def _wait_out(self, error: Exception, link: Link) -> None:
+    def _wait_out(self, error: Exception, link: ReconnectingConnection) -> None:
         """Tries again, soon at first: after a switch there is a primary already."""
         self._pause(_RETRY_REFUSED if self._is_refused else _RETRY)
         self._is_refused = True
@@ -183,9 +183,9 @@ class Reader:
         if self._demotion is not None:
             self.shard.follow_primary(self._demotion)
             self._demotion = None
-        self.poke()
+        self.resume()
 
-    async def _follow(self, error: Any, link: Link) -> None:
+    async def _follow(self, error: Any, link: ReconnectingConnection) -> None:
         """Reads where a Cluster's node says, or where the key is now.
 
         Nothing is popped meanwhile: it would be cut off on its way.
@@ -197,7 +197,7 @@ class Reader:
                 link.reopen()
         finally:
             self._settling -= 1
-        self.poke()
+        self.resume()
 
     def _pause(self, seconds: float = _RETRY) -> None:
         self._cancel_timer()
@@ -205,7 +205,7 @@ class Reader:
 
     def _resume(self) -> None:
         self._timer = None
-        self.poke()
+        self.resume()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -213,7 +213,7 @@ class Reader:
             self._timer = None
 
     def _down(self, error: Exception) -> None:
-        """The link failed; what can't heal by waiting is told to who waits."""
+        """The link failed; what waiting doesn't mend is told to who waits."""
         link = self._link
         if link is None or link.was_up or is_connection_loss(error):
             return

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from ..client.shard import Shard
 from ..commands.errors import copy_of
 from ..exceptions import UnreadableMessage
-from ..mailboxes.dropped import Counters
-from ..mailboxes.mailbox import Inbox
-from ..mailboxes.registry import Mailboxes
+from ..mailboxes.dropped import DropCounters
+from ..mailboxes.mailbox import MailboxGroup
+from ..mailboxes.registry import LocalChannels
 from ..wire.codec import Codec, copier
-from .poller import Entry, Reader
+from .poller import Entry, KeyPoller
 
 # A loop that has not run for so long (seconds) lets others read.
 _STILL_AFTER = 1.5
@@ -24,9 +24,9 @@ def deliver(
     member: bytes,
     key: bytes,
     codec: Codec,
-    inbox: Inbox,
-    mailboxes: Mailboxes,
-    counters: Counters,
+    inbox: MailboxGroup,
+    mailboxes: LocalChannels,
+    counters: DropCounters,
     here: asyncio.AbstractEventLoop | None = None,
 ) -> None:
     """Puts what was popped from a process's key into the mailboxes it is for.
@@ -46,18 +46,18 @@ def deliver(
         counters.count("for no channel of this process", inbox.name, unknown or 1)
 
 
-class InboxReceiver:
+class ProcessKeyReader:
     """Keeps one inbox fed: a reader of its process key, in one event loop."""
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: MailboxGroup,
         shard: Shard,
         key: bytes,
-        mailboxes: Mailboxes,
+        mailboxes: LocalChannels,
         codec: Codec,
-        counters: Counters,
-        retire: Callable[[Inbox], None],
+        counters: DropCounters,
+        retire: Callable[[MailboxGroup], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.ran_at = time.monotonic()
@@ -66,7 +66,7 @@ class InboxReceiver:
         self._mailboxes = mailboxes
         self._codec = codec
         self._counters = counters
-        self._reader = Reader(
+        self._reader = KeyPoller(
             shard,
             key,
             demand=self._demand,
@@ -74,18 +74,18 @@ class InboxReceiver:
             refuse=self._refuse,
         )
 
-    def poke(self) -> None:
+    def resume(self) -> None:
         """Reads if there is demand; from any thread.
 
         Raises `RuntimeError` when the loop of the reader is closed.
         """
         if asyncio._get_running_loop() is self.loop:
-            self._reader.poke()
+            self._reader.resume()
         else:
-            self.loop.call_soon_threadsafe(self._reader.poke)
+            self.loop.call_soon_threadsafe(self._reader.resume)
 
     def retire(self) -> None:
-        """Ends it if no channel is left; from any thread, as `poke`."""
+        """Ends it if no channel is left; from any thread, as `resume`."""
         self.loop.call_soon_threadsafe(self._retire, self._inbox)
 
     def note_that_it_runs(self) -> None:
@@ -107,7 +107,7 @@ class InboxReceiver:
         """The id of the connection that waits at the server, where it is known."""
         return self._reader.waiting_client
 
-    def take_over(self, other: InboxReceiver) -> None:
+    def take_over(self, other: ProcessKeyReader) -> None:
         """Reads from now on; the other's loop stands still.
 
         What came to the other already is delivered when its loop goes on or is closed.
@@ -122,7 +122,7 @@ class InboxReceiver:
     def _demand(self) -> int:
         return self._mailboxes.room(self._inbox, self)
 
-    def _deliver(self, reader: Reader, entries: list[Entry]) -> None:
+    def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
         for member, _ in entries:
             deliver(
                 member,

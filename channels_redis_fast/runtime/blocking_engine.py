@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from ..client.blocking_pool import Pipe
+from ..client.blocking_pool import BlockingConnection
 from ..client.blocking_shard import Blocking
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
@@ -17,7 +17,7 @@ from .memberships import Memberships
 T = TypeVar("T")
 
 
-def drive(work: Coroutine[Any, Any, T]) -> T:
+def run_without_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end without an event loop; it must wait for nothing."""
     try:
         work.send(None)
@@ -47,8 +47,8 @@ class InlineShard:
         return self._blocking.run(self._index, command, deadline)
 
 
-class Inline:
-    """What a `LocalLayer` is to the calls of an event loop, for the time of one call.
+class BlockingEngine:
+    """What a `LoopEngine` is to the calls of an event loop, for the time of one call.
 
     `command_timeout` (seconds) bounds it; of many messages each round trip, as long as
     they get on. Sends are confirmed: nobody would read the answers later.
@@ -74,7 +74,7 @@ class Inline:
         self._blocking.unlink(pattern, self._timeout)
 
 
-class InlinePubSub(Publisher, Inline):
+class BlockingPubSubEngine(Publisher, BlockingEngine):
     """The same for the Pub/Sub layer."""
 
     def __init__(
@@ -92,7 +92,7 @@ class InlinePubSub(Publisher, Inline):
 class Conversation:
     """A blocking connection for code that awaits replies; they are there at once."""
 
-    def __init__(self, pipe: Pipe, deadline: float) -> None:
+    def __init__(self, pipe: BlockingConnection, deadline: float) -> None:
         self._pipe = pipe
         self._deadline = deadline
         self._asked: deque[Answer] = deque()
@@ -127,10 +127,10 @@ class Answer:
         """Nothing: who doesn't read the replies gives the connection up."""
 
 
-def heal(
+def restore(
     memberships: Memberships,
     index: int,
-    pipe: Pipe,
+    pipe: BlockingConnection,
     owns: Callable[[bytes | str], bool],
     anew: bool,
     deadline: float,
@@ -138,4 +138,4 @@ def heal(
     """Puts back into groups what a server lost, if this process has members."""
     if len(memberships):
         conversation: Any = Conversation(pipe, deadline)
-        drive(memberships.heal(index, conversation, owns, anew))
+        run_without_loop(memberships.restore(index, conversation, owns, anew))

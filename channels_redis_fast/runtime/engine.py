@@ -13,14 +13,14 @@ from ..client.cluster import make_shard
 from ..client.hosts import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
-from ..mailboxes.dropped import Counters
-from ..mailboxes.mailbox import Inbox
-from ..mailboxes.registry import Mailboxes
-from ..polling.normal_channel import ChannelReceiver
-from ..polling.process_key import InboxReceiver
+from ..mailboxes.dropped import DropCounters
+from ..mailboxes.mailbox import MailboxGroup
+from ..mailboxes.registry import LocalChannels
+from ..polling.normal_channel import NormalChannelReader
+from ..polling.process_key import ProcessKeyReader
 from ..wire.codec import Codec, Message
 from .memberships import Memberships
-from .unconfirmed import Outbox
+from .unconfirmed import UnconfirmedSends
 
 _LONGEST_TICK = 1.0  # seconds
 # A reader of a normal channel is closed that was idle for so long (seconds), and the
@@ -29,7 +29,7 @@ _LONGEST_IDLE = 1.0
 _MOST_IDLE = 16
 
 
-class LocalLayer:
+class LoopEngine:
     """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
 
     def __init__(
@@ -37,13 +37,13 @@ class LocalLayer:
         *,
         hosts: list[Host],
         operations: Operations,
-        mailboxes: Mailboxes,
+        mailboxes: LocalChannels,
         memberships: Memberships,
-        counters: Counters,
+        counters: DropCounters,
         expiry: float,
         group_expiry: float,
         command_timeout: float,
-        hand_over: Callable[[Inbox], None],
+        offer: Callable[[MailboxGroup], None],
         confirm_sends: bool,
         prefetch: int = 1,
     ) -> None:
@@ -53,17 +53,19 @@ class LocalLayer:
         self._memberships = memberships
         self._counters = counters
         self._expiry = expiry
-        self._hand_over = hand_over
-        self._channels: dict[str, ChannelReceiver] = {}
-        self._idle: dict[str, ChannelReceiver] = {}
-        self._inboxes: dict[Inbox, InboxReceiver] = {}
+        self._offer = offer
+        self._channels: dict[str, NormalChannelReader] = {}
+        self._idle: dict[str, NormalChannelReader] = {}
+        self._inboxes: dict[MailboxGroup, ProcessKeyReader] = {}
         self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
-            make_shard(index, host, command_timeout, memberships.heal)
+            make_shard(index, host, command_timeout, memberships.restore)
             for index, host in enumerate(hosts)
         ]
         self.outbox = (
-            None if confirm_sends else Outbox(self.shards, operations, counters)
+            None
+            if confirm_sends
+            else UnconfirmedSends(self.shards, operations, counters)
         )
         self._prefetch = prefetch
         self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
@@ -107,7 +109,7 @@ class LocalLayer:
         receiver = self._channels.get(channel)
         if receiver is None:
             self._close_idle_channels(_MOST_IDLE)
-            receiver = self._channels[channel] = ChannelReceiver(
+            receiver = self._channels[channel] = NormalChannelReader(
                 channel,
                 self._operations.channel_key(channel),
                 self.shards,
@@ -125,7 +127,7 @@ class LocalLayer:
         for receiver in list(self._channels.values()):
             receiver.forget()
 
-    def feed(self, inbox: Inbox) -> InboxReceiver:
+    def make_reader(self, inbox: MailboxGroup) -> ProcessKeyReader:
         """Begins to read for an inbox here, or goes on with it."""
         receiver = self._inboxes.get(inbox)
         if receiver is None:
@@ -135,8 +137,8 @@ class LocalLayer:
             receiver.take_over(inbox.reader)
         return receiver
 
-    def _inbox_receiver(self, inbox: Inbox) -> InboxReceiver:
-        return InboxReceiver(
+    def _inbox_receiver(self, inbox: MailboxGroup) -> ProcessKeyReader:
+        return ProcessKeyReader(
             inbox,
             self.shards[self._operations.shard_of(inbox.name)],
             self._operations.channel_key(inbox.name),
@@ -163,14 +165,14 @@ class LocalLayer:
             await self.outbox.settled()
         channels = self._channels.values()
         await asyncio.gather(*(channel.aclose() for channel in channels))
-        # Also those under way: cut short, they would pass for feeding for ever.
+        # Also those under way: cut short, they would pass for readers for ever.
         releases = map(self._release, list(self._inboxes))
         await asyncio.gather(*releases, *self._under_way)
-        if self._memberships.is_due:  # short loops would never come to it
+        if self._memberships.refreshes_due:  # short loops would never come to it
             await self._tend()
 
-    async def _release(self, inbox: Inbox) -> None:
-        """Stops feeding an inbox; who waits on it elsewhere takes over."""
+    async def _release(self, inbox: MailboxGroup) -> None:
+        """Stops reading a key; who waits for its messages elsewhere takes over."""
         receiver = self._inboxes.pop(inbox, None)
         if receiver is None:
             return  # under way already
@@ -179,8 +181,8 @@ class LocalLayer:
         except asyncio.CancelledError:
             self._inboxes[inbox] = receiver  # the end of the loop comes to it again
             raise
-        self._mailboxes.unfeed(inbox, receiver)
-        self._hand_over(inbox)
+        self._mailboxes.release(inbox, receiver)
+        self._offer(inbox)
 
     # Housekeeping
 
@@ -198,7 +200,7 @@ class LocalLayer:
         self._close_idle_channels(recent)
         for shard in self.shards:
             shard.tidy()
-        if self._memberships.is_due and not self._is_tending:
+        if self._memberships.refreshes_due and not self._is_tending:
             self._spawn_to_its_end(self._tend())
 
     async def _tend(self) -> None:
@@ -219,11 +221,11 @@ class LocalLayer:
         for inbox in self._mailboxes.inboxes():
             reader = inbox.reader
             if reader is not None and reader.loop.is_closed():  # over its head
-                self._mailboxes.unfeed(inbox, reader)
+                self._mailboxes.release(inbox, reader)
                 reader = None
             if reader is None or reader.stands_still():
                 if self.loop in self._mailboxes.waiting_loops(inbox):
-                    self._hand_over(inbox)
+                    self._offer(inbox)
             elif inbox in empty:
                 reader.retire()
         if self._mailboxes.is_behind:
@@ -235,8 +237,8 @@ class LocalLayer:
             self._mailboxes.end_some()
             self.loop.call_soon(self._end_more)
 
-    def _retire(self, inbox: Inbox) -> None:
-        """Stops feeding an inbox here, unless a channel was made in it meanwhile."""
+    def _retire(self, inbox: MailboxGroup) -> None:
+        """Stops reading a key here, unless a channel was made in it meanwhile."""
         if not inbox.boxes and not self._closed:
             self._spawn_to_its_end(self._release(inbox))
 

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Loops(Generic[T]):
+class LoopRegistry(Generic[T]):
     """Makes one `T` for each event loop that asks, and ends it when the loop ends.
 
     `on_close` is told a loop before and after it is closed: its tasks go on no more.
@@ -51,18 +51,18 @@ class Loops(Generic[T]):
         """Ends all when `owner` is collected; what was made must not refer to it."""
         weakref.finalize(owner, self._end_all).atexit = False
 
-    def here(self) -> T:
+    def engine(self) -> T:
         """The running loop's; raises `RuntimeError` while the loop is shut down."""
         loop = asyncio.get_running_loop()
         local = self._locals.get(loop)
         return local if local is not None else self._begin(loop)
 
-    def for_call(self) -> T | None:
-        """As `here`; None for a caller that may block: `may_block`."""
+    def engine_for_call(self) -> T | None:
+        """As `engine`; None for a caller that may block: `may_block`."""
         loop = asyncio._get_running_loop()
         local = self._locals.get(loop) if loop is not None else None
         if local is None and not may_block():
-            local = self.here()
+            local = self.engine()
         return local
 
     def existing(self) -> T | None:
@@ -252,8 +252,8 @@ def _finish_closing(loop: asyncio.AbstractEventLoop) -> None:
             _run(loop, local.aclose() if again else asyncio.wait([closing]))
 
 
-_all_loops: weakref.WeakSet[Loops[Any]] = weakref.WeakSet()
-# What is ending; also where nobody holds its `Loops` any more.
+_all_loops: weakref.WeakSet[LoopRegistry[Any]] = weakref.WeakSet()
+# What is ending; also where nobody holds its `LoopRegistry` any more.
 _closing: dict[asyncio.Task[None], Local] = {}
 _wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _endings: set[asyncio.Task[None]] = set()

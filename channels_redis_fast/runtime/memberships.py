@@ -1,4 +1,4 @@
-"""The memberships of this process's channels: healed, refreshed, given up."""
+"""The memberships of this process's channels: restored, refreshed, left."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Membership:
 
     def __init__(self) -> None:
         # When it joined or was last refreshed. None: it should not be in the group but
-        # may be: neither healed nor refreshed, and given up when the channel ends.
+        # may be: neither restored nor refreshed, and left when the channel ends.
         self.since: float | None = None
         self.adds = 0  # calls that added it
         self.doubts = 0  # of those: under way, or of unknown outcome
@@ -59,7 +59,7 @@ class Memberships:
     """Which of this process's channels joined which groups, and when.
 
     What another process made for our channels is not known here, and not ours to
-    heal. Times are this process's own. Whoever calls, in whatever way, looks whether
+    restore. Times are this process's own. Whoever calls, in whatever way, looks whether
     `tend` is due: no event loop needs to last for it.
     """
 
@@ -132,7 +132,7 @@ class Memberships:
                 self._leave(group, (channel,))
 
     @property
-    def is_due(self) -> bool:
+    def refreshes_due(self) -> bool:
         """Whether `tend` may have something to do."""
         now = time.monotonic()
         return now >= self._not_before and (bool(self._left) or now >= self._look_at)
@@ -175,7 +175,7 @@ class Memberships:
             self._groups.clear()
             self._left.clear()
 
-    async def heal(
+    async def restore(
         self,
         index: int,
         connection: PipelinedConnection,
@@ -210,7 +210,7 @@ class Memberships:
                 since = membership.since if membership else None
                 if is_there is False and since is not None and since >= oldest:
                     gone.setdefault(group, []).append(channel)
-        # Without the lock, for which whole event loops would wait: a blocking healer
+        # Without the lock, for which whole event loops would wait: one that restores
         # writes as slowly as its server reads.
         rejoined = [
             connection.call(with_text(operations.rejoin(group, channels)))
@@ -342,7 +342,7 @@ async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool | None]:
 async def _is_there(reply: asyncio.Future[Any]) -> bool | None:
     """Whether a member is in its group; None: another node of a Cluster knows.
 
-    A key that is no group needs no healing.
+    A key that is no group needs no restoring.
     """
     try:
         return await reply is not None
@@ -351,11 +351,11 @@ async def _is_there(reply: asyncio.Future[Any]) -> bool | None:
             raise  # then it is not done
         if isinstance(error, errors.AskError):
             return None
-        warn("a membership can't be healed: %s", error)
+        warn("a membership can't be restored: %s", error)
         return True
 
 
-class Terms:
+class MembershipTimers:
     """When the memberships of (name, channel) end that nobody refreshes.
 
     `leave` is called with those that began `seconds` ago, be they over by then or not;

@@ -11,15 +11,15 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ..client.blocking_pool import Pipe, Pool
+from ..client.blocking_pool import BlockingConnection, BlockingPool
 from ..client.blocking_shard import Batch, BlockingShard
 from ..commands.command import Command
 from ..commands.errors import Kind, is_ask, kind_of, may_pass
 from ..commands.scripts import PUT_BACK, number
 from ..exceptions import UnreadableMessage
-from ..mailboxes.dropped import Counters
-from ..mailboxes.mailbox import Inbox
-from ..mailboxes.registry import Mailboxes
+from ..mailboxes.dropped import DropCounters
+from ..mailboxes.mailbox import MailboxGroup
+from ..mailboxes.registry import LocalChannels
 from ..mailboxes.waiters import NO_LOOP, ThreadWaiter
 from ..polling.poller import popped
 from ..polling.process_key import deliver
@@ -41,14 +41,14 @@ class Wait:
         self.silent_at = 0.0  # when the server should have answered
         self._key = key
         self._ask: errors.AskError | None = None
-        self._pool: Pool | None = None
-        self._pipe: Pipe | None = None
+        self._pool: BlockingPool | None = None
+        self._pipe: BlockingConnection | None = None
         self._to_come = 0  # replies
         self._asks_id = False
         self._was_refused = False
 
     @property
-    def pipe(self) -> Pipe | None:
+    def pipe(self) -> BlockingConnection | None:
         """The connection that waits."""
         return self._pipe
 
@@ -60,7 +60,7 @@ class Wait:
             self._pool = self.shard.pool_at(self._ask)
         else:
             self._pool = self.shard.pool_of(self._key, until)
-        self._pipe = self._pool.take(until)
+        self._pipe = self._pool.acquire(until)
         self._asks_id = self._pipe.client_id is None
         commands: list[Command] = [(b"CLIENT", b"ID")] if self._asks_id else []
         commands += [(b"ASKING",)] if self._ask is not None else []
@@ -83,7 +83,7 @@ class Wait:
                     self._pipe.client_id = reply if isinstance(reply, int) else -1
                 self._asks_id = False
             elif not self._to_come:
-                self._pool.give(self._pipe)
+                self._pool.release(self._pipe)
                 self._pipe = None
                 self._was_refused &= isinstance(reply, Exception)
                 return True, reply
@@ -135,7 +135,7 @@ class Popper:
         self,
         shards: list[BlockingShard],
         key: bytes,
-        counters: Counters,
+        counters: DropCounters,
         command_timeout: float,
         expiry: float,
         is_served: Callable[[], bool] = lambda: False,
@@ -266,7 +266,7 @@ def pop_message(
     shards: list[BlockingShard],
     key: bytes,
     codec: Codec,
-    counters: Counters,
+    counters: DropCounters,
     deadline: float | None,
     command_timeout: float,
     expiry: float,
@@ -292,9 +292,9 @@ class InboxPump:
         shard: BlockingShard,
         key: bytes,
         codec: Codec,
-        counters: Counters,
-        mailboxes: Mailboxes,
-        hand_over: Callable[[Inbox], None],
+        counters: DropCounters,
+        mailboxes: LocalChannels,
+        offer: Callable[[MailboxGroup], None],
         expiry: float,
         tidy: Callable[[], None],
     ) -> None:
@@ -305,10 +305,10 @@ class InboxPump:
         self._codec = codec
         self._counters = counters
         self._mailboxes = mailboxes
-        self._hand_over = hand_over
+        self._offer = offer
         self._before: int | None = None  # the client whose wait is to be ended
 
-    def poke(self) -> None:
+    def resume(self) -> None:
         """Nothing: it pops as long as it lasts."""
 
     def retire(self) -> None:
@@ -327,7 +327,7 @@ class InboxPump:
         try:
             while (message := waiter.message()) is None:
                 self._tidy()
-                reader = self._mailboxes.feed(inbox, self._take_over)
+                reader = self._mailboxes.ensure_owner(inbox, self._take_over)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
                 else:
@@ -341,14 +341,14 @@ class InboxPump:
             raise
         return message
 
-    def _take_over(self, inbox: Inbox) -> InboxPump:
+    def _take_over(self, inbox: MailboxGroup) -> InboxPump:
         # From a loop that stands still, if from anybody.
         self._before = inbox.reader and inbox.reader.waiting_client
         return self
 
     def _feed(
         self,
-        inbox: Inbox,
+        inbox: MailboxGroup,
         waiter: ThreadWaiter,
         deadline: float | None,
         command_timeout: float,
@@ -379,17 +379,21 @@ class InboxPump:
                     self._counters,
                 )
         finally:
-            self._mailboxes.unfeed(inbox, self)
-            self._hand_over(inbox)
+            self._mailboxes.release(inbox, self)
+            self._offer(inbox)
 
     def _wait(
-        self, inbox: Inbox, reader: Any, waiter: ThreadWaiter, deadline: float | None
+        self,
+        inbox: MailboxGroup,
+        reader: Any,
+        waiter: ThreadWaiter,
+        deadline: float | None,
     ) -> None:
         """Leaves the popping to who does it already."""
         try:
-            reader.poke()
+            reader.resume()
         except RuntimeError:  # its loop was closed over its head
-            self._mailboxes.unfeed(inbox, reader)
+            self._mailboxes.release(inbox, reader)
         else:
             # Its loop may stand still from now on, and won't say so.
             left = _LOOK_AFTER if deadline is None else deadline - time.monotonic()

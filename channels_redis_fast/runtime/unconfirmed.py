@@ -11,11 +11,11 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..client.shard import Shard
-from ..commands.bulk import Parcels
+from ..commands.bulk import KeyBatches
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..commands.scripts import key_of
-from ..mailboxes.dropped import Counters
+from ..mailboxes.dropped import DropCounters
 
 # So many messages may be unanswered at a server; then senders wait until half of them
 # are answered, so that they wake rarely and send many at a time.
@@ -30,7 +30,7 @@ FAILED = "send failed"
 
 
 class Batch:
-    """What was sent between two `Outbox.settled`."""
+    """What was sent between two `UnconfirmedSends.settled`."""
 
     __slots__ = ("_answered", "_open")
 
@@ -60,7 +60,7 @@ class Batch:
             await self._answered.wait()
 
 
-class Receipt:
+class PendingReply:
     """What stands in a connection's queue where else a caller's future does."""
 
     __slots__ = ("batch", "command", "lane", "messages", "weight")
@@ -68,7 +68,7 @@ class Receipt:
     batch: Batch | None
 
     def __init__(
-        self, lane: Lane, command: Command, messages: int = 1, weight: int = 1
+        self, lane: ShardQueue, command: Command, messages: int = 1, weight: int = 1
     ) -> None:
         self.lane = lane
         self.command = command
@@ -92,7 +92,7 @@ class Receipt:
         """What a reply means; a publication's doesn't matter."""
 
 
-class Stored(Receipt):
+class Stored(PendingReply):
     """One message for a channel key, or several."""
 
     __slots__ = ()
@@ -104,12 +104,12 @@ class Stored(Receipt):
             self.lane.counters.count(FULL, _name(self.command), full)
 
 
-class Asked(Receipt):
+class Asked(PendingReply):
     """A question for the members of a group, and the messages for them."""
 
     __slots__ = ("bodies",)
 
-    def __init__(self, lane: Lane, command: Command, bodies: list[Any]) -> None:
+    def __init__(self, lane: ShardQueue, command: Command, bodies: list[Any]) -> None:
         count = len(bodies)
         super().__init__(lane, command, count, count * _GROUP_WEIGHT)
         self.bodies = bodies
@@ -120,17 +120,19 @@ class Asked(Receipt):
             self.lane.outbox.deliver(reply, self.bodies, self.batch)
 
 
-class Lane:
+class ShardQueue:
     """The unanswered sends at one shard, and who waits for room, in their order."""
 
-    def __init__(self, outbox: Outbox, shard: Shard, counters: Counters) -> None:
+    def __init__(
+        self, outbox: UnconfirmedSends, shard: Shard, counters: DropCounters
+    ) -> None:
         self.outbox = outbox
         self.counters = counters
         self._shard = shard
         self._load = 0
-        self._senders: deque[tuple[Receipt, asyncio.Future[bool]]] = deque()
+        self._senders: deque[tuple[PendingReply, asyncio.Future[bool]]] = deque()
 
-    async def put(self, receipt: Receipt, began: float = 0.0) -> None:
+    async def put(self, receipt: PendingReply, began: float = 0.0) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
         Raises redis-py's `ConnectionError` when there is no connection, or no room
@@ -146,13 +148,13 @@ class Lane:
         if much:
             await asyncio.sleep(0)  # else a loop of sends would keep it from writing
 
-    def push(self, receipt: Receipt, batch: Batch) -> None:
+    def push(self, receipt: PendingReply, batch: Batch) -> None:
         """As `put`, for what can't wait and belongs to an earlier send."""
         self._add(receipt, batch)
         if self._shard.post(receipt.command, receipt) is None:
             self._shard.post_later(receipt.command, receipt)
 
-    def take(self, receipt: Receipt, reply: Any) -> None:
+    def take(self, receipt: PendingReply, reply: Any) -> None:
         """A reply came."""
         try:
             receipt.answer(reply)
@@ -160,14 +162,14 @@ class Lane:
             self._count(receipt, error)
         self._remove(receipt)
 
-    def failed(self, receipt: Receipt, error: BaseException) -> None:
+    def failed(self, receipt: PendingReply, error: BaseException) -> None:
         """An error came, that nothing was tried again for, or in vain."""
         self._count(receipt, error)
         self._remove(receipt)
 
     # Steps
 
-    async def _put_later(self, receipt: Receipt, began: float) -> None:
+    async def _put_later(self, receipt: PendingReply, began: float) -> None:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[bool] = loop.create_future()
         self._senders.append((receipt, written))
@@ -197,24 +199,24 @@ class Lane:
                 self._add(receipt, self.outbox.batch)
                 self._shard.post_later(receipt.command, receipt, written)
 
-    def _add(self, receipt: Receipt, batch: Batch) -> None:
+    def _add(self, receipt: PendingReply, batch: Batch) -> None:
         self._load += receipt.weight
         receipt.batch = batch
         batch.add()
 
-    def _remove(self, receipt: Receipt) -> None:
+    def _remove(self, receipt: PendingReply) -> None:
         self._load -= receipt.weight
         if receipt.batch is not None:
             receipt.batch.remove()
         if self._senders and self._load <= _FEW:
             self._admit()
 
-    def _count(self, receipt: Receipt, error: BaseException) -> None:
+    def _count(self, receipt: PendingReply, error: BaseException) -> None:
         detail = f"{_name(receipt.command)}: {error}"
         self.counters.count(FAILED, detail, receipt.messages)
 
 
-class Outbox:
+class UnconfirmedSends:
     """The unanswered sends of one event loop.
 
     A message is in a connection's buffer when a method returns; what comes of it is
@@ -222,17 +224,17 @@ class Outbox:
     """
 
     def __init__(
-        self, shards: list[Shard], operations: Operations, counters: Counters
+        self, shards: list[Shard], operations: Operations, counters: DropCounters
     ) -> None:
         self.batch = Batch()
         self._earlier: list[Batch] = []
         self._operations = operations
-        self._lanes = [Lane(self, shard, counters) for shard in shards]
+        self._lanes = [ShardQueue(self, shard, counters) for shard in shards]
 
     def store(
         self, request: Request, messages: int = 1, *, began: float = 0.0
     ) -> Coroutine[Any, Any, None]:
-        """Sends what adds messages to a channel's key; `began`: as of `Lane.put`."""
+        """Sends what adds messages to a channel's key; `began`: as `ShardQueue.put`."""
         index, command = request
         lane = self._lanes[index]
         return lane.put(Stored(lane, command, messages, messages), began)
@@ -241,7 +243,7 @@ class Outbox:
         """Sends a publication."""
         index, command = request
         lane = self._lanes[index]
-        return lane.put(Receipt(lane, command))
+        return lane.put(PendingReply(lane, command))
 
     def store_for_group(
         self, group: str, bodies: list[Any]
@@ -253,7 +255,7 @@ class Outbox:
 
     def deliver(self, members: list[bytes], bodies: list[Any], batch: Batch) -> None:
         """The second half of a group's messages."""
-        parcels = Parcels(self._operations)
+        parcels = KeyBatches(self._operations)
         for number, body in enumerate(bodies):
             for sealed in self._operations.seal_all(members, body):
                 parcels.add(number, sealed)

@@ -14,7 +14,7 @@ class Connection(Protocol):
     loop: asyncio.AbstractEventLoop
 
 
-class Outage:
+class OutageNotifier:
     """`begin` is called when something is lost, `end` when nothing is any more.
 
     What was replaced doesn't end it by itself: there may be no server for the other

@@ -13,10 +13,10 @@ from ..client.timeouts import timeout
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.publishing import CLASSIC, Publisher
 from ..exceptions import UnreadableMessage
-from ..runtime.engine import LocalLayer
+from ..runtime.engine import LoopEngine
 from ..wire.codec import Codec, copier
-from .outage import Outage
-from .registry import Topics
+from .outage import OutageNotifier
+from .registry import SubscriptionRegistry
 from .subscriber import Subscriber, verbs_of
 
 _FIRST_PAUSE = 0.05
@@ -29,8 +29,8 @@ _BATCH = 512
 Place = tuple[int, Any]  # a shard's index and a node of it
 
 
-class LocalPubSub(Publisher, LocalLayer):
-    """Publishes, and keeps those names subscribed whose home it is.
+class LoopSubscriptions(Publisher, LoopEngine):
+    """Publishes, and keeps those names subscribed whose owner it is.
 
     `codec` is for payloads. On a Cluster names go to the nodes that own them, with
     sharded Pub/Sub if `sharded` and the Cluster knows it. `on_tick` is called about
@@ -40,15 +40,15 @@ class LocalPubSub(Publisher, LocalLayer):
     def __init__(
         self,
         *,
-        topics: Topics,
+        topics: SubscriptionRegistry,
         codec: Codec,
-        outage: Outage,
+        outage: OutageNotifier,
         sharded: bool,
         on_tick: Callable[[], None],
         on_end: Callable[[], None],
         **options: Any,
     ) -> None:
-        super().__init__(**options, hand_over=lambda inbox: None)
+        super().__init__(**options, offer=lambda inbox: None)
         self.is_open = True
         self.taken: set[bytes] = set()
         self._topics = topics
@@ -64,7 +64,7 @@ class LocalPubSub(Publisher, LocalLayer):
         self._verbs = verbs_of(options["hosts"], sharded)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
-    # The names whose home this is
+    # The names that it owns
 
     async def subscribe(self, name: bytes, anew: bool = False) -> None:
         """Returns when Redis has confirmed a name; `anew`: its node may have changed.
@@ -79,7 +79,7 @@ class LocalPubSub(Publisher, LocalLayer):
             text = f"no answer to a subscription within {self._timeout:g} s"
             raise errors.ConnectionError(text) from error
         finally:
-            if not self._topics.is_home(name, self):
+            if not self._topics.is_owner(name, self):
                 self.forget(name)  # nobody wants it any more
         if subscriber.is_up:
             self._outage.back(subscriber)
@@ -91,7 +91,7 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def forget(self, name: bytes) -> None:
         """Unsubscribes a name, unless it is wanted here."""
-        if not self._topics.is_home(name, self):
+        if not self._topics.is_owner(name, self):
             subscriber = self._places.pop(name, None)
             if subscriber is not None:
                 self._leave(subscriber, name)
@@ -151,7 +151,7 @@ class LocalPubSub(Publisher, LocalLayer):
         if may_pass(error) or isinstance(error, errors.AskError):
             return True
         if place is None:  # it strayed while this waited for the connection
-            return is_connection_loss(error) and self._topics.is_home(name, self)
+            return is_connection_loss(error) and self._topics.is_owner(name, self)
         return place is not subscriber  # it went there meanwhile
 
     async def _place(self, name: bytes, anew: bool) -> Subscriber:
@@ -219,7 +219,7 @@ class LocalPubSub(Publisher, LocalLayer):
     async def _place_round(self, index: int, names: list[bytes]) -> None:
         for number, name in enumerate(names, 1):
             place = self.shards[index].place_of(name)
-            if not self._topics.is_home(name, self):
+            if not self._topics.is_owner(name, self):
                 continue
             if place is None:
                 self._seeking[index].add(name)
@@ -298,7 +298,7 @@ class LocalPubSub(Publisher, LocalLayer):
 
     def _is_needed(self, subscriber: Subscriber) -> bool:
         """Whether names are to be heard there, which no other loop took over."""
-        return any(self._topics.is_home(name, self) for name in subscriber.names)
+        return any(self._topics.is_owner(name, self) for name in subscriber.names)
 
     def _is_whole(self) -> bool:
         """Whether all that is to be heard in this process is heard, as far as known."""

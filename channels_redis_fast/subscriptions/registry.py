@@ -38,7 +38,7 @@ def is_made_elsewhere(channel: str, prefix: str) -> bool:
     return not channel.startswith(prefix) and _as_made(channel) is not None
 
 
-class Home(Protocol):
+class Owner(Protocol):
     """Where names are subscribed: one layer in one event loop."""
 
     loop: asyncio.AbstractEventLoop
@@ -59,33 +59,33 @@ class Home(Protocol):
         """Forgets the names that were taken, when what came to them was read."""
 
 
-class Topic:
+class Subscription:
     """The channels that get a name's messages, and where the name is subscribed.
 
     A member's value: its joins that still wait for Redis; None when one has its answer.
     """
 
-    __slots__ = ("channels", "home", "members")
+    __slots__ = ("channels", "members", "owner")
 
     def __init__(self) -> None:
         self.members: dict[str, set[object] | None] = {}
         self.channels: tuple[str, ...] | None = None  # the members, made on demand
-        self.home: Home | None = None
+        self.owner: Owner | None = None
 
 
-class Topics:
+class SubscriptionRegistry:
     """One subscription per name and process, for as long as a channel needs it.
 
-    A name has one home at a time: what other loops hear of it is ignored. When the
-    home's loop stops or ends, a loop in which somebody waits becomes the home.
-    `here` is the home of the running loop, `timeout` (seconds) bounds the wait for
+    A name has one owner at a time: what other loops hear of it is ignored. When the
+    owner's loop stops or ends, a loop in which somebody waits becomes the owner.
+    `here` is the owner of the running loop, `timeout` (seconds) bounds the wait for
     another loop, `on_leave` is told each name and channel whose ways part. All
     methods may be called from any thread.
     """
 
     def __init__(
         self,
-        here: Callable[[], Home],
+        here: Callable[[], Owner],
         timeout: float,
         on_leave: Callable[[bytes, str], None],
     ) -> None:
@@ -93,29 +93,29 @@ class Topics:
         self._timeout = timeout
         self._on_leave = on_leave
         self._lock = threading.RLock()
-        self._topics: dict[bytes, Topic] = {}
-        self._names: dict[Home, set[bytes]] = {}  # by home
+        self._topics: dict[bytes, Subscription] = {}
+        self._names: dict[Owner, set[bytes]] = {}  # by owner
         self._joined: dict[str, set[bytes]] = {}  # by channel
-        self._own: dict[str, Topic] = {}  # by channel: the one of its own name
+        self._own: dict[str, Subscription] = {}  # by channel: the one of its own name
 
     def __len__(self) -> int:
         return len(self._topics)
 
-    # What homes ask
+    # What owners ask
 
-    def is_home(self, name: bytes, home: Home) -> bool:
+    def is_owner(self, name: bytes, owner: Owner) -> bool:
         """Whether a name is wanted, and there."""
         topic = self._topics.get(name)
-        return topic is not None and topic.home is home
+        return topic is not None and topic.owner is owner
 
-    def is_taken(self, name: bytes, home: Home) -> bool:
+    def is_taken(self, name: bytes, owner: Owner) -> bool:
         """Whether another loop took a name over while this one stood still."""
-        return name in home.taken and name in self._topics
+        return name in owner.taken and name in self._topics
 
-    def channels(self, name: bytes, home: Home) -> tuple[str, ...]:
-        """The channels that get what `home` hears of a name."""
+    def channels(self, name: bytes, owner: Owner) -> tuple[str, ...]:
+        """The channels that get what `owner` hears of a name."""
         topic = self._topics.get(name)
-        if topic is None or topic.home is not home:
+        if topic is None or topic.owner is not owner:
             return ()
         channels = topic.channels
         if channels is None:
@@ -125,39 +125,39 @@ class Topics:
 
     # What layers ask
 
-    def is_fed(self, channel: str) -> bool:
+    def is_heard(self, channel: str) -> bool:
         """Whether somebody listens to a channel's own name."""
         topic = self._own.get(channel)
-        if not _is_running(None if topic is None else topic.home):
+        if not _is_running(None if topic is None else topic.owner):
             return False
         self._here()  # whose clock sees when that loop stands still
         return True
 
-    async def feed(self, channel: str) -> None:
+    async def listen(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.
 
         While Redis can't be reached it goes on trying and returns.
         """
         name = channel.encode()
-        self.adopt()
+        self.claim()
         try:
             await self._join(name, channel, name, keep=True)
         except errors.RedisError as error:
             if not is_connection_loss(error):
                 raise
-            self.adopt([name])
+            self.claim([name])
 
-    async def feed_all(self) -> None:
-        """As `feed`, for each channel that has messages of its own name."""
+    async def listen_all(self) -> None:
+        """As `listen`, for each channel that has messages of its own name."""
         channels = list(self._own)
         for start in range(0, len(channels), _BATCH):
             batch = channels[start : start + _BATCH]
-            await asyncio.gather(*map(self.feed, batch))
+            await asyncio.gather(*map(self.listen, batch))
 
     async def join(self, name: bytes, channel: str, beside: bytes) -> None:
         """Gives a channel the messages of a name; returns when Redis has confirmed.
 
-        A name that isn't subscribed yet gets the home of the name `beside`, if that
+        A name that isn't subscribed yet gets the owner of the name `beside`, if that
         has one. Raises what Redis or redis-py does; nothing has changed then.
         """
         await self._join(name, channel, beside, keep=False)
@@ -165,8 +165,8 @@ class Topics:
     def leave(self, name: bytes, channel: str) -> None:
         """Gives a channel no more messages of a name."""
         with self._lock:
-            home = self._take_out(name, channel)
-        _tell_forget(home, name)
+            owner = self._take_out(name, channel)
+        _tell_forget(owner, name)
 
     def end(self, channel: str) -> None:
         """Gives a channel no more messages at all."""
@@ -189,29 +189,29 @@ class Topics:
         with self._lock:
             return not all(map(_is_running, self._names))
 
-    def adopt(self, names: list[bytes] | None = None) -> None:
-        """Makes this loop the home of names, or of all that nobody listens to."""
-        home = self._here()
-        left: list[tuple[Home | None, bytes]] = []
+    def claim(self, names: list[bytes] | None = None) -> None:
+        """Makes this loop the owner of names, or of all that nobody listens to."""
+        owner = self._here()
+        left: list[tuple[Owner | None, bytes]] = []
         with self._lock:
             for name in self._orphans() if names is None else names:
                 if (topic := self._topics.get(name)) is not None:
-                    left.append((topic.home, name))
-                    self._move(name, topic, home)
+                    left.append((topic.owner, name))
+                    self._move(name, topic, owner)
         if left:
-            home.settle([name for _, name in left])
+            owner.settle([name for _, name in left])
         for former, name in left:
-            if former is not home:
+            if former is not owner:
                 _tell_forget(former, name)
 
     # Steps
 
     async def _join(self, name: bytes, channel: str, beside: bytes, keep: bool) -> None:
         join = object()
-        home = self._enter(name, channel, beside, join)
+        owner = self._enter(name, channel, beside, join)
         stays = False
         try:
-            await self._confirm(home, name)
+            await self._confirm(owner, name)
             stays = True
         except errors.RedisError as error:
             stays = keep and is_connection_loss(error)
@@ -221,7 +221,7 @@ class Topics:
 
     def _settle(self, name: bytes, channel: str, join: object, stays: bool) -> None:
         """Undoes a join that failed, unless another one holds."""
-        home = None
+        owner = None
         with self._lock:
             topic = self._topics.get(name)
             joins = topic.members.get(channel) if topic is not None else None
@@ -231,11 +231,11 @@ class Topics:
             if stays:
                 topic.members[channel] = None
             elif not joins:
-                home = self._take_out(name, channel)
-        _tell_forget(home, name)
+                owner = self._take_out(name, channel)
+        _tell_forget(owner, name)
 
-    def _take_out(self, name: bytes, channel: str) -> Home | None:
-        """Ends a membership; the home of a name that nobody wants any more."""
+    def _take_out(self, name: bytes, channel: str) -> Owner | None:
+        """Ends a membership; the owner of a name that nobody wants any more."""
         topic = self._topics.get(name)
         if topic is None or channel not in topic.members:
             return None
@@ -250,32 +250,32 @@ class Topics:
         del self._topics[name]
         if self._own.get(channel) is topic:
             del self._own[channel]
-        home = topic.home
+        owner = topic.owner
         self._move(name, topic, None)
-        return home
+        return owner
 
     def _orphans(self) -> list[bytes]:
         """The names that nobody listens to."""
-        homes = [home for home in self._names if not _is_running(home)]
-        return [name for home in homes for name in self._names[home]]
+        owners = [owner for owner in self._names if not _is_running(owner)]
+        return [name for owner in owners for name in self._names[owner]]
 
-    def _move(self, name: bytes, topic: Topic, home: Home | None) -> None:
-        """Gives a name another home; None: it needs none any more."""
-        if topic.home is not None:
-            names = self._names[topic.home]
+    def _move(self, name: bytes, topic: Subscription, owner: Owner | None) -> None:
+        """Gives a name another owner; None: it needs none any more."""
+        if topic.owner is not None:
+            names = self._names[topic.owner]
             names.discard(name)
             if not names:
-                del self._names[topic.home]
-        if home is not None:
-            self._names.setdefault(home, set()).add(name)
-        topic.home = home
+                del self._names[topic.owner]
+        if owner is not None:
+            self._names.setdefault(owner, set()).add(name)
+        topic.owner = owner
 
-    def _enter(self, name: bytes, channel: str, beside: bytes, join: object) -> Home:
+    def _enter(self, name: bytes, channel: str, beside: bytes, join: object) -> Owner:
         here = self._here()
         with self._lock:
             topic = self._topics.get(name)
             if topic is None:
-                topic = self._topics[name] = Topic()
+                topic = self._topics[name] = Subscription()
             if channel not in topic.members:
                 topic.members[channel] = set()
                 topic.channels = None
@@ -285,28 +285,28 @@ class Topics:
             joins = topic.members[channel]
             if joins is not None:
                 joins.add(join)
-            former = topic.home
-            home = self._choose(former, beside) or here
-            if home is not former:
-                self._move(name, topic, home)
-        if former is not home:
+            former = topic.owner
+            owner = self._choose(former, beside) or here
+            if owner is not former:
+                self._move(name, topic, owner)
+        if former is not owner:
             _tell_forget(former, name)
-        return home
+        return owner
 
-    def _choose(self, former: Home | None, beside: bytes) -> Home | None:
+    def _choose(self, former: Owner | None, beside: bytes) -> Owner | None:
         if _is_running(former):
             return former
         neighbour = self._topics.get(beside)
-        home = neighbour.home if neighbour is not None else None
-        return home if _is_running(home) else None
+        owner = neighbour.owner if neighbour is not None else None
+        return owner if _is_running(owner) else None
 
-    async def _confirm(self, home: Home, name: bytes) -> None:
-        if home.loop is asyncio.get_running_loop():
-            await home.subscribe(name)
+    async def _confirm(self, owner: Owner, name: bytes) -> None:
+        if owner.loop is asyncio.get_running_loop():
+            await owner.subscribe(name)
             return
-        work = home.subscribe(name)
+        work = owner.subscribe(name)
         try:
-            there = asyncio.run_coroutine_threadsafe(work, home.loop)
+            there = asyncio.run_coroutine_threadsafe(work, owner.loop)
         except RuntimeError as error:
             work.close()
             raise errors.ConnectionError(f"the loop of {name!r} was closed") from error
@@ -320,20 +320,20 @@ class Topics:
         await answer
 
 
-def _is_running(home: Home | None) -> bool:
-    return home is not None and home.is_open and home.loop.is_running()
+def _is_running(owner: Owner | None) -> bool:
+    return owner is not None and owner.is_open and owner.loop.is_running()
 
 
-def _tell_forget(home: Home | None, name: bytes) -> None:
-    if home is None or not home.is_open:
+def _tell_forget(owner: Owner | None, name: bytes) -> None:
+    if owner is None or not owner.is_open:
         return
-    if home.loop is asyncio._get_running_loop():
-        home.forget(name)
+    if owner.loop is asyncio._get_running_loop():
+        owner.forget(name)
         return
-    call: tuple[Any, ...] | None = (home.forget, name)
-    if not home.loop.is_running():  # calls would pile up in it
-        call = None if home.taken else (home.catch_up,)
-        home.taken.add(name)
+    call: tuple[Any, ...] | None = (owner.forget, name)
+    if not owner.loop.is_running():  # calls would pile up in it
+        call = None if owner.taken else (owner.catch_up,)
+        owner.taken.add(name)
     if call is not None:
         with contextlib.suppress(RuntimeError):  # closed: it has forgotten
-            home.loop.call_soon_threadsafe(*call)
+            owner.loop.call_soon_threadsafe(*call)

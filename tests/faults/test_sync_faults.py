@@ -17,7 +17,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from channels_redis_fast.client.blocking_pool import Pipe
+from channels_redis_fast.client.blocking_pool import BlockingConnection
 from support.clusters import Cluster, slot_of
 from support.paths import TESTS
 from support.polling import until
@@ -272,12 +272,12 @@ def test_in_a_signal_handler(valkey: Server, method: str) -> None:
         assert layer.sync.receive("last", 5) == {"n": 1}
 
 
-def test_in_a_signal_handler_while_groups_are_healed(
+def test_in_a_signal_handler_while_groups_are_restored(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, pending = Pipe.write, [signal.SIGUSR1]
+    write, pending = BlockingConnection.write, [signal.SIGUSR1]
 
-    def interrupted(self: Pipe, commands: Any, deadline: float) -> None:
+    def interrupted(self: BlockingConnection, commands: Any, deadline: float) -> None:
         if commands[0][0] == b"EVAL" and pending:
             signal.raise_signal(pending.pop())
         write(self, commands, deadline)
@@ -286,7 +286,7 @@ def test_in_a_signal_handler_while_groups_are_healed(
         own = layer.sync.new_channel()
         layer.sync.group_add("room", own)
         server.restart(empty=True)
-        monkeypatch.setattr(Pipe, "write", interrupted)
+        monkeypatch.setattr(BlockingConnection, "write", interrupted)
         before = signal.signal(
             signal.SIGUSR1, lambda *_: layer.sync.send("worker", {"n": 1})
         )

@@ -174,7 +174,7 @@ async def test_who_waits_for_room(kind: str, server: Server) -> None:
     async with unconfirmed(kind, server.url, command_timeout=0.5) as layer:
         await layer.send("worker", {"n": 0})
         await layer.flush_sends()
-        (shard,) = layer._loops.here().shards
+        (shard,) = layer._loops.engine().shards
         server.pause()
         await asyncio.gather(*(layer.send("worker", {}) for _ in range(_MOST)))
         shard._main.connection.heard = math.inf  # so that it isn't given up
@@ -263,7 +263,7 @@ async def test_a_loop_that_ends_while_sends_are_tried_again(server: Server) -> N
         client.replicaof("127.0.0.1", free_port())  # READONLY from now on
         for n in range(10):
             await layer.send("worker", {"n": n})
-        (shard,) = layer._loops.here().shards
+        (shard,) = layer._loops.engine().shards
         await eventually(lambda: shard._backlog.keys, "errors")
 
     made: list[Any] = []

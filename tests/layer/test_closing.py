@@ -18,7 +18,7 @@ async def test_nothing_is_opened_that_nobody_would_close(cluster: Cluster) -> No
     """A call whose next step goes to nodes that it has no connection to yet."""
     async with opened(cluster.host) as layer:
         await layer.group_add("room", "jobs")
-        runner = layer._loops.here()
+        runner = layer._loops.engine()
         (shard,) = runner.shards
         requests = [layer._operations.members(f"room{n}") for n in range(20)]
         await layer.close_pools()
@@ -35,7 +35,7 @@ async def test_who_was_refused_hears_of_it_at_once(valkey: Server) -> None:
     with RefusingProxy(valkey) as proxy:
         async with opened(proxy.url, command_timeout=30) as layer:
             await layer.group_discard("room", "jobs")  # the connection is there
-            (shard,) = layer._loops.here().shards
+            (shard,) = layer._loops.engine().shards
             connection = shard._main.connection
             assert connection is not None
             with proxy.refusing("READONLY a replica"):

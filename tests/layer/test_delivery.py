@@ -298,7 +298,7 @@ async def test_nothing_is_popped_while_its_key_is_looked_for(
     monkeypatch.setattr(Shard, "redirect", redirect)
     with monkeypatch.context() as patch:
         patch.setattr(reader, "_demand", lambda: 0)
-        await reader.settle()
+        await reader.stop_polling()
         reader._failed(errors.ClusterDownError("CLUSTERDOWN of a test"))
     await eventually(lambda: reader._timer is None, "the end of its pause")
     await layer.send(name, {"n": 1})

@@ -202,7 +202,7 @@ async def test_a_tick_with_nothing_to_do(kind: str, valkey: Server) -> None:
         held, ending = await make(layer, count), await make(layer, count)
         ending.clear()
         gc.collect()
-        here = layer._loops.here()
+        here = layer._loops.engine()
         here._tick()
         with steps:
             here._tick()
@@ -274,7 +274,7 @@ async def test_nobody_leaves_while_redis_is_away(
 ) -> None:
     layer = KINDS["core"](hosts=[server.url], expiry=0.2)
     names = await make(layer, FEW)
-    here = layer._loops.here()
+    here = layer._loops.engine()
     server.kill()
     await eventually(lambda: here.shards[0].health.is_down, "the loss to be seen")
     tried: list[Any] = []
@@ -283,11 +283,11 @@ async def test_nobody_leaves_while_redis_is_away(
     gc.collect()
     await eventually(lambda: not len(layer._mailboxes), "the channels to end")
     await asyncio.sleep(3 * here._tick_every)
-    assert layer._memberships.is_due
+    assert layer._memberships.refreshes_due
     assert not tried
     monkeypatch.undo()
     server.start()
-    await eventually(lambda: not layer._memberships.is_due, "them to leave")
+    await eventually(lambda: not layer._memberships.refreshes_due, "them to leave")
     await layer.close_pools()
 
 

@@ -15,9 +15,9 @@ from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.mailboxes.mailbox import ChannelName, Inbox, Mailbox
-from channels_redis_fast.polling.poller import Reader
-from channels_redis_fast.polling.process_key import InboxReceiver
+from channels_redis_fast.mailboxes.mailbox import ChannelName, Mailbox, MailboxGroup
+from channels_redis_fast.polling.poller import KeyPoller
+from channels_redis_fast.polling.process_key import ProcessKeyReader
 from support.layers import end, nothing, opened, soon
 from support.polling import eventually
 from support.servers import Server
@@ -112,7 +112,14 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
 
 def _is_left(found: object) -> bool:
-    return type(found) in (ChannelName, Mailbox, Inbox, InboxReceiver, Reader, Visit)
+    return type(found) in (
+        ChannelName,
+        Mailbox,
+        MailboxGroup,
+        ProcessKeyReader,
+        KeyPoller,
+        Visit,
+    )
 
 
 def _there() -> set[int]:
@@ -317,7 +324,7 @@ async def test_connections_closed_as_the_last_channel_ends(valkey: Server) -> No
     """Who stops reading for the channels that ended doesn't pass for reading on."""
     async with opened(valkey.url, expiry=0.1) as layer:
         await nothing(layer, await layer.new_channel())
-        receivers = layer._loops.here()._inboxes
+        receivers = layer._loops.engine()._inboxes
         while receivers:  # noqa: ASYNC110 - the very turn in which it is told to stop
             await asyncio.sleep(0)
         (inbox,) = layer._mailboxes.inboxes()

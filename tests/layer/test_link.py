@@ -13,7 +13,7 @@ from redis import exceptions as errors
 from channels_redis_fast.client.connection import PipelinedConnection
 from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.opening import open_connection
-from channels_redis_fast.client.reconnecting import Link, pause_after
+from channels_redis_fast.client.reconnecting import ReconnectingConnection, pause_after
 from support.polling import eventually
 from support.servers import Server
 
@@ -25,7 +25,7 @@ class Watched:
         self.told: list[str] = []
         self.attempts = 0
         (self._host,) = decode_hosts([server.url], 1.0)
-        self.link = Link(
+        self.link = ReconnectingConnection(
             self._open,
             greet=self._greet,
             on_ready=lambda: self.told.append("ready"),

@@ -266,7 +266,7 @@ def test_a_wait_cut_short_by_the_end_of_its_loop(layer: RedisChannelLayer) -> No
 def test_closing_pools_again_and_again(layer: RedisChannelLayer) -> None:
     async def main() -> None:
         for _ in range(1_500):
-            layer._loops.here()
+            layer._loops.engine()
             await layer.close_pools()
         await layer.send("worker", {"n": 1})
 

@@ -159,7 +159,7 @@ async def test_a_slot_that_nobody_serves_holds_up_no_other(
         consumers = Consumers(layer, names)
         await eventually(lambda: everywhere(sharded, halves) == {*names}, "the names")
         lost, moving = names
-        await eventually(lambda: not layer._loops.here()._seeking, "their places")
+        await eventually(lambda: not layer._loops.engine()._seeking, "their places")
         for pause in "_FIRST_PAUSE", "_LONGEST_PAUSE":
             monkeypatch.setattr(placement, pause, 60)
         source = halves.node_of(moving)
@@ -167,7 +167,9 @@ async def test_a_slot_that_nobody_serves_holds_up_no_other(
         halves.node_of(lost).client().execute_command(
             "CLUSTER", "DELSLOTS", slot_of(lost)
         )
-        await eventually(lambda: layer._loops.here()._seeking, "a name without a place")
+        await eventually(
+            lambda: layer._loops.engine()._seeking, "a name without a place"
+        )
         halves.migrate_slot(slot_of(moving), target)
         await eventually(lambda: moving in sharded(target), "the other name")
         await consumers.aclose()

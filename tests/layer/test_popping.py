@@ -13,7 +13,7 @@ from redis import exceptions as errors
 
 from channels_redis_fast.client.blocking_shard import Blocking
 from channels_redis_fast.client.hosts import decode_hosts
-from channels_redis_fast.mailboxes.dropped import Counters
+from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.polling.poller import _Pop
 from channels_redis_fast.runtime.popping import Popper
 from support.polling import until
@@ -22,14 +22,16 @@ from support.servers import Server
 KEY = b"asgiworker"
 
 
-def popper(server: Server, counters: Counters, **options: Any) -> tuple[Any, Popper]:
+def popper(
+    server: Server, counters: DropCounters, **options: Any
+) -> tuple[Any, Popper]:
     """One for a key, and the connections that it uses."""
     blocking = Blocking(decode_hosts([server.url], 5.0), lambda *about: None)
     return blocking, Popper(blocking.shards, KEY, counters, 5.0, 60.0, **options)
 
 
 def test_what_is_put_back_is_there(valkey: Server) -> None:
-    counters = Counters()
+    counters = DropCounters()
     blocking, one = popper(valkey, counters)
     valkey.client().script_flush()
     score = float(int(time.time()) + 60)  # too old it would be dropped
@@ -40,7 +42,7 @@ def test_what_is_put_back_is_there(valkey: Server) -> None:
 
 
 def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
-    counters = Counters()
+    counters = DropCounters()
     blocking, one = popper(valkey, counters)
     valkey.client().set(KEY, "no sorted set")
     one._put_back(blocking.shards[0], b"member", b"1.5")
@@ -50,7 +52,7 @@ def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
 
 def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
     served = iter([False, False, True])
-    blocking, one = popper(valkey, Counters(), is_served=lambda: next(served))
+    blocking, one = popper(valkey, DropCounters(), is_served=lambda: next(served))
     began = time.monotonic()
     assert one.pop(None) is None
     assert time.monotonic() - began < 30
@@ -60,7 +62,7 @@ def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
 def test_who_was_served_meanwhile_waits_no_more(valkey: Server) -> None:
     """Though its server is silent for long: the message was put back by another."""
     served = threading.Event()
-    blocking, one = popper(valkey, Counters(), is_served=served.is_set)
+    blocking, one = popper(valkey, DropCounters(), is_served=served.is_set)
     one._longest = 60
     with ThreadPoolExecutor(1) as pool:
         popping = pool.submit(one.pop, None)
@@ -74,7 +76,7 @@ def test_a_second_exception_loses_nothing(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One comes while the waits are ended, after another, or after a message."""
-    blocking, one = popper(valkey, Counters())
+    blocking, one = popper(valkey, DropCounters())
 
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -253,13 +253,13 @@ async def test_flush_drops_those_of_other_loops_there(
     await send(layer, 3)
     assert other.run(layer.receive("worker")) == {"n": 0}
     where: list[Any] = []
-    forget = normal_channel.ChannelReceiver.forget
+    forget = normal_channel.NormalChannelReader.forget
 
     def note(receiver: Any) -> None:
         where.append((asyncio.get_running_loop(), receiver._loop))
         forget(receiver)
 
-    monkeypatch.setattr(normal_channel.ChannelReceiver, "forget", note)
+    monkeypatch.setattr(normal_channel.NormalChannelReader, "forget", note)
     await layer.flush()
     await eventually(lambda: where, "the other loop")
     assert where == [(other.loop, other.loop)]
@@ -347,7 +347,7 @@ async def test_no_reader_is_idle_while_one_of_its_callers_is_about_to_leave(
 
         async def receive() -> bool:
             await layer.receive("worker")
-            return "worker" in layer._loops.here()._idle
+            return "worker" in layer._loops.engine()._idle
 
         both = asyncio.gather(receive(), receive())  # who get them in one turn
         assert await asyncio.wait_for(both, 10) == [False, True]

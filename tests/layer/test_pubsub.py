@@ -203,7 +203,7 @@ async def test_a_message_is_decoded_once(layer: Layer) -> None:
             opened.append(member)
             return self.codec.open(member, key)
 
-    local = layer._loops.here()
+    local = layer._loops.engine()
     local._codec = Counting(local._codec)  # type: ignore[assignment]
     names = [await layer.new_channel() for _ in range(50)]
     for name in names:
@@ -279,7 +279,7 @@ async def test_idle_connections_are_closed(
     await layer.group_add("room", name)
     await layer.group_discard("room", name)
     layer._topics.end(name)
-    (shard,) = layer._loops.here().shards
+    (shard,) = layer._loops.engine().shards
 
     def connected() -> int:
         return sum(link.connection is not None for link in shard._links)

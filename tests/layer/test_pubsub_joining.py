@@ -134,7 +134,7 @@ async def test_leaving_while_the_node_is_looked_up(
         await gate.wait()
 
     name = await layer.new_channel()
-    monkeypatch.setattr(layer._loops.here().shards[0], "node_of", node_of)
+    monkeypatch.setattr(layer._loops.engine().shards[0], "node_of", node_of)
     joining = asyncio.create_task(layer.group_add("room", name))
     await asyncio.sleep(0)
     await layer.group_discard("room", name)

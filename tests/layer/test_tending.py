@@ -112,7 +112,7 @@ def test_a_refresh_that_failed_comes_again(
             return [errors.ConnectionError() for _ in requests]
 
         until(lambda: _tend(memberships, fail) or len(asked) == 2, "two attempts")
-        until(lambda: memberships.is_due, "the third")
+        until(lambda: memberships.refreshes_due, "the third")
         enough = expiries(valkey, 1)
         assert not enough()
         layer.sync.send("worker", {})  # which makes the third
@@ -120,7 +120,7 @@ def test_a_refresh_that_failed_comes_again(
 
 
 def _tend(memberships: Any, run_all: Any) -> None:
-    if memberships.is_due:
+    if memberships.refreshes_due:
         with contextlib.suppress(errors.ConnectionError):
             blocking_engine.drive(memberships.tend(run_all))
 
@@ -142,9 +142,9 @@ def test_a_server_that_hangs_holds_up_few_calls(
 
         _tend(memberships, hang)
         now[0] += 12.4
-        assert not memberships.is_due
+        assert not memberships.refreshes_due
         now[0] += 0.2
-        assert memberships.is_due
+        assert memberships.refreshes_due
         monkeypatch.undo()
 
 

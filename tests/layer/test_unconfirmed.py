@@ -13,7 +13,12 @@ from channels.exceptions import ChannelFull
 from channels_redis_fast.commands.command import Command
 from channels_redis_fast.commands.scripts import key_of
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.runtime.unconfirmed import FAILED, FULL, Asked, Outbox
+from channels_redis_fast.runtime.unconfirmed import (
+    FAILED,
+    FULL,
+    Asked,
+    UnconfirmedSends,
+)
 from support.clusters import Cluster
 from support.layers import opened, soon, unconfirmed
 from support.peers import CORE, PUBSUB
@@ -355,7 +360,7 @@ async def test_what_waits_may_bring_more_to_wait() -> None:
     """The members of a group, and then its messages, while no connection is there."""
     layer = RedisChannelLayer(confirm_sends=False)
     shard: Any = Away([b"specific.x!y"])
-    outbox = Outbox([shard], layer._operations, layer._counters)
+    outbox = UnconfirmedSends([shard], layer._operations, layer._counters)
     index, members = layer._operations.members("room")
     lane = outbox._lanes[index]
     lane.push(Asked(lane, members, [layer._codec.body({"n": 1})]), outbox.batch)

@@ -200,7 +200,7 @@ async def test_told_by_a_task(valkey: Server) -> None:
     names = [await layer.new_channel() for _ in range(MEMBERS)]
     tasks = [asyncio.create_task(soon(layer, name)) for name in names]
     await asyncio.sleep(0)
-    layer._tell_all(layer.on_reconnect)
+    layer._tell("on_reconnect")
     assert await asyncio.gather(*tasks) == [{"type": "back"}] * MEMBERS
     await layer.close_pools()
 

@@ -189,7 +189,7 @@ class Fleet:
 
     def _sweep(self) -> None:
         for layer in self.layers:
-            layer._loops.here()._sweep()
+            layer._loops.engine()._sweep()
 
     def _is_stored(self, channel: Channel) -> bool:
         return self.is_core or channel.owner is None
@@ -248,11 +248,11 @@ class Fleet:
 def _listens(layer: Any, to_all: bool = False) -> bool:
     """Whether all names that have a home are confirmed; `to_all`: all have one."""
     for name, topic in layer._topics._topics.items():
-        if topic.home is None or not topic.home.is_open:
+        if topic.owner is None or not topic.owner.is_open:
             if to_all:
                 return False
             continue
-        subscriber = topic.home._places.get(name)
+        subscriber = topic.owner._places.get(name)
         answer = subscriber and subscriber._confirmations.get(name)
         if not answer or not answer.done() or answer.exception():
             return False

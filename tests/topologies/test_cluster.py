@@ -268,7 +268,7 @@ async def test_all_nodes_down_and_back(
 
 async def test_an_idle_reader_ends_after_another_began(layers: Layers) -> None:
     """The other one is still told when its slot moves."""
-    shard = layers[0]._loops.here().shards[0]
+    shard = layers[0]._loops.engine().shards[0]
     told: list[str] = []
 
     def former() -> None:

@@ -147,7 +147,7 @@ async def test_who_waits_for_a_node_that_owns_nothing_gets_it(cluster: Cluster) 
     """An answer of the others, for whom it is no owner (yet), ends no attempt."""
     async with opened(cluster.host) as layer:
         await layer.send("worker", {})
-        shard = layer._loops.here().shards[0]
+        shard = layer._loops.engine().shards[0]
         new = next(node for node in cluster.nodes if node not in cluster.primaries)
         waiting = asyncio.create_task(shard._node(new.address).get())
         await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from channels.layers import BaseChannelLayer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from channels_redis_fast._base import Layer
+from channels_redis_fast._base import BaseRedisLayer
 from channels_redis_fast.exceptions import InvalidName
 from channels_redis_fast.wire import _names
 from support import reference
@@ -53,7 +53,9 @@ def test_agrees_with_reference(name: str) -> None:
 @given(names)
 def test_accepts_nothing_that_channels_refuses(name: str) -> None:
     base = BaseChannelLayer()
-    base.MAX_NAME_LENGTH = Layer.MAX_NAME_LENGTH  # one more than Channels takes
+    base.MAX_NAME_LENGTH = (
+        BaseRedisLayer.MAX_NAME_LENGTH
+    )  # one more than Channels takes
     required = "require_" if hasattr(base, "require_valid_channel_name") else ""
     for ours, theirs in (
         (_names.non_local_name, getattr(base, f"{required}valid_channel_name")),
@@ -128,7 +130,7 @@ def test_other_types_are_refused(name: object) -> None:
 def test_text_is_the_layers_own_and_names_the_value(function, kind, name) -> None:
     with pytest.raises(InvalidName) as caught:
         function(name)
-    text = Layer.invalid_name_error.format(kind)
+    text = BaseRedisLayer.invalid_name_error.format(kind)
     assert str(caught.value) == f"{text}, not {name!r}"
     assert isinstance(caught.value, TypeError)
 

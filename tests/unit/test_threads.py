@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import pytest
 
 from channels_redis_fast.exceptions import UnreadableMessage
-from channels_redis_fast.mailboxes.dropped import Counters
-from channels_redis_fast.mailboxes.registry import Mailboxes
+from channels_redis_fast.mailboxes.dropped import DropCounters
+from channels_redis_fast.mailboxes.registry import LocalChannels
 from channels_redis_fast.wire import _fanout, _hashing, _names
 from channels_redis_fast.wire._aead import AesGcmFrames
 from channels_redis_fast.wire._capacity import CapacityTable
@@ -201,11 +201,11 @@ def test_aes_gcm_frames_of_more_senders_than_are_remembered() -> None:
 
 
 def test_room_while_others_fill_and_empty() -> None:
-    boxes = Mailboxes(
+    boxes = LocalChannels(
         expiry=60.0,
         capacity_of=lambda name: 10,
         inbox_of=lambda name: "specific!",
-        counters=Counters(),
+        counters=DropCounters(),
         on_wait=None,
         on_end=lambda name: None,
     )

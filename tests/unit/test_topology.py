@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast.client.blocking_pool import Pool
+from channels_redis_fast.client.blocking_pool import BlockingPool
 from channels_redis_fast.client.hosts import ClusterHost, Host, decode_hosts
 from channels_redis_fast.client.opening import open_connection
 from channels_redis_fast.client.topology import SLOTS, Address, Topology
@@ -159,7 +159,7 @@ async def said(host: Host, way: str, text: str) -> Exception:
     """The error that a caller gets for an error reply."""
     command = (b"EVAL", SCRIPT, 0, text)
     if way == "thread":
-        error = Pool(host).ask(command, time.monotonic() + 5)
+        error = BlockingPool(host).ask(command, time.monotonic() + 5)
         assert isinstance(error, Exception)
         return error
     pipe = await open_connection(host, deadline=5.0)
