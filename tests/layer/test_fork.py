@@ -273,12 +273,12 @@ def test_a_child_of_a_connection_to_be(
     async def main() -> None:
         reached, gate = asyncio.Event(), asyncio.Event()
 
-        async def heal(*_: Any) -> None:
+        async def restore(*_: Any) -> None:
             reached.set()
             await gate.wait()
 
         if when == "greeting":
-            monkeypatch.setattr(Memberships, "heal", heal)
+            monkeypatch.setattr(Memberships, "restore", restore)
         else:
             proxy.replies.hold()
         sending = asyncio.create_task(layer.send("worker", {"n": 1}))

@@ -122,7 +122,7 @@ def test_a_refresh_that_failed_comes_again(
 def _tend(memberships: Any, run_all: Any) -> None:
     if memberships.refreshes_due:
         with contextlib.suppress(errors.ConnectionError):
-            blocking_engine.drive(memberships.tend(run_all))
+            blocking_engine.run_without_loop(memberships.tend(run_all))
 
 
 def test_a_server_that_hangs_holds_up_few_calls(
