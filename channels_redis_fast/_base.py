@@ -7,7 +7,7 @@ import functools
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -317,19 +317,19 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _tidy(self) -> None:
         """What is due by the clock, for callers that block."""
 
-    async def _store(
-        self, runner: Any, channel: str, non_local: str, message: dict[str, Any]
-    ) -> None:
-        """Has a message stored in a channel key; raises `ChannelFull`."""
-        began = 0.0
-        if self._clock is not None:
-            began = await self._learn_clock(runner, non_local)
-        index, command = self._operations.send(channel, non_local, message)
+    def _store(
+        self, runner: Any, channel: str, local: str, message: Any, began: float = 0.0
+    ) -> Awaitable[Any]:
+        """Has a message stored in a channel key; the reply is for `Operations.sent`.
+
+        Not a coroutine: what is one more for each message is felt.
+        """
+        index, command = self._operations.send(channel, local, message)
         if runner.outbox is not None:
-            await runner.outbox.store((index, command), began=began)
-            return
-        reply = await runner.shards[index].run(command, began)
-        self._operations.sent(channel, reply)
+            storing: Awaitable[Any] = runner.outbox.store((index, command), began=began)
+            return storing
+        running: Awaitable[Any] = runner.shards[index].run(command, began)
+        return running
 
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""

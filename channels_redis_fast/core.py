@@ -114,7 +114,11 @@ class RedisChannelLayer(BaseRedisLayer):
         """
         non_local = self._non_local(channel)
         runner = self._loops.engine_for_call() or self._inline()
-        await self._store(runner, channel, non_local, message)
+        began = (
+            0.0 if self._clock is None else await self._learn_clock(runner, non_local)
+        )
+        reply = await self._store(runner, channel, non_local, message, began)
+        self._operations.sent(channel, reply)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.

@@ -25,16 +25,13 @@ from .runtime.loops import may_block, weakly
 from .runtime.memberships import Memberships, MembershipTimers
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import LoopSubscriptions
-from .subscriptions.registry import (
-    SubscriptionRegistry,
-    is_made_elsewhere,
-    is_made_here,
-)
+from .subscriptions.registry import SubscriptionRegistry
 from .subscriptions.subscriber import verbs_of
 from .sync import SyncPubSubChannelLayer
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, Message, SerializerCodec, codec_of
 from .wire.formats import BaseMessageSerializer, serializer_of
+from .wire.made_names import is_made_elsewhere, is_made_here
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
@@ -135,7 +132,9 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         if self._is_published(channel):
             await runner.publish(channel, self._payload(channel, message))
         else:
-            await self._store(runner, channel, channel, message)
+            began = await self._learn_clock(runner, channel)
+            reply = await self._store(runner, channel, channel, message, began)
+            self._operations.sent(channel, reply)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -143,7 +142,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         Raises `TypeError` for a bad name or one that another layer made.
         """
         topics, mailboxes, held = self._topics, self._mailboxes, channel
-        # Who has a message can count on being subscribed, also in a new event loop.
+        # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
             or not topics.is_heard(channel)
@@ -157,12 +156,18 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await topics.listen(channel)
-        return opened(found if isinstance(found, tuple) else await found)
+        if isinstance(found, tuple):
+            return opened(found)
+        topics.note_wait(channel, found.loop)
+        return opened(await found)
 
     def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        is_heard = self._topics.is_heard(channel)
-        return self._mailboxes.begin(channel) if is_heard else None
+        topics, mailboxes = self._topics, self._mailboxes
+        found = mailboxes.begin(channel) if topics.is_heard(channel) else None
+        if isinstance(found, TaskWaiter):
+            topics.note_wait(channel, found.loop)
+        return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """A name for a channel of this process; it lives as long as the name object.
@@ -282,10 +287,9 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         Those are names as `new_channel` makes them: this layer's prefix, any other,
         32 hexadecimal digits. The layer's own prefix is not part of what is checked.
         """
-        if isinstance(channel, str):
-            known = self._published.get(channel)
-            if known is not None:
-                return known
+        known = self._published.get(channel) if isinstance(channel, str) else None
+        if known is not None:
+            return known
         published = self._classify(channel)
         if self._names_are_fast:  # else a subclass's rules may change
             if len(self._published) >= _REMEMBERED:
@@ -308,16 +312,14 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         """The one for payloads: no unique bytes, no limit of age."""
         shared = {k: v for k, v in options.items() if k == "encryption"}
         serializer = serializer_of(format, keys, **shared)
-        if isinstance(serializer, BaseMessageSerializer):
-            self._normal_serializer = serializer_of(format, keys, **options)
-        else:
-            self._normal_serializer = None
+        is_ours = isinstance(serializer, BaseMessageSerializer)
+        self._normal_serializer = is_ours and serializer_of(format, keys, **options)
         return serializer
 
     def _make_normal_codec(self) -> Codec:
         """As core's codec: unique bytes first, and tokens have a limit of age."""
         serializer, limit = self._normal_serializer, self._size_limit
-        if serializer is None or self._is_overridden("serialize", "deserialize"):
+        if not serializer or self._is_overridden("serialize", "deserialize"):
             unique = UniqueBytes(_UNIQUE)
             return SerializerCodec(
                 lambda message, key: unique.next() + self.serialize(message),

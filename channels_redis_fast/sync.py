@@ -17,8 +17,8 @@ from .exceptions import ForeignChannel
 from .runtime.blocking_engine import run_without_loop
 from .runtime.loops import may_block
 from .runtime.popping import InboxPump, pop_message
-from .subscriptions.registry import is_made_elsewhere
 from .wire.codec import Codec, Message
+from .wire.made_names import is_made_elsewhere
 
 __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 

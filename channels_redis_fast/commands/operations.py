@@ -92,8 +92,8 @@ class Operations:
         return index, SEND_MANY.on(key, self._expiry, *pairs)
 
     def sent(self, channel: str, reply: Any) -> None:
-        """Raises `ChannelFull` when the channel was."""
-        if not reply:
+        """Raises `ChannelFull` when the channel was; None: nobody waited for it."""
+        if reply == 0:
             raise ChannelFull(f"channel {channel} is at capacity")
 
     # To a group

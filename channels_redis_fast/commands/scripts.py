@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from .command import Command
@@ -38,6 +39,7 @@ class Script:
         return (EVALSHA, self.sha, b"1", key, *args)
 
 
+@functools.lru_cache(maxsize=1024, typed=True)
 def number(value: float) -> bytes:
     """A number as an argument of a command, which must not be one."""
     return repr(value).encode()

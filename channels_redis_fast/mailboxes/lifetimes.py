@@ -43,7 +43,7 @@ class Lifetimes:
         return held
 
     def note_use(self, box: Mailbox) -> None:
-        """Somebody waits on a mailbox, or took a message."""
+        """Somebody waits on a mailbox that nobody holds, or took a message."""
         if self._ending and self._ending.pop(box, None) is not None:
             self._in_use.add(box)
 

@@ -99,7 +99,7 @@ class Mailbox:
 
     def append(self, entry: Entry) -> bool:
         """Keeps a message; whether the first one had to go for it."""
-        messages = self._queue()
+        messages = self.queue()
         is_full = len(messages) >= self.room
         if is_full:
             messages.popleft()
@@ -108,7 +108,7 @@ class Mailbox:
 
     def put_back(self, entry: Entry) -> None:
         """Keeps a message before all that came later, whatever the capacity."""
-        messages = self._queue()
+        messages = self.queue()
         earlier = sum(one[0] <= entry[0] for one in messages)
         messages.insert(earlier, entry)
 
@@ -116,16 +116,17 @@ class Mailbox:
         """Keeps a message before all others; it ends with the next, `ends` at most."""
         if self.messages:
             ends = min(ends, self.messages[0][0])
-        self._queue().appendleft((ends, message, None, None))
+        self.queue().appendleft((ends, message, None, None))
 
-    def take(self, now: float) -> tuple[Entry | None, int]:
-        """The first message that didn't end before, and how many did."""
-        ended, found = self.drop_ended(now), None
-        if self.messages:
-            found = self.messages.popleft()
-            if not self.messages:
-                self.clear()
-        return found, ended
+    def take(self) -> Entry | None:
+        """The first message."""
+        messages = self.messages
+        if not messages:
+            return None
+        found = messages.popleft()
+        if not messages:
+            self.clear()
+        return found
 
     def drop_ended(self, now: float) -> int:
         """Drops the messages that ended; how many."""
@@ -151,7 +152,8 @@ class Mailbox:
         running = (waiter for waiter in waiting if waiter.loop.is_running())
         return next(running, waiting[0] if waiting else None)
 
-    def _queue(self) -> deque[Entry]:
+    def queue(self) -> deque[Entry]:
+        """Its messages; they may be changed."""
         if self.messages is None:
             self.messages = deque()
             self.inbox.filled.add(self)

@@ -203,13 +203,9 @@ class LocalChannels:
                         here.call_soon(wake, woken)  # whatever comes of the others
                     woken.append(waiter)
                     box.inbox.waiting -= 1
-                elif (
-                    box.messages
-                    and not box.waiters
-                    and len(box.messages) < box.capacity
-                ):
+                elif not box.waiters and len(box.messages or ()) < box.capacity:
                     # As `_put` would, for a burst to many.
-                    box.messages.append(entry)
+                    (box.messages or box.queue()).append(entry)
                 else:
                     self._put(box, entry)
         return unknown
@@ -301,10 +297,12 @@ class LocalChannels:
         return box
 
     def _take(self, box: Mailbox) -> Entry | None:
-        self._lifetimes.note_use(box)
-        found, ended = box.take(time.monotonic())
-        self._count_ended(box, ended)
-        return found
+        if box.handle is None:
+            self._lifetimes.note_use(box)
+        now = time.monotonic()
+        if box.messages and box.messages[0][0] <= now:
+            self._count_ended(box, box.drop_ended(now))
+        return box.take()
 
     def _put(self, box: Mailbox, entry: Entry) -> None:
         """Keeps a message, and calls who waits for it."""
@@ -358,7 +356,8 @@ class LocalChannels:
         else:
             box.waiters.append(waiter)
         box.inbox.waiting += 1
-        self._lifetimes.note_use(box)
+        if box.handle is None:
+            self._lifetimes.note_use(box)
 
     def _waiters(self, inbox: MailboxGroup) -> list[Any]:
         if not inbox.waiting:

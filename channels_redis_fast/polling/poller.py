@@ -58,6 +58,7 @@ class KeyPoller:
         self._asks_next = False
         self._is_refused = False  # the last pop, by an error that may pass
         self._demotion: Exception | None = None  # by which a primary is looked for
+        self._wait: Command = (b"BZPOPMIN", key, number(int(shard.wait)))
         self._settling = 0
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,11 +128,9 @@ class KeyPoller:
     def _pop(self, connection: PipelinedConnection, wanted: int) -> None:
         """One blocking wait, and the rest of the burst in the same round trip."""
         self._popping = True
-        commands: list[Command] = [
-            (b"BZPOPMIN", self.key, number(int(self.shard.wait)))
-        ]
+        commands: list[Command] = [self._wait]
         if wanted > 1:
-            commands.append((b"ZPOPMIN", self.key, number(wanted - 1)))
+            commands.append((b"ZPOPMIN", self.key, b"%d" % (wanted - 1)))
         pop = _Pop(len(commands), self._popped, self._loop)
         if not self._asking:
             connection.post(pop, *commands)
@@ -258,9 +257,12 @@ class KeyPoller:
 def popped(reply: Any) -> list[Entry]:
     """What BZPOPMIN or ZPOPMIN gave; raises `InvalidResponse` for another shape."""
     if isinstance(reply, list):
-        flat = reply[1:] if len(reply) == 3 else reply  # BZPOPMIN says the key first
-        if len(flat) % 2 == 0 and isinstance(flat[0], bytes):
-            return list(zip(flat[::2], flat[1::2], strict=True))
+        if len(reply) == 3 and isinstance(
+            reply[1], bytes
+        ):  # of BZPOPMIN: the key first
+            return [(reply[1], reply[2])]
+        if len(reply) % 2 == 0 and isinstance(reply[0], bytes):
+            return list(zip(reply[::2], reply[1::2], strict=True))
     raise errors.InvalidResponse(f"no reply to a pop: {reprlib.repr(reply)}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,29 +12,7 @@ from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss
 
-# As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
-_as_made = re.compile(
-    r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
-).fullmatch
-
 _BATCH = 512  # channels that are subscribed again together
-
-_HEX = 32
-_is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
-
-
-def is_made_here(channel: str, prefix: str) -> bool:
-    """Whether a channel is named as `new_channel` of a layer with this prefix does."""
-    return (
-        channel.startswith(prefix)
-        and _is_hex(channel, len(channel) - _HEX) is not None
-        and len(channel) >= len(prefix) + _HEX
-    )
-
-
-def is_made_elsewhere(channel: str, prefix: str) -> bool:
-    """Whether another layer than the one with this prefix made a channel."""
-    return not channel.startswith(prefix) and _as_made(channel) is not None
 
 
 class Owner(Protocol):
@@ -128,10 +105,16 @@ class SubscriptionRegistry:
     def is_heard(self, channel: str) -> bool:
         """Whether somebody listens to a channel's own name."""
         topic = self._own.get(channel)
-        if not _is_running(None if topic is None else topic.owner):
-            return False
-        self._here()  # whose clock sees when that loop stands still
-        return True
+        return _is_running(None if topic is None else topic.owner)
+
+    def note_wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Somebody waits in a loop: its clock is to see when the owner's stands still.
+
+        That loop runs; asking which one does is a system call before Python 3.12.
+        """
+        topic = self._own.get(channel)
+        if topic is None or topic.owner is None or topic.owner.loop is not loop:
+            self._here()
 
     async def listen(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.
