@@ -158,7 +158,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             await topics.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
-        topics.note_wait(channel, found.loop)
+        topics.note_wait(channel, found)
         return opened(await found)
 
     def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
@@ -166,7 +166,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         topics, mailboxes = self._topics, self._mailboxes
         found = mailboxes.begin(channel) if topics.is_heard(channel) else None
         if isinstance(found, TaskWaiter):
-            topics.note_wait(channel, found.loop)
+            topics.note_wait(channel, found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:

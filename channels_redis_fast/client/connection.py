@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import selectors
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -279,38 +280,38 @@ class PipelinedConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._check)
 
     def _check(self) -> None:
-        """The watchdog: dead when silent for the deadline, or too late for a caller."""
+        """The watchdog: dead when silent for the deadline; callers are told in time."""
         now, again = monotonic(), self._deadline / _CHECKS_PER_DEADLINE
-        if now - self._check_at > again:
-            # The loop stood still: what came meanwhile may not be read yet. Once is
-            # enough, for the loop may do so always.
+        if now - self._check_at > again and _is_readable(self.fileno()):
+            # The loop stood still: what came meanwhile is not read yet.
             self._check_in(again)
-            self._check_at = math.inf
             return
-        self._held.tell_late(now - self._deadline)
+        oldest = now - self._deadline
         if self._waiting:
-            left = self._time_left(now)
+            # Any byte is a sign of life.
+            left = max(self._waiting[0][2], self.heard) - oldest
             if left <= 0:
                 seconds = f"{self._deadline:g} s"
                 self.abort(errors.TimeoutError(f"no answer from Redis for {seconds}"))
                 return
-            again = min(again, left)
-        elif now - self.heard >= self._deadline:
+            again = min(again, left, self._tell_late(oldest))
+        elif self.heard <= oldest:
             # The reply is waited for like any other.
             self.call((b"PING",)).add_done_callback(_consume)
-        self._check_in(again)
+        self._check_in(min(again, self._held.tell_late(oldest)))
 
-    def _time_left(self, now: float) -> float:
-        """Seconds until it may be dead; not more than 0: it is."""
-        # But for callers any byte is a sign of life.
-        silent = max(self._waiting[0][2], self.heard) + self._deadline - now
+    def _tell_late(self, oldest: float) -> float:
+        """Tells callers who wait since before then; seconds until the next is late.
+
+        The others get their answers, which keep coming.
+        """
         for sent in itertools.starmap(Sent, self._waiting):
-            left = sent.at + self._deadline - now
-            if left > 0:
-                return min(silent, left)
-            if sent.is_late(now - self._deadline):
-                return left
-        return silent
+            if sent.at > oldest:
+                return sent.at - oldest
+            if sent.is_late(oldest):
+                text = f"no answer within {self._deadline:g} s"
+                sent.receiver.set_exception(errors.ConnectionError(text))
+        return math.inf
 
     def _failure(self) -> errors.ConnectionError:
         # A new instance for each caller: a raised exception collects a traceback.
@@ -347,6 +348,15 @@ class PipelinedConnection(asyncio.Protocol):
 
 def _tell(_: PipelinedConnection, refused: Refused) -> None:
     tell(refused)
+
+
+def _is_readable(number: int) -> bool:
+    """Whether something came to a socket, by its descriptor, that was not read."""
+    if number < 0:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(number, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def number_of(transport: asyncio.Transport | None) -> int:

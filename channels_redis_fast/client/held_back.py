@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from asyncio import Future
 from typing import Any, NamedTuple, Protocol
 
@@ -80,9 +81,15 @@ class HeldBack:
             tell([self._found.pop(number) for number in before])
         return False
 
-    def tell_late(self, oldest: float) -> None:
-        """Tells callers who wait since before `oldest`: too late to try again."""
-        tell([one for one in self._found.values() if one[0].is_late(oldest)])
+    def tell_late(self, oldest: float) -> float:
+        """Tells callers who wait since before `oldest`: too late to try again.
+
+        Seconds until the next one is late.
+        """
+        found = self._found.values()
+        tell([one for one in found if one[0].is_late(oldest)])
+        moments = [sent.at for sent, _ in found if sent.at > oldest]
+        return min(moments, default=math.inf) - oldest
 
     def release(self) -> Refused:
         """Gives all up, in order."""

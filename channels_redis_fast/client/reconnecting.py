@@ -61,6 +61,7 @@ class ReconnectingConnection:
     ) -> None:
         self.connection: PipelinedConnection | None = None
         self.was_up = False
+        self._was_heard = False
         self.up_since = 0.0  # `time.monotonic()`
         self._open = open_
         self._greet = greet
@@ -130,15 +131,27 @@ class ReconnectingConnection:
         if (connection := self.detach()) is not None:
             connection.abort()
             if error is not None:
-                self._wait(error, min(self._failures_before(), _MOST_REOPENED))
+                failures = min(self._failures_before(), _MOST_REOPENED)
+                self._wait(error, pause_after(failures, 0.0))
         self.begin()
 
     def detach(self) -> PipelinedConnection | None:
         """Gives the connection away, if there is one; it isn't lost."""
-        connection, self.connection = self.connection, None
+        connection, self._was_heard, self.connection = (
+            self.connection,
+            self.is_heard,
+            None,
+        )
         if connection is not None:
             connection.on_lost = None
         return connection
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a server answered, after a greeting: this one or one before."""
+        connection = self.connection
+        is_now = connection is not None and connection.heard > self.up_since
+        return self._was_heard or is_now
 
     async def retire(self) -> None:
         """Closes for good when who waits for a connection or an answer has it."""
@@ -204,7 +217,7 @@ class ReconnectingConnection:
             self._on_ready()
 
     def _lost(self, connection: PipelinedConnection) -> None:
-        self.connection = None
+        self._was_heard, self.connection = self.is_heard, None
         error = connection.error or errors.ConnectionError("connection lost")
         self._down(error, self._failures_before())
 
@@ -218,18 +231,17 @@ class ReconnectingConnection:
         return self._failures
 
     def _down(self, error: Exception, failures: int) -> None:
-        self._wait(error, failures)
+        if self._failures == 0:
+            self._down_since = self._loop.time()
+        seconds = self._loop.time() - self._down_since
+        self._wait(error, pause_after(failures, seconds))
         if not self._closed and self._on_down is not None:
             self._on_down(error)
 
-    def _wait(self, error: Exception, failures: int) -> None:
-        now = self._loop.time()
-        if self._failures == 0:
-            self._down_since = now
+    def _wait(self, error: Exception, pause: float) -> None:
         self._failures += 1
         self._error = error
-        pause = pause_after(failures, now - self._down_since)
-        self._not_before = now + pause
+        self._not_before = self._loop.time() + pause
         if self._closed:
             return
         if self._eager or self.was_up:

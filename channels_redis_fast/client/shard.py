@@ -59,7 +59,6 @@ class Shard:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spare = SpareConnections()
         self._client: Any = None
-        self._was_primary = False
         self._backlog = Backlog(
             command_timeout,
             self._link_of,
@@ -232,7 +231,7 @@ class Shard:
 
     def is_stranger(self) -> bool:
         """Whether nothing says that the server is, or was, a primary."""
-        return not self._was_primary and not self.host.finds_primary
+        return not self._main.is_heard and not self.host.finds_primary
 
     def note(self, error: Exception) -> None:
         """Draws conclusions from an error before all servers are asked again."""
@@ -301,8 +300,6 @@ class Shard:
         refused: Refused,
     ) -> None:
         """Tries again what a connection wrote; all of it is answered by now."""
-        if connection.heard > link.up_since:
-            self._was_primary = True
         self._backlog.take_back(refused)
         demotions = [error for _, error in refused if is_demotion(error)]
         if demotions:

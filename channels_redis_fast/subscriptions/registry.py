@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss
+from ..mailboxes.waiters import TaskWaiter
 
 _BATCH = 512  # channels that are subscribed again together
 
@@ -107,14 +108,18 @@ class SubscriptionRegistry:
         topic = self._own.get(channel)
         return _is_running(None if topic is None else topic.owner)
 
-    def note_wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
+    def note_wait(self, channel: str, waiter: TaskWaiter) -> None:
         """Somebody waits in a loop: its clock is to see when the owner's stands still.
 
         That loop runs; asking which one does is a system call before Python 3.12.
         """
         topic = self._own.get(channel)
-        if topic is None or topic.owner is None or topic.owner.loop is not loop:
-            self._here()
+        if topic is None or topic.owner is None or topic.owner.loop is not waiter.loop:
+            try:
+                self._here()
+            except BaseException:
+                waiter.leave()
+                raise
 
     async def listen(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.

@@ -42,6 +42,25 @@ async def test_a_replica_answers(
     assert said[GONE] <= 10
 
 
+async def test_a_replica_that_was_a_primary_a_moment_ago(
+    start_server: Callable[..., Server],
+) -> None:
+    """A call waits for the next one, also where a reader saw the switch first."""
+    primary, other = start_server(), start_server()
+    client = primary.client()
+    async with opened(primary.url, command_timeout=5) as layer:
+        name = await layer.new_channel()
+        waiting = asyncio.create_task(soon(layer, name, 20))
+        await layer.send("worker", {"n": 1})
+        client.replicaof(other.host, other.port)
+        sending = asyncio.create_task(layer.send(name, {"n": 2}))
+        # Longer than a server is waited for that never was a primary.
+        await asyncio.wait([sending], timeout=1.5)
+        client.replicaof("NO", "ONE")
+        await sending
+        assert await waiting == {"n": 2}
+
+
 async def test_a_server_that_loads(start_server: Callable[..., Server]) -> None:
     slow = {"loading-process-events-interval-bytes": 1024, "key-load-delay": 200}
     server = start_server(options=slow)

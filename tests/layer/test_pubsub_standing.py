@@ -78,6 +78,24 @@ def test_nothing_piles_up_in_a_loop_that_stands_still(
     assert still.run_until_complete(soon(layer, name)) == {"n": 3}
 
 
+def test_a_wait_that_fails_to_begin_leaves_nobody_behind(
+    valkey: Server, threads: list[LoopThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a loop that is about to end; messages are for those who wait."""
+    layer, (first, second) = Layer(hosts=[valkey.url]), threads
+    name = first.run(layer.new_channel())
+
+    def refuse() -> Any:
+        raise RuntimeError("this loop ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer._topics, "_here", refuse)
+        with pytest.raises(RuntimeError, match="this loop ends"):
+            second.run(layer.receive(name))
+    first.run(layer.send(name, {"n": 1}))
+    assert first.run(soon(layer, name)) == {"n": 1}
+
+
 def test_a_loop_that_only_waits_takes_over(
     valkey: Server, threads: list[LoopThread]
 ) -> None:
