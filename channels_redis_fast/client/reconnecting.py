@@ -61,6 +61,7 @@ class ReconnectingConnection:
     ) -> None:
         self.connection: PipelinedConnection | None = None
         self.was_up = False
+        self.on_cancelled: Callable[[], None] | None = None  # an attempt was
         self._was_heard = False
         self.up_since = 0.0  # `time.monotonic()`
         self._open = open_
@@ -204,10 +205,12 @@ class ReconnectingConnection:
 
     def _attempted(self, attempt: asyncio.Task[None]) -> None:
         """Also of an attempt that was cancelled before it began."""
-        if attempt.cancelled():
-            self._error = errors.ConnectionError("connecting was cancelled")
         if self._attempt is attempt:
             self._attempt = None
+        if attempt.cancelled():  # as all tasks are at the end of `asyncio.run`
+            self._error = errors.ConnectionError("connecting was cancelled")
+            if self.on_cancelled is not None and not self._closed:
+                self.on_cancelled()
 
     def _up(self, connection: PipelinedConnection) -> None:
         self.connection, self.was_up = connection, True

@@ -375,6 +375,7 @@ class Shard:
             self._backlog.go_on()
 
         link = self._new_link(open_, greet, ready, down, eager)
+        link.on_cancelled = self._backlog.go_on
         return link
 
     async def _open(self, host: Host) -> PipelinedConnection:

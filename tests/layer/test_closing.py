@@ -8,7 +8,7 @@ import pytest
 from redis import exceptions as errors
 
 from support.clusters import Cluster
-from support.layers import opened
+from support.layers import opened, soon
 from support.polling import eventually
 from support.refusing import RefusingProxy
 from support.servers import Server
@@ -46,3 +46,18 @@ async def test_who_was_refused_hears_of_it_at_once(valkey: Server) -> None:
                 await layer.close_pools()
                 with pytest.raises(errors.ConnectionError, match="closed"):
                     await asyncio.wait_for(sending, 10)
+
+
+async def test_a_call_after_all_tasks_were_cancelled(valkey: Server) -> None:
+    """As by `asyncio.run` at its end, before a layer puts its own work in order."""
+    async with opened(valkey.url, command_timeout=30) as layer:
+        sending = asyncio.create_task(layer.send("worker", {"n": 1}))
+        await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert len(others) == 2  # that, and the one that connects
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        assert sending.cancelled()
+        await asyncio.wait_for(layer.send("worker", {"n": 2}), 10)
+        assert await soon(layer, "worker") == {"n": 2}
