@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from ..commands.command import Command
+from ..commands.errors import unanswered
 from ..commands.retry import Sweep
 from ..commands.scripts import number
 from .connection import PipelinedConnection
@@ -64,8 +65,7 @@ async def _unlink_at(
                 connection = connection or await link.get()
                 cursor, keys = await connection.call(scan)
         except asyncio.TimeoutError:
-            text = f"no answer within {shard.command_timeout:g} s"
-            raise errors.ConnectionError(text) from None
+            raise unanswered(shard.command_timeout) from None
         # One key a command: on a Cluster several must not span slots, each of which may
         # be on its way to another node.
         unlinks: list[Command] = [(b"UNLINK", key) for key in keys]

@@ -10,7 +10,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..commands.command import Command
-from ..commands.errors import is_ask, is_demotion, is_passing
+from ..commands.errors import is_ask, is_demotion, is_passing, unanswered
 from ..commands.retry import Retry
 from ..commands.scripts import as_known, key_of
 from .connection import PipelinedConnection
@@ -142,9 +142,8 @@ class Call:
         return True
 
     def _expire(self) -> None:
-        text = f"no answer within {self._backlog.timeout:g} s"
         refusal = None if self._is_asked else self.retry.error
-        self.set_exception(refusal or errors.ConnectionError(text))
+        self.set_exception(refusal or unanswered(self._backlog.timeout))
         self._backlog.go_on_soon()  # with those that it held up
 
 

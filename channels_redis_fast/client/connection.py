@@ -15,7 +15,7 @@ import hiredis
 from redis import exceptions as errors
 
 from ..commands.command import Command
-from ..commands.errors import Kind, kind_of, reply_error
+from ..commands.errors import Kind, kind_of, reply_error, unanswered
 from .forks import leave_to_parent
 from .held_back import HeldBack, Receiver, Refused, Sent, tell
 
@@ -40,9 +40,9 @@ _LARGE = 16 * 1024
 class PipelinedConnection(asyncio.Protocol):
     """Many callers share one socket: a write per loop iteration, replies in order.
 
-    `deadline` (seconds) is how long it may be silent while an answer is missing, and a
-    future of `submit` may wait, whatever else comes; then the connection counts as
-    dead. An idle connection is pinged about as often.
+    `deadline` (seconds) is how long it may be silent while an answer is missing; then
+    it counts as dead. An idle connection is pinged about as often. A future of `submit`
+    waits no longer either, whatever else comes: it gets an error, by itself.
     With `on_push`, messages of subscriptions go there. `explain` says what an error
     reply means; callers get what it returns. `on_lost` is called once,
     with this connection, when it is gone, after every waiting caller got its error.
@@ -309,8 +309,7 @@ class PipelinedConnection(asyncio.Protocol):
             if sent.at > oldest:
                 return sent.at - oldest
             if sent.is_late(oldest):
-                text = f"no answer within {self._deadline:g} s"
-                sent.receiver.set_exception(errors.ConnectionError(text))
+                sent.receiver.set_exception(unanswered(self._deadline))
         return math.inf
 
     def _failure(self) -> errors.ConnectionError:

@@ -145,6 +145,11 @@ def kind_of(error: object) -> Kind:
     return row.kind if row and is_known else Kind.FINAL
 
 
+def unanswered(seconds: float) -> errors.ConnectionError:
+    """What callers get who waited for so long: their command may have run."""
+    return errors.ConnectionError(f"no answer within {seconds:g} s")
+
+
 def copy_of(error: Exception) -> Exception:
     """A new instance for each caller: a raised exception collects a traceback."""
     return type(error)(*error.args)

@@ -13,19 +13,9 @@ import pytest
 from channels.exceptions import ChannelFull
 
 from channels_redis_fast.core import RedisChannelLayer
-from support.layers import end, nothing, opened, soon
+from support.layers import MESSAGES, end, nothing, opened, soon
 from support.polling import eventually
 from support.servers import Server
-
-MESSAGES = {
-    "empty": {},
-    "flat": {"type": "chat", "text": "hello", "n": 1, "ok": True, "none": None},
-    "nested": {"type": "t", "list": [1, [2, {"x": "y"}]], "map": {"a": {"b": 1.5}}},
-    "bytes": {"type": "t", "bytes": bytes(range(256))},
-    "unicode": {"type": "t", "text": "žluťoučký kůň 🐎", "ключ": "значение"},
-    "numbers": {"type": "t", "n": [0, -1, 2**64 - 1, -(2**63), 1e300]},
-    "big": {"type": "t", "text": "x" * 1_000_000},
-}
 
 
 @pytest.fixture

@@ -12,19 +12,10 @@ import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 from channels_redis_fast.subscriptions import placement
-from support.layers import end, nothing, soon
+from support.layers import MESSAGES, end, nothing, soon
 from support.polling import eventually
 from support.pubsubs import published, subscribed
 from support.servers import Server
-
-MESSAGES = {
-    "empty": {},
-    "flat": {"type": "chat", "text": "hello", "n": 1, "ok": True, "none": None},
-    "nested": {"type": "t", "list": [1, [2, {"x": "y"}]], "map": {"a": {"b": 1.5}}},
-    "bytes": {"type": "t", "bytes": bytes(range(256))},
-    "unicode": {"type": "t", "text": "žluťoučký kůň 🐎", "ключ": "значение"},
-    "big": {"type": "t", "text": "x" * 1_000_000},
-}
 
 
 @pytest.fixture

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 from collections.abc import Callable
 
 from channels_redis_fast.wire import _aead, _envelope, _fanout, _framing
 from support import reference
 from support import reference_messages as oracle
+from support.golden import MESSAGES as GOLDEN
 from support.message_strategies import CHANNEL, KEY, outcome
-from support.paths import GOLDEN as PLACE
 
-GOLDEN = json.loads((PLACE / "messages.json").read_text())
 PREFIX = len(bytes.fromhex(GOLDEN["prefix"]))
 NOW = GOLDEN["now"]
 KEYS = GOLDEN["keys"]

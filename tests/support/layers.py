@@ -12,6 +12,17 @@ from channels.exceptions import ChannelFull
 from channels_redis_fast.core import RedisChannelLayer
 from support.syncing import KINDS
 
+# What every layer carries as it is.
+MESSAGES = {
+    "empty": {},
+    "flat": {"type": "chat", "text": "hello", "n": 1, "ok": True, "none": None},
+    "nested": {"type": "t", "list": [1, [2, {"x": "y"}]], "map": {"a": {"b": 1.5}}},
+    "bytes": {"type": "t", "bytes": bytes(range(256))},
+    "unicode": {"type": "t", "text": "žluťoučký kůň 🐎", "ключ": "значение"},
+    "numbers": {"type": "t", "n": [0, -1, 2**64 - 1, -(2**63), 1e300]},
+    "big": {"type": "t", "text": "x" * 1_000_000},
+}
+
 
 @asynccontextmanager
 async def opened(*hosts: Any, **options: Any) -> AsyncIterator[RedisChannelLayer]:

@@ -8,4 +8,3 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-GOLDEN = TESTS / "golden"

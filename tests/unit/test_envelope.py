@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import threading
 import tracemalloc
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from channels_redis_fast.exceptions import InvalidMessage, UnreadableMessage
 from channels_redis_fast.wire import _envelope
 from support import reference_messages as reference
+from support.golden import MESSAGES as GOLDEN
 from support.message_strategies import (
     KEY,
     changes,
@@ -24,9 +24,7 @@ from support.message_strategies import (
     odd_maps,
     outcome,
 )
-from support.paths import GOLDEN as PLACE
 
-GOLDEN = json.loads((PLACE / "messages.json").read_text())
 ROWS = {name: row for name, row in GOLDEN["rows"].items() if row["format"] == "msgpack"}
 CHANNEL = reference.CHANNEL
 

@@ -6,7 +6,6 @@ import base64
 import copy
 import hashlib
 import itertools
-import json
 import os
 import pickle
 import sys
@@ -23,9 +22,8 @@ from channels_redis_fast.wire import _framing
 from channels_redis_fast.wire._framing import FernetFrames, UniqueBytes
 from support import reference_messages as reference
 from support.forking import in_child, needs_fork
-from support.paths import GOLDEN as PLACE
+from support.golden import MESSAGES as GOLDEN
 
-GOLDEN = json.loads((PLACE / "messages.json").read_text())
 TOKENS = {name: row for name, row in GOLDEN["rows"].items() if "token" in row}
 NOW = GOLDEN["now"]
 IV = bytes.fromhex(GOLDEN["iv"])

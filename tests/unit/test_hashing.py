@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import itertools
-import json
 
 import pytest
 from channels_redis.utils import _consistent_hash
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 
 from channels_redis_fast.wire._hashing import shard_of
 from support import reference
-from support.paths import GOLDEN as PLACE
+from support.golden import HASHING as GOLDEN
 
-GOLDEN: dict[str, list[int]] = json.loads(PLACE.joinpath("hashing.json").read_text())
 ring_sizes = st.one_of(st.integers(1, 64), st.integers(1, 2**40))
 
 

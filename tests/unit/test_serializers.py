@@ -30,9 +30,8 @@ from channels_redis_fast.serializers import (
     SerializersRegistry,
     registry,
 )
-from support.paths import GOLDEN as PLACE
+from support.golden import MESSAGES as GOLDEN
 
-GOLDEN = json.loads((PLACE / "messages.json").read_text())
 ROWS = GOLDEN["rows"]
 FORMATS = ["msgpack", "json"]
 OPTIONS = [
