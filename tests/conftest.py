@@ -19,6 +19,7 @@ from channels_redis_fast.client.blocking_pool import _pools
 from support import programs
 from support.certificates import Certificates
 from support.clusters import Cluster
+from support.fault_sums import sums
 from support.leaks import LoopWatch, Snapshot
 from support.ledger import table
 from support.loops import LOOPS, LoopThread
@@ -100,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     if rows:
         terminalreporter.section("faults")
-        terminalreporter.write_line("\n".join(table(rows)))
+        terminalreporter.write_line("\n".join([*table(rows), "", *sums(rows)]))
 
 
 def pytest_collection_finish() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from support.fault_sums import sums
 from support.ledger import ACCEPTED, Addressee, Ledger, Promise, Source, Verdict
 
 LINE = "process 0"
@@ -95,3 +96,22 @@ def test_what_was_refused() -> None:
     assert books(unknown, [0, 1, 1, 2], promise=promise).problems
     assert books(unknown, [0, 2]).problems  # not an error to expect
     assert books([ACCEPTED, "ChannelFull"], [0, 1], promise=promise).problems
+
+
+def test_sums_of_the_table() -> None:
+    rest = ("0 (0)", "0", "0.10 s")
+    rows = [
+        ("cut, reset", "core", "10", "1671", "30", "666", "5 (430)", *rest),
+        ("cut, closed", "core", "5", "400", "0", "398", "2 (215)", *rest),
+        ("SCRIPT FLUSH", "core", "0", "365", "0", "365", "0 (0)", *rest),
+        ("demoted, READONLY", "pubsub", "0", "16401", "433", "16401", "0 (0)", *rest),
+    ]
+    assert sums(rows) == [
+        "core, all: 2,436 sent, 7 lost, 0 doubled, 0 overtaken, in 15 outages",
+        "core, nothing may be lost: 365 sent, 0 lost, 0 doubled, 0 overtaken, "
+        "in 0 outages",
+        "core, outages: 2,071 sent, 7 lost, 0 doubled, 0 overtaken, in 15 outages",
+        "pubsub, a server refuses: 16,401 sent, 0 lost, 0 doubled, 0 overtaken, "
+        "in 0 outages",
+        "pubsub, all: 16,401 sent, 0 lost, 0 doubled, 0 overtaken, in 0 outages",
+    ]

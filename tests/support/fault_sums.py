@@ -1,0 +1,52 @@
+"""Sums over the table of faults: the figures of the README's table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# Faults that end by one of these: a server that refuses commands for a while.
+REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "READONLY")
+
+
+class Row(NamedTuple):
+    """A line of the table, as numbers."""
+
+    outages: int
+    sent: int
+    refused: int
+    arrived: int
+    lost: int
+    bound: int
+    doubled: int
+    repeats: int
+    reordered: int
+
+
+def sums(rows: Iterable[Sequence[str]]) -> list[str]:
+    """What the lines of `ledger.columns` come to, a line for each layer and kind."""
+    kinds: dict[tuple[str, str], list[Row]] = {}
+    for fault, layer, *texts in rows:
+        row = Row(*map(int, re.findall(r"\d+", " ".join(texts[:-1]))))
+        for kind in _kind(fault, row), "all":
+            kinds.setdefault((layer, kind), []).append(row)
+    return [_line(*kind, kinds[kind]) for kind in sorted(kinds)]
+
+
+def _kind(fault: str, row: Row) -> str:
+    if fault.endswith(REFUSALS):
+        return "a server refuses"
+    if "failover" in fault:
+        return "failovers"
+    return "outages" if row.bound else "nothing may be lost"
+
+
+def _line(layer: str, kind: str, rows: list[Row]) -> str:
+    outages, sent, _, _, lost, _, doubled, _, reordered = map(
+        sum, zip(*rows, strict=True)
+    )
+    return (
+        f"{layer}, {kind}: {sent:,} sent, {lost:,} lost, {doubled:,} doubled, "
+        f"{reordered:,} overtaken, in {outages:,} outages"
+    )
