@@ -41,11 +41,11 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
 
     After an error that passes all is tried again, as a call is; others are raised.
     """
-    sweep = Sweep((b"UNLINK", pattern), monotonic(), shard.command_timeout)
+    sweep = Sweep(pattern, monotonic(), shard.command_timeout)
     while True:
         try:
             for link in await shard.primaries():
-                await _unlink_at(shard, link, pattern, sweep)
+                await _unlink_at(shard, link, sweep)
             return
         except errors.RedisError as error:
             about = {"stranger": shard.is_stranger(), "is_cluster": shard.is_cluster}
@@ -55,15 +55,14 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
 
 
 async def _unlink_at(
-    shard: Keyspace, link: ReconnectingConnection, pattern: bytes, sweep: Sweep
+    shard: Keyspace, link: ReconnectingConnection, sweep: Sweep
 ) -> None:
     cursor, connection = b"", None
     while cursor != b"0":
-        scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
         try:
             async with timeout(sweep.deadline - monotonic()):
                 connection = connection or await link.get()
-                cursor, keys = await connection.call(scan)
+                cursor, keys = await connection.call(sweep.scan(cursor))
         except asyncio.TimeoutError:
             raise unanswered(shard.command_timeout) from None
         # One key a command: on a Cluster several must not span slots, each of which may

@@ -26,7 +26,7 @@ Restore = Callable[[int, BlockingConnection, Callable[[Key], bool], bool, float]
 
 
 class BlockingShard:
-    """One entry of `hosts`. `wait` (seconds): how long readers block at a time."""
+    """One entry of `hosts`; readers block for `longest_wait` (seconds) at a time."""
 
     longest_wait = 5.0
     is_cluster = False
@@ -202,8 +202,8 @@ class Blocking:
         tried again, as a call is; others are raised.
         """
         for index, shard in enumerate(self.shards):
-            sweep = Sweep((b"UNLINK", pattern), time.monotonic(), seconds)
-            while (pause := self._unlink(index, shard, pattern, sweep)) is not None:
+            sweep = Sweep(pattern, time.monotonic(), seconds)
+            while (pause := self._unlink(index, shard, sweep)) is not None:
                 time.sleep(pause)
 
     def close(self) -> None:
@@ -211,26 +211,21 @@ class Blocking:
         for shard in self.shards:
             shard.close()
 
-    def _unlink(
-        self, index: int, shard: BlockingShard, pattern: bytes, sweep: Sweep
-    ) -> float | None:
+    def _unlink(self, index: int, shard: BlockingShard, sweep: Sweep) -> float | None:
         """Seconds until all is to be tried again; None: all is done."""
         try:
             for pool in shard.primaries(sweep.deadline):
-                self._unlink_at(index, pool, pattern, sweep)
+                self._unlink_at(index, pool, sweep)
         except errors.RedisError as error:
             about = {"stranger": shard.is_stranger, "is_cluster": shard.is_cluster}
-            shard.learn(pattern, error)
+            shard.learn(sweep.pattern, error)
             return sweep.after(error, time.monotonic(), **about)
         return None
 
-    def _unlink_at(
-        self, index: int, pool: BlockingPool, pattern: bytes, sweep: Sweep
-    ) -> None:
+    def _unlink_at(self, index: int, pool: BlockingPool, sweep: Sweep) -> None:
         cursor = b""
         while cursor != b"0":
-            scan = (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
-            cursor, keys = _value(pool.ask(scan, sweep.deadline))
+            cursor, keys = _value(pool.ask(sweep.scan(cursor), sweep.deadline))
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.
             unlinks: list[tuple[int, Command]] = [(index, (b"UNLINK", k)) for k in keys]

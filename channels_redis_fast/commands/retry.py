@@ -95,15 +95,16 @@ class Retry:
 
 
 class Sweep:
-    """What asks all servers of a shard, a portion at a time; all of it may run twice.
+    """Deletes the keys of a shard that match a glob pattern, a portion at a time.
 
-    It has so many `seconds` for each portion, as a call. After an error all is done
-    again: until so many seconds after the portion before the first one.
+    It has so many `seconds` for each portion, as a call. All of it may run twice: after
+    an error all is done again, until so many seconds after the portion before the first
+    one.
     """
 
-    def __init__(self, command: Command, now: float, seconds: float) -> None:
+    def __init__(self, pattern: bytes, now: float, seconds: float) -> None:
+        self.pattern = pattern
         self.began = now  # with its portion
-        self._command = command
         self._seconds = seconds
         self._retry: Retry | None = None
 
@@ -112,13 +113,18 @@ class Sweep:
         """When its portion is to be done (`time.monotonic()`)."""
         return self.began + self._seconds
 
+    def scan(self, cursor: bytes) -> Command:
+        """Asks a server for more keys; `cursor`: of its last reply, b"" at first."""
+        return (b"SCAN", cursor or b"0", b"MATCH", self.pattern, b"COUNT", b"1000")
+
     def get_on(self, now: float) -> None:
         """Begins the next portion."""
         self.began = now
 
     def after(self, error: Exception, now: float, **about: bool) -> float:
         """Seconds until all is done again; raises the error that stays."""
-        retry = self._retry or Retry(self._command, self.began, self.deadline)
+        unlink = (b"UNLINK", self.pattern)
+        retry = self._retry or Retry(unlink, self.began, self.deadline)
         self._retry = retry
         # As if nothing had been written.
         pause = retry.after(error, now, written=False, **about)
