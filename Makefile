@@ -36,7 +36,7 @@ $(BIN)/pytest -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
-  growth bench-end-to-end report micro coverage fuzz lint clean
+  growth bench-end-to-end report micro coverage fuzz lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -51,7 +51,7 @@ test: $(VENV)/.test
 # of the examples that Hypothesis makes.
 # With less company: many of these load the machine by themselves.
 test-slow: PROCESSES = 2
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(VENV)/.lint
 	$(call pytest,slow or hypothesis)
 
 test-all: test test-slow
@@ -86,7 +86,7 @@ bench-end-to-end: $(VENV)/.bench
 	$(BIN)/python bench/end_to_end/measure.py $(FOUND_END_TO_END) \
 	  $(if $(QUICK),--quick) $(ARGS)
 
-# Tables and plots in bench/results and the README, of what was measured.
+# Tables and plots in the docs and the README, of what was measured.
 report: $(VENV)/.bench
 	$(if $(wildcard $(FOUND)),$(BIN)/python bench/report.py $(FOUND) $(ARGS))
 	$(if $(wildcard $(FOUND_END_TO_END)),$(BIN)/python bench/end_to_end/browsers.py \
@@ -114,10 +114,19 @@ model: $(VENV)/.test
 growth: $(VENV)/.test
 	$(BIN)/python bench/growth.py $(ARGS)
 
-lint: $(VENV)/.test
+# Style, types, workflows (without asking GitHub) and pages.
+lint: $(VENV)/.lint docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint src/*.pyx
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet --pedantic .github
+
+# A page that can't be built, a link to nowhere and a page that nobody reaches are errors.
+docs: $(VENV)/.lint
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "see build/docs/index.html"
 
 # One stamp per extra: the package is installed (and compiled) again when a
 # source of the compiled modules or the list of requirements changed.

@@ -1,9 +1,9 @@
-"""The part of the report that stands in the README."""
+"""The parts of the reports that stand in the README and in docs/performance.md."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -12,8 +12,10 @@ from cases import CASES
 from summary import middle
 from targets import Found, losses
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "docs" / "measured"
 COLUMNS = {
     "core": "core",
     "pubsub": "Pub/Sub",
@@ -88,14 +90,16 @@ def _behind(found: Found) -> Iterator[str]:
 
 
 def update(data: dict[str, Any]) -> None:
-    """Puts it into the README."""
-    put(headline(data), BEGIN, END)
+    """Puts it into the page."""
+    put(headline(data), PERFORMANCE, "measured")
 
 
-def put(lines: Iterator[str], begin: str, end: str) -> None:
-    """Puts lines between two marks of the README."""
-    text = README.read_text()
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+def put(lines: Iterable[str], page: Path, mark: str) -> None:
+    """Puts lines between the two marks of a page."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
+    before, begun, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(f"{page} has no marks {begin.strip()} {end.strip()}")
     joined = "\n".join(lines)
-    README.write_text(f"{before}{begin}\n{joined}\n\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{joined}\n\n{end}{after}")

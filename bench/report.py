@@ -17,12 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cases import CASES
 from contenders import CONTENDERS
-from headline import filled, update
+from headline import RESULTS, filled, update
 from summary import Middle, Rounds, middle, ratio
 from targets import TARGETS, Found, losses
 
-HERE = Path(__file__).parent
-SHORT = HERE / "results" / "results.json"
+SHORT = RESULTS / "layers.json"
 NOT_SHOWN = """\
 Not shown: several machines or a network; a server that is busy with other things;
 TLS, Sentinel, shards and Clusters. Servers, senders and receivers share the cores of
@@ -83,7 +82,7 @@ def table(head: list[str], lines: Iterator[list[str]]) -> Iterator[str]:
 def report(data: dict[str, Any]) -> Iterator[str]:
     """The lines of the report."""
     found: Found = data["cases"]
-    yield "# Measured"
+    yield "# The layer alone, in full"
     yield ""
     yield from _machine(data)
     yield ""
@@ -168,14 +167,14 @@ def _wrong(rounds: Rounds) -> str:
 
 
 def main(found: str = str(SHORT), folder: str = str(SHORT.parent)) -> None:
-    """Writes the report, its plots and what they show, and the README's table."""
+    """Writes the report, its plots and what they show, and the table of the docs."""
     from plots import draw  # which tests need not have
 
     data = condensed(json.loads(Path(found).read_text()))
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
     (to / SHORT.name).write_text(compact(data))
-    (to / "report.md").write_text("\n".join(report(data)) + "\n")
+    (to / "layers.md").write_text("\n".join(report(data)) + "\n")
     draw(data["cases"], to)
     if to.samefile(SHORT.parent):
         update(data)

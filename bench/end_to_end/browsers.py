@@ -18,12 +18,10 @@ sys.path.insert(2, str(Path(__file__).parents[2] / "tests"))
 from measure import judged
 from rows import BARE, KINDS, LAYERS, ROWS, Row
 
-from headline import filled, put
+from headline import PERFORMANCE, README, RESULTS, filled, put
 from summary import Rounds, middle
 
-RESULTS = Path(__file__).parents[1] / "results"
-SHORT = RESULTS / "end_to_end.json"
-BEGIN, END = "<!-- end to end -->\n", "<!-- end of end to end -->\n"
+SHORT = RESULTS / "browsers.json"
 TITLES = dict(
     zip(
         KINDS,
@@ -47,7 +45,7 @@ COLUMNS = {
     "answers": ("answers/s", "{:,.0f}", 1),
     "memory": ("KiB for each connection", "{:,.1f}", 1024),
 }
-PLOT = "end_to_end.svg"
+PLOT = "browsers.svg"
 CAPTION = "To 1,000 browsers, through one server process"
 SHOWN = ("group-1000", "groups-of-10", "group-1000-4k")
 Found = dict[str, dict[str, Rounds]]
@@ -74,22 +72,36 @@ def cell(rounds: Rounds, key: str, ranges: bool = False) -> str:
 
 
 def headline(data: dict[str, Any]) -> Iterator[str]:
-    """What stands in the README."""
+    """What stands in the README: the plot, and its figures."""
     found: Found = data["rows"]
-    yield from filled(about(data))
+    yield f"![{CAPTION}](docs/measured/{PLOT})"
     yield ""
-    yield from table(["", *TITLES.values()], rows_of_readme(found))
-    yield ""
-    yield f"![{CAPTION}](bench/results/{PLOT})"
+    row = next(row for row in ROWS if row.name == SHOWN[0])
+    head = [f"{row.title}: deliveries/s", *TITLES.values()]
+    shown = found.get(row.name, {})
+    yield from table(head, (line(shown, *names, "rate") for names in NAMES.items()))
     yield ""
     yield from filled(
-        "Measured by `make bench-end-to-end`; [the full report]"
-        "(bench/results/end_to_end.md) has all rows, ranges and targets. † Frames were "
-        "lost, or came twice or late."
+        f"{data['date']}, {data['cpu']}, {data['cpus']} cores for all: read the ratios, "
+        "and [how they were measured](docs/performance.md)."
     )
 
 
-def rows_of_readme(found: Found) -> Iterator[list[str]]:
+def summary(data: dict[str, Any]) -> Iterator[str]:
+    """What stands in the docs."""
+    yield from filled(about(data))
+    yield ""
+    yield f"![{CAPTION}](measured/{PLOT})"
+    yield ""
+    yield from table(["", *TITLES.values()], rows_of_docs(data["rows"]))
+    yield ""
+    yield from filled(
+        "† Frames were lost, or came twice or late. [The full report]"
+        "(measured/browsers.md) has all rows, ranges and targets."
+    )
+
+
+def rows_of_docs(found: Found) -> Iterator[list[str]]:
     """The deliveries to sockets by layer, then what else a site feels."""
     for row in ROWS:
         if row.name not in found:
@@ -144,7 +156,7 @@ def about(data: dict[str, Any]) -> str:
 def report(data: dict[str, Any]) -> Iterator[str]:
     """The lines of the whole report."""
     found: Found = data["rows"]
-    yield "# To browsers"
+    yield "# To browsers, in full"
     yield ""
     yield from filled(about(data))
     yield ""
@@ -202,7 +214,7 @@ def draw(found: Found, folder: Path) -> None:
 
 
 def main(path: str = str(SHORT), folder: str = str(RESULTS)) -> None:
-    """Writes the report, its plot, and the README's table."""
+    """Writes the report, its plot, and the tables of the README and the docs."""
     data = json.loads(Path(path).read_text())
     to = Path(folder)
     lines = ",\n".join(
@@ -211,10 +223,11 @@ def main(path: str = str(SHORT), folder: str = str(RESULTS)) -> None:
     )
     head = json.dumps({key: value for key, value in data.items() if key != "rows"})
     (to / SHORT.name).write_text(f'{head[:-1]}, "rows": {{\n{lines}\n}}}}\n')
-    (to / "end_to_end.md").write_text("\n".join(report(data)) + "\n")
+    (to / "browsers.md").write_text("\n".join(report(data)) + "\n")
     draw(data["rows"], to)
     if to.samefile(RESULTS):
-        put(headline(data), BEGIN, END)
+        put(headline(data), README, "end to end")
+        put(summary(data), PERFORMANCE, "browsers")
 
 
 def rounded(value: Any) -> Any:

@@ -16,7 +16,7 @@ from support.faults import FAULTS, Fault
 from support.inflicting import CAPACITY, TIMEOUT, WAIT
 from support.layers import opened
 from support.ledger import columns
-from support.paths import README
+from support.paths import PROMISES
 from support.pubsubs import published
 
 OPEN = {"core": opened, "pubsub": published}
@@ -76,6 +76,6 @@ async def test_fault(
     assert not verdict.problems
 
 
-def test_every_promise_is_in_the_readme() -> None:
-    promised = README.read_text()
+def test_every_promise_is_in_the_docs() -> None:
+    promised = PROMISES.read_text()
     assert not [f.promise for f in FAULTS if f"| {f.promise} |" not in promised]

@@ -1,4 +1,4 @@
-"""A user with the rights that README.md lists gets along, and needs all of them."""
+"""A user with the rights that docs/hosts.md lists gets along, and needs all of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from channels_redis_fast.client.shard import Shard
 from support.behaviours import BEHAVIOURS, Behaviour, until_it_works
 from support.clusters import Cluster, slot_of
 from support.layers import end, opened, soon
-from support.paths import README
+from support.paths import DOCS
 from support.polling import eventually
 from support.servers import Server
 
-TEXT = README.read_text()
+TEXT = (DOCS / "hosts.md").read_text()
 LIMITS = ["~asgi*", "resetchannels", "&asgi*"]
 FLUSH = "+scan +unlink"
 CLUSTER = "+cluster|slots +asking"
@@ -34,7 +34,7 @@ SetUser = Callable[..., dict[str, Any]]
 
 def listed() -> list[str]:
     """The commands that the TEXT says everybody needs."""
-    (text,) = re.findall("### Users with few rights\n(.*?)\n##", TEXT, re.DOTALL)
+    (text,) = re.findall(r"## Users with few rights\n(.*?)(?:\n##|\Z)", TEXT, re.DOTALL)
     for more in FLUSH, CLUSTER, SELECT:
         assert f"`{more}`" in text
     block = re.search(r"\n\n((?:    \+.*\n)+)\n", text)

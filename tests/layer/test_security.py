@@ -1,4 +1,4 @@
-"""What README.md says of encryption, of its limits, and of changing its keys."""
+"""What docs/security.md says of encryption, of its limits, and of changing its keys."""
 
 from __future__ import annotations
 

@@ -146,7 +146,8 @@ def test_metadata(metadata: Message) -> None:
     assert f'"{metadata["Version"]}"' in version
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "BSD-3-Clause"
-    extras = {"bench", "coverage", "cryptography", "demo", "fuzz", "matrix", "test"}
+    extras = {"bench", "coverage", "cryptography", "demo", "docs", "fuzz"}
+    extras |= {"lint", "matrix", "test"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needed = [n for n in metadata.get_all("Requires-Dist", []) if "extra" not in n]
     assert not any(n.startswith(("cryptography", "Django")) for n in needed)

@@ -1,4 +1,4 @@
-"""Sums over the table of faults: the figures of the README's table."""
+"""Sums over the table of faults: the figures of docs/failures.md."""
 
 from __future__ import annotations
 

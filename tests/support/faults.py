@@ -20,7 +20,7 @@ DATA = (2 * CAPACITY + 1, CAPACITY + 1)  # the batch, and what lay in Redis
 FULL = frozenset({"ChannelFull", LEFT_OUT})
 UNREACHED = frozenset({"ConnectionError"})
 
-# The events of the README's table "What it promises when things fail".
+# The events of the first table of docs/failures.md.
 GONE = "Redis restarts, fails over, or the network is cut"
 UNKNOWN = "the connection breaks after a send was written"
 ON_THEIR_WAY = "the connection breaks while messages are on their way to a reader"
@@ -41,7 +41,7 @@ DEMOTED = "a replica answers after a failover"
 class Fault:
     """One way to fail, and what one outage may cost each layer.
 
-    `promise` is where the README says so. What is published (Pub/Sub's direct and
+    `promise` is where the docs say so. What is published (Pub/Sub's direct and
     group messages) has no limit during an outage, and must not be lost outside.
     """
 

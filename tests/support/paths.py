@@ -8,3 +8,4 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
+PROMISES = DOCS / "failures.md"
