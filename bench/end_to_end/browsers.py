@@ -22,6 +22,7 @@ from headline import PERFORMANCE, README, RESULTS, filled, put
 from summary import Rounds, middle
 
 SHORT = RESULTS / "browsers.json"
+MARKS = {README: "end to end", PERFORMANCE: "browsers"}
 TITLES = dict(
     zip(
         KINDS,
@@ -82,8 +83,8 @@ def headline(data: dict[str, Any]) -> Iterator[str]:
     yield from table(head, (line(shown, *names, "rate") for names in NAMES.items()))
     yield ""
     yield from filled(
-        f"{data['date']}, {data['cpu']}, {data['cpus']} cores for all: read the ratios, "
-        "and [how they were measured](docs/performance.md)."
+        f"{data['date']}, {data['cpu']}, {data['cpus']} cores for all: read the "
+        "ratios, and [how they were measured](docs/performance.md)."
     )
 
 
@@ -226,8 +227,8 @@ def main(path: str = str(SHORT), folder: str = str(RESULTS)) -> None:
     (to / "browsers.md").write_text("\n".join(report(data)) + "\n")
     draw(data["rows"], to)
     if to.samefile(RESULTS):
-        put(headline(data), README, "end to end")
-        put(summary(data), PERFORMANCE, "browsers")
+        put(headline(data), README, MARKS[README])
+        put(summary(data), PERFORMANCE, MARKS[PERFORMANCE])
 
 
 def rounded(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.paths import ROOT
+from support.paths import README, ROOT
 
 BENCH = ROOT / "bench" / "end_to_end"
 sys.path.append(str(BENCH))
@@ -19,6 +19,8 @@ import browsers  # noqa: E402
 import clients  # noqa: E402
 import measure  # noqa: E402
 from rows import ROWS, TARGETS, Row  # noqa: E402
+
+import headline  # noqa: E402
 
 
 class Crowd(clients.Crowd):
@@ -141,8 +143,28 @@ def test_the_report_has_every_row(tmp_path: Path) -> None:
     assert sum("reached" in line or "missed" in line for line in text.split("\n")) == (
         len(TARGETS)
     )
-    lines = list(browsers.headline(data))
-    assert any(line.startswith("| **channels_redis core**") for line in lines)
+    for page, lines, row in (
+        (README, browsers.headline(data), "| channels_redis core |"),
+        (headline.PERFORMANCE, browsers.summary(data), "| **channels_redis core**,"),
+    ):
+        copy = tmp_path / page.name
+        copy.write_text(page.read_text())
+        mark = browsers.MARKS[page]
+        headline.put(lines, copy, mark)
+        assert row in copy.read_text()
+        assert len(copy.read_text()) - len(page.read_text()) < 5_000
+        once = copy.read_text()
+        headline.put(["(nothing)"], copy, mark)
+        assert row not in copy.read_text()
+        assert once.startswith(copy.read_text().partition("(nothing)")[0])
+        assert once.endswith(copy.read_text().partition("(nothing)")[2])
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin -->\n")
+    with pytest.raises(ValueError, match="end of begin"):
+        headline.put([], page, "begin")
 
 
 def test_targets_are_of_rows_that_are_measured() -> None:

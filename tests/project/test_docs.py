@@ -112,7 +112,9 @@ def test_every_make_target_has_its_row() -> None:
 def test_every_variable_has_its_row() -> None:
     texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
     used = set(re.findall(r'environ\.get\(\s*"((?:TEST_|CI)\w*)"', "\n".join(texts)))
-    shown = {names(cells[0])[0] for cells in rows(section(CONTRIBUTING, "Build and test"))}
+    shown = {
+        names(cells[0])[0] for cells in rows(section(CONTRIBUTING, "Build and test"))
+    }
     assert used == {name for name in shown if not name.startswith("make ")}
 
 
