@@ -35,6 +35,14 @@ class Setting:
         return "redis://{}:{}".format(*self.redis)
 
 
+async def close_layer(layer: Any) -> None:
+    """Closes what a contender keeps open; each layer has another name for it."""
+    for name in ("close_pools", "close", "flush"):
+        if close := getattr(layer, name, None):
+            await close()
+            return
+
+
 @dataclass(frozen=True)
 class Contender:
     """One thing to measure. `make` builds its layer in the process that uses it.

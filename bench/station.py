@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
-from contenders import CONTENDERS, Setting, Texts
+from contenders import CONTENDERS, Setting, Texts, close_layer
 from limits import Limit
 from tally import Tally, tally
 
@@ -60,10 +60,7 @@ class Station:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for name in ("close_pools", "close", "flush"):
-            if close := getattr(self.layer, name, None):
-                await close()
-                return
+        await close_layer(self.layer)
 
     async def cpu(self) -> float:
         """Seconds of CPU that this process took so far."""

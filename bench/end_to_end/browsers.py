@@ -129,8 +129,10 @@ def line(
     cells = []
     for kind in KINDS:
         rounds = cases.get(f"{layer} {kind}", ())
-        more = f" ({cell(rounds, beside)})" if beside and rounds else ""
-        cells.append(cell(rounds, key) + more + " †" * bool(wrongs(rounds)))
+        shown = cell(rounds, key)
+        if shown and beside:
+            shown += f" ({cell(rounds, beside)})"
+        cells.append(shown + " †" * bool(wrongs(rounds)))
     return [text, *cells]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).parents[1]))
 sys.path.insert(2, str(Path(__file__).parents[2] / "tests"))
 
-from contenders import CONTENDERS, Setting
+from contenders import CONTENDERS, Setting, close_layer
 from worker import serve
 
 PATIENCE = 10.0  # seconds for one more message to arrive
@@ -70,7 +70,7 @@ class Sender:
 
     async def close(self) -> None:
         """Closes its connections."""
-        await self._layer.close_pools()
+        await close_layer(self._layer)
 
     async def flood(
         self, first: int, groups: int, window: int, seconds: float, least: int
