@@ -1,44 +1,32 @@
-"""The linters and type checkers, each as a test."""
+"""The linters, the type checker and the pages, as `make lint` runs them."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import sysconfig
 
 import pytest
 
 from support.paths import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMPILED = sorted(path.stem for path in (ROOT / "src").glob("*.pyx"))
-CYTHON = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "src").glob("*.p[yx]*"))
-CHECKS = {
-    "ruff check": ["ruff", "check", "--no-cache", "."],
-    "ruff format": ["ruff", "format", "--no-cache", "--check", "."],
-    "cython-lint": ["cython_lint.cython_lint", *CYTHON],
-    "mypy": ["mypy", "--strict"],
-    **{
-        f"stubtest {name}": ["mypy.stubtest", f"channels_redis_fast.{name}"]
-        for name in COMPILED
-    },
-}
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS)
-def test_source(command: list[str]) -> None:
-    assert COMPILED
-    # cython-lint starts pycodestyle by its name.
-    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
+def succeeds(*command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lint() -> None:
+    succeeds("make", "lint")
+
+
+@pytest.mark.parametrize("module", COMPILED)
+def test_stubs_say_what_is_compiled(module: str) -> None:
+    succeeds(
+        sys.executable, "-m", "mypy.stubtest", f"channels_redis_fast.wire.{module}"
+    )
