@@ -161,10 +161,10 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         topics.note_wait(channel, found)
         return opened(await found)
 
-    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+    def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
         topics, mailboxes = self._topics, self._mailboxes
-        found = mailboxes.begin(channel) if topics.is_heard(channel) else None
+        found = mailboxes.begin(channel, loop) if topics.is_heard(channel) else None
         if isinstance(found, TaskWaiter):
             topics.note_wait(channel, found)
         return found
