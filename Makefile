@@ -125,6 +125,7 @@ lint: $(VENV)/.lint docs
 
 # A page that can't be built, a link to nowhere and a page that nobody reaches are errors.
 docs: $(VENV)/.lint
+	rm -rf build/docs
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 	@echo "see build/docs/index.html"
 
