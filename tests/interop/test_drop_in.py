@@ -41,6 +41,77 @@ def test_names_to_import(module: str, names: list[str]) -> None:
     assert all(hasattr(found, name) for name in names)
 
 
+APPLICATION = """
+import asyncio, sys
+from django.conf import settings
+HOST = sys.argv[1]
+settings.configure(CHANNEL_LAYERS={
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [HOST], "capacity": 2, "serializer_format": "dotted"},
+    },
+    "pubsub": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [HOST], "symmetric_encryption_keys": ["secret"]},
+    },
+})
+from channels.layers import get_channel_layer
+from channels_redis.core import ChannelFull, RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from channels_redis.serializers import BaseMessageSerializer, registry
+from channels_redis.utils import decode_hosts
+
+class Dotted(BaseMessageSerializer):
+    def as_bytes(self, message, *args, **kwargs):
+        return repr(message).encode()
+    def from_bytes(self, message, *args, **kwargs):
+        return eval(message)
+
+registry.register_serializer("dotted", Dotted)
+
+async def main():
+    core, pubsub = get_channel_layer(), get_channel_layer("pubsub")
+    assert isinstance(core, RedisChannelLayer)
+    assert isinstance(pubsub, RedisPubSubChannelLayer)
+    for layer in core, pubsub:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        await layer.group_send("room", {"type": "chat.message"})
+        print(await layer.receive(name))
+    try:
+        for _ in range(3):
+            await core.send("jobs", {"type": "job"})
+    except ChannelFull:
+        print("full")
+    await core.flush()
+    await pubsub.flush()
+    await core.close_pools()
+
+asyncio.run(main())
+print(len(decode_hosts([HOST])))
+"""
+
+
+@pytest.mark.slow
+def test_one_word_turns_an_application_over(valkey: Server) -> None:
+    """Its settings, imports, own format and calls, as docs/migrating.md says."""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program, valkey.url],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for program in (
+            APPLICATION,
+            APPLICATION.replace("channels_redis", "channels_redis_fast"),
+        )
+    ]
+    assert said[0] == said[1]
+    assert said[0].splitlines()[-2:] == ["full", "1"]
+
+
 class Mine(RedisChannelLayer):
     """With a constructor of its own, as subclasses of applications have."""
 
