@@ -17,7 +17,7 @@ from redis import exceptions as errors
 
 from channels_redis_fast.commands.errors import CODES, Kind, kind_of, reply_error
 from support.clusters import Cluster
-from support.layers import end
+from support.layers import call, end
 from support.paths import DOCS
 from support.polling import eventually
 from support.refusing import DATA, POPS, RefusingProxy
@@ -276,30 +276,29 @@ def test_what_nobody_says_is_final(text: str) -> None:
 )
 async def test_flush(code: str, kind: str, way: str, place: Place) -> None:
     """It waits as other calls do, whichever of its commands is refused."""
-    layer = KINDS[kind](hosts=[place.host], command_timeout=TIMEOUT)
+    patient, layer = (
+        KINDS[kind](hosts=[place.host], command_timeout=timeout)
+        for timeout in (30, TIMEOUT)
+    )
     target: Any = place.proxy.target
 
-    async def flush() -> None:
-        if way == "loop":
-            await layer.flush()
-        else:
-            await asyncio.to_thread(layer.sync.flush)
-
-    await layer.send("jobs", {"type": "x"})
-    await asyncio.to_thread(layer.sync.send, "more", {"type": "x"})
+    # For a while
+    await patient.send("jobs", {"type": "x"})
+    await asyncio.to_thread(patient.sync.send, "more", {"type": "x"})
     with place.proxy.refusing(place.text(code), frozenset((b"SCAN",))):
-        flushing = asyncio.create_task(flush())
+        flushing = asyncio.create_task(call(patient, way, "flush"))
         before = place.proxy.requests.refused
         await eventually(lambda: place.proxy.requests.refused > before, "a refusal")
     await flushing
     with redis.Redis(target.host, target.port) as client:
         assert not client.keys("asgi*")
+    # For long
     for verb in b"SCAN", b"UNLINK":
         await layer.send("jobs", {"type": "x"})
-        with (
-            place.proxy.refusing(place.text(code), frozenset((verb,))),
-            pytest.raises(CODES[code].raised),
-        ):
-            await flush()
-    await layer.close_pools()
-    await asyncio.to_thread(layer.sync.close)
+        flushing = asyncio.create_task(call(layer, way, "flush"))
+        with place.proxy.refusing(place.text(code), frozenset((verb,))):
+            (error,) = await asyncio.gather(flushing, return_exceptions=True)
+        check({"flush": error}, code, wanted=True)
+    for each in patient, layer:
+        await each.close_pools()
+        await asyncio.to_thread(each.sync.close)
