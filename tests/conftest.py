@@ -207,9 +207,12 @@ def redis70(request: pytest.FixtureRequest) -> Iterator[Server]:
     yield from _share(request, Server(programs.redis70()))
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis62", "redis70"])
+@pytest.fixture(
+    scope="session",
+    params=["valkey", "redis62", pytest.param("redis70", marks=pytest.mark.slow)],
+)
 def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Each of the shared servers in turn."""
+    """Each of the shared servers in turn; `make test` does with the new and the old."""
     SHARED["any_server"] = request.getfixturevalue(request.param)
     yield SHARED["any_server"]
     del SHARED["any_server"]
