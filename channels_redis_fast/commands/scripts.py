@@ -184,8 +184,8 @@ return there
     repeatable=True,
 )
 
-# KEYS: a group key. ARGV: group_expiry (seconds). The members, once those that are too
-# old are removed. Each goes through Lua, which takes Redis four times as long as ZRANGE.
+# KEYS: a group key. ARGV: group_expiry (seconds). Removes members that are too old, and
+# returns the others: all through Lua, which takes Redis four times as long as ZRANGE.
 MEMBERS = Script(
     _CLOCK
     + """\
