@@ -120,7 +120,7 @@ class ProcessKeyReader:
         await self._reader.aclose()
 
     def _demand(self) -> int:
-        return self._mailboxes.room(self._inbox, self)
+        return self._mailboxes.owners.room(self._inbox, self)
 
     def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
         for member, _ in entries:
@@ -138,4 +138,4 @@ class ProcessKeyReader:
         if self._inbox.reader is not self:
             return
         self._inbox.stalled = True  # who asks next tries again
-        self._mailboxes.refuse(self._inbox, functools.partial(copy_of, error))
+        self._mailboxes.owners.refuse(self._inbox, functools.partial(copy_of, error))

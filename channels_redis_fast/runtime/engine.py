@@ -181,7 +181,7 @@ class LoopEngine:
         except asyncio.CancelledError:
             self._inboxes[inbox] = receiver  # the end of the loop comes to it again
             raise
-        self._mailboxes.release(inbox, receiver)
+        self._mailboxes.owners.release(inbox, receiver)
         self._offer(inbox)
 
     # Housekeeping
@@ -217,17 +217,13 @@ class LoopEngine:
         return self.shards[index].health.is_down
 
     def _sweep(self) -> None:
-        empty = self._mailboxes.sweep()
-        for inbox in self._mailboxes.inboxes():
-            reader = inbox.reader
-            if reader is not None and reader.loop.is_closed():  # over its head
-                self._mailboxes.release(inbox, reader)
-                reader = None
-            if reader is None or reader.stands_still():
-                if self.loop in self._mailboxes.waiting_loops(inbox):
-                    self._offer(inbox)
-            elif inbox in empty:
-                reader.retire()
+        self._mailboxes.sweep()
+        owners = self._mailboxes.owners
+        for inbox in owners.orphans():
+            if self.loop in owners.waiting_loops(inbox):
+                self._offer(inbox)
+        for owner in owners.needless():
+            owner.retire()
         if self._mailboxes.is_behind:
             self.loop.call_soon(self._end_more)
 

@@ -327,7 +327,7 @@ class InboxPump:
         try:
             while (message := waiter.message()) is None:
                 self._tidy()
-                reader = self._mailboxes.ensure_owner(inbox, self._take_over)
+                reader = self._mailboxes.owners.ensure(inbox, self._take_over)
                 if reader is self:
                     self._feed(inbox, waiter, deadline, command_timeout)
                 else:
@@ -379,7 +379,7 @@ class InboxPump:
                     self._counters,
                 )
         finally:
-            self._mailboxes.release(inbox, self)
+            self._mailboxes.owners.release(inbox, self)
             self._offer(inbox)
 
     def _wait(
@@ -393,7 +393,7 @@ class InboxPump:
         try:
             reader.resume()
         except RuntimeError:  # its loop was closed over its head
-            self._mailboxes.release(inbox, reader)
+            self._mailboxes.owners.release(inbox, reader)
         else:
             # Its loop may stand still from now on, and won't say so.
             left = _LOOK_AFTER if deadline is None else deadline - time.monotonic()
