@@ -14,7 +14,8 @@ from ..commands.scripts import PUT_BACK, number
 from ..exceptions import UnreadableMessage
 from ..mailboxes.dropped import DropCounters
 from ..wire.codec import Codec, Message
-from .poller import Entry, KeyPoller
+from .poller import KeyPoller
+from .pops import Entry
 
 Outcome = tuple[Message, "KeyPoller", Entry]
 

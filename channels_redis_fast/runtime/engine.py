@@ -13,6 +13,7 @@ from ..client.cluster import make_shard
 from ..client.hosts import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
+from ..mailboxes.delivery import Delivery
 from ..mailboxes.dropped import DropCounters
 from ..mailboxes.mailbox import MailboxGroup
 from ..mailboxes.registry import LocalChannels
@@ -50,6 +51,7 @@ class LoopEngine:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
+        self._delivery = Delivery(mailboxes, operations.codec, counters)
         self._memberships = memberships
         self._counters = counters
         self._expiry = expiry
@@ -142,9 +144,8 @@ class LoopEngine:
             inbox,
             self.shards[self._operations.shard_of(inbox.name)],
             self._operations.channel_key(inbox.name),
-            self._mailboxes,
-            self._operations.codec,
-            self._counters,
+            self._mailboxes.owners,
+            self._delivery,
             self._retire,
         )
 

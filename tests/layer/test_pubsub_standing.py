@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
-from channels_redis_fast.sync import Errand
+from channels_redis_fast.runtime.errand import Errand
 from support.layers import soon
 from support.loops import LoopThread
 from support.polling import until
