@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.mailboxes.registry import LocalChannels
 from channels_redis_fast.mailboxes.waiters import ThreadWaiter, opened
 from support.loops import LoopThread
@@ -129,6 +131,49 @@ def test_what_a_loop_that_stands_still_was_called_for(
     loop.close()
 
 
+def test_who_left_before_it_came(
+    boxes: LocalChannels, new_loop: Callable[[], Any]
+) -> None:
+    """It was called, and takes nothing any more."""
+    loop, waiters = new_loop(), []
+
+    async def wait() -> None:
+        waiters.append(boxes.begin(NAME))
+
+    loop.run_until_complete(wait())
+    put(boxes, NAME, 1)
+    (waiter,) = waiters
+    waiter.leave()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(boxes.snapshot()[NAME]) == 1
+    loop.close()
+
+
+def test_who_is_called_and_does_not_come(
+    boxes: LocalChannels, threads: list[LoopThread]
+) -> None:
+    """Its loop is busy for long: another one is called at the next sweep."""
+    first, go_on, waiter = threads[0], threading.Event(), ThreadWaiter()
+    late = first.begin(receive(boxes))
+    until(lambda: waiting(boxes) == 1, "the wait")
+    first.loop.call_soon_threadsafe(go_on.wait, 20)
+    boxes.begin_in_thread(NAME, waiter)
+    put(boxes, NAME, 1)
+    assert waiter.message() is None
+    boxes.sweep()
+    assert waiter.message() == {"n": 1}
+    go_on.set()
+    put(boxes, NAME, 2)
+    assert late.result(20) == 2
+
+
+def test_what_is_put_first_is_for_who_waits(boxes: LocalChannels) -> None:
+    waiter = ThreadWaiter()
+    boxes.begin_in_thread(NAME, waiter)
+    boxes.put_first(NAME, {"n": 1})
+    assert waiter.message() == {"n": 1}
+
+
 def test_who_waits_in_a_loop_that_is_closed(
     boxes: LocalChannels, new_loop: Callable[[], Any]
 ) -> None:
@@ -141,6 +186,18 @@ def test_who_waits_in_a_loop_that_is_closed(
     assert waiting(boxes) == 0
     assert list(boxes.snapshot()[NAME]) == [{"n": 1}]
     left._log_destroy_pending = False
+
+
+async def test_what_comes_back_when_its_channel_ended() -> None:
+    counters = DropCounters()
+    boxes = channels(counters, expiry=0.0)
+    boxes.open(NAME)
+    waiter: Any = boxes.begin(NAME)
+    boxes.put(None, [NAME], {"n": 1}, None, asyncio.get_running_loop())
+    boxes.sweep()
+    assert NAME not in boxes
+    waiter.leave()
+    assert counters.snapshot() == {"expired before being read": 1}
 
 
 async def test_who_is_collected_as_garbage(boxes: LocalChannels) -> None:

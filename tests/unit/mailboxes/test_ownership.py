@@ -145,3 +145,18 @@ async def test_an_error_for_all_who_wait(
         with pytest.raises(ValueError, match="refused"):
             wait()
     assert inbox.waiting == 0
+
+
+def test_no_error_for_who_has_a_message_to_come_for(
+    boxes: LocalChannels, owners: Ownership, inbox: MailboxGroup, loop: Any
+) -> None:
+    async def receive() -> Any:
+        waiter: Any = boxes.begin(NAME)
+        return (await waiter)[1]
+
+    task = loop.create_task(receive())
+    loop.run_until_complete(asyncio.sleep(0))
+    put(boxes, NAME, 1)
+    boxes.begin_in_thread(f"{KEY}other", ThreadWaiter())
+    owners.refuse(inbox, lambda: ValueError("refused"))
+    assert loop.run_until_complete(task) == {"n": 1}
