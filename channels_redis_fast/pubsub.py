@@ -145,7 +145,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or not topics.is_heard(channel)
+            or (listens := topics.loop_of(channel)) is None
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -158,15 +158,17 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             await topics.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
-        topics.note_wait(channel, found)
+        if found.loop is not listens:
+            topics.note_wait(found)
         return opened(await found)
 
-    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+    def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        topics, mailboxes = self._topics, self._mailboxes
-        found = mailboxes.begin(channel) if topics.is_heard(channel) else None
-        if isinstance(found, TaskWaiter):
-            topics.note_wait(channel, found)
+        if (listens := self._topics.loop_of(channel)) is None:
+            return None
+        found = self._mailboxes.begin(channel, loop)
+        if listens is not loop and isinstance(found, TaskWaiter):
+            self._topics.note_wait(found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -263,9 +265,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
-        begin = self._groups_begin.encode()
         for name in self._topics.names():
-            if name.startswith(begin):
+            if name.startswith(self._groups_begin.encode()):
                 self._topics.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
@@ -305,8 +306,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         return ours or self.normal_channels == "broadcast"
 
     def _payload(self, name: str, message: Message) -> bytes:
-        codec = self._codec
-        return codec.seal(codec.body(message), None, name.encode())
+        return self._codec.seal(self._codec.body(message), None, name.encode())
 
     def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
@@ -376,8 +376,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""
         if (kind := getattr(self, option)) is not None:
-            message = {"type": kind}
-            names, here = self._mailboxes.names(), asyncio._get_running_loop()
+            message, here = {"type": kind}, asyncio._get_running_loop()
+            names = self._mailboxes.names()
             self._mailboxes.put(None, names, message, message.copy, here)
 
     def _offer(self) -> None:

@@ -66,9 +66,9 @@ class Dispatcher:
 
     # Messages; the lock is held
 
-    def enter(self, box: Mailbox) -> TaskWaiter:
-        """What a task of the running loop awaits for the next message."""
-        loop, waiter = asyncio.get_running_loop(), box.waiter
+    def enter(self, box: Mailbox, loop: asyncio.AbstractEventLoop) -> TaskWaiter:
+        """What a task of that loop, the running one, awaits for the next message."""
+        waiter = box.waiter
         if waiter is None or waiter.is_used or waiter.loop is not loop:
             box.waiter = waiter = TaskWaiter(box, loop, self)
         waiter.is_used = True

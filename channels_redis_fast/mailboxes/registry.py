@@ -83,15 +83,21 @@ class LocalChannels:
             if name not in self._boxes:
                 self._open(str(name))
 
-    def begin(self, name: str) -> Entry | TaskWaiter | None:
-        """A message of a channel, or what to await at once for it; None: no channel."""
+    def begin(
+        self, name: str, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Entry | TaskWaiter | None:
+        """A message of a channel, or what to await at once for it; None: no channel.
+
+        `loop` is the running loop, which costs a system call before Python 3.12.
+        """
         with self._lock:
             if (box := self._boxes.get(name)) is None:
                 return None
             entry = self._dispatcher.take(box) if box.messages else None
             if entry is None:
                 # A room for it first: what follows may already fill it.
-                waiter = self._dispatcher.enter(box)
+                here = loop or asyncio.get_running_loop()
+                waiter = self._dispatcher.enter(box, here)
             is_fed = box.inbox.is_fed_in(None if entry else waiter.loop)
         if self._on_wait is not None and not is_fed:
             try:

@@ -103,23 +103,24 @@ class SubscriptionRegistry:
 
     # What layers ask
 
-    def is_heard(self, channel: str) -> bool:
-        """Whether somebody listens to a channel's own name."""
+    def loop_of(self, channel: str) -> asyncio.AbstractEventLoop | None:
+        """The loop that listens to a channel's own name, while one does."""
+        # For each message: what `_is_running` would say, without a call.
         topic = self._own.get(channel)
-        return _is_running(None if topic is None else topic.owner)
+        if topic is None or (owner := topic.owner) is None or not owner.is_open:
+            return None
+        return owner.loop if owner.loop.is_running() else None
 
-    def note_wait(self, channel: str, waiter: TaskWaiter) -> None:
-        """Somebody waits in a loop: its clock is to see when the owner's stands still.
+    def note_wait(self, waiter: TaskWaiter) -> None:
+        """Somebody waits in a loop that isn't the one which listens.
 
-        That loop runs; asking which one does is a system call before Python 3.12.
+        Its clock is to see when the other one stands still.
         """
-        topic = self._own.get(channel)
-        if topic is None or topic.owner is None or topic.owner.loop is not waiter.loop:
-            try:
-                self._here()
-            except BaseException:
-                waiter.leave()
-                raise
+        try:
+            self._here()
+        except BaseException:
+            waiter.leave()
+            raise
 
     async def listen(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.

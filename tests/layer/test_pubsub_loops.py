@@ -290,7 +290,7 @@ def test_who_takes_what_waits_is_subscribed(
 
     async def leave() -> None:
         """Something waits when this loop comes to rest."""
-        others = subscribers(valkey, name) - layer._topics.is_heard(name)
+        others = subscribers(valkey, name) - bool(layer._topics.loop_of(name))
         reading = asyncio.ensure_future(soon(layer, name))
         await eventually(lambda: subscribers(valkey, name) > others, "the wait")
         for n in range(3):
