@@ -131,7 +131,7 @@ class RedisChannelLayer(BaseRedisLayer):
         ):
             non_local = self._non_local(channel)
             if not non_local.endswith("!"):
-                return await self._receive_normal(channel, self._codec)
+                return await self._receive_normal(channel)
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)

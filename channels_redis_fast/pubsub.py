@@ -152,7 +152,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             if is_made_elsewhere(channel, self.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
             if not is_published:
-                return await self._receive_normal(channel, self._normal_codec)
+                return await self._receive_normal(channel)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await topics.listen(channel)

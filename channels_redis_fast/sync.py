@@ -15,7 +15,7 @@ from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
 from .runtime.popping import Popper
 from .runtime.thread_reader import ThreadReader, pop_message
-from .wire.codec import Codec, Message
+from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
 __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
@@ -56,7 +56,7 @@ class SyncChannelLayer:
         layer = self._layer
         non_local = layer._non_local(channel)
         if not non_local.endswith("!"):
-            return self._receive_normal(channel, layer._codec, timeout)
+            return self._receive_normal(channel, timeout)
         if not non_local.endswith(f"{layer.client_prefix}!"):
             raise ForeignChannel(f"{channel!r} is another process's channel")
         shard = layer._blocking.shards[layer.consistent_hash(non_local)]
@@ -114,11 +114,10 @@ class SyncChannelLayer:
                 f"it: await layer.{method}(...) instead"
             )
 
-    def _receive_normal(
-        self, channel: str, codec: Codec, timeout: float | None
-    ) -> Message:
+    def _receive_normal(self, channel: str, timeout: float | None) -> Message:
         layer = self._layer
         popper = self._popper(layer._blocking.shards, channel)
+        codec = layer._operations.codec
         return pop_message(popper, codec, layer._counters, deadline_of(timeout))
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:
@@ -126,9 +125,9 @@ class SyncChannelLayer:
         return Popper(
             shards,
             layer._operations.channel_key(channel),
+            layer._operations,
             layer._counters,
             layer.command_timeout,
-            layer.expiry,
             layer._tidy,
         )
 
@@ -152,7 +151,7 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         if not layer._is_published(channel):
             if is_made_elsewhere(channel, layer.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
-            return self._receive_normal(channel, layer._normal_codec, timeout)
+            return self._receive_normal(channel, timeout)
         put_back = functools.partial(layer._mailboxes.put_first, channel)
         message: Message = self._there("receive", timeout, channel, undo=put_back)
         return message

@@ -19,7 +19,7 @@ from ..mailboxes.mailbox import MailboxGroup
 from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
 from ..polling.process_key import ProcessKeyReader
-from ..wire.codec import Codec, Message
+from ..wire.codec import Message
 from .memberships import Memberships
 from .unconfirmed import UnconfirmedSends
 
@@ -106,16 +106,15 @@ class LoopEngine:
 
     # Receiving
 
-    def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
+    def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
         receiver = self._channels.get(channel)
         if receiver is None:
             self._close_idle_channels(_MOST_IDLE)
             receiver = self._channels[channel] = NormalChannelReader(
                 channel,
-                self._operations.channel_key(channel),
                 self.shards,
-                codec,
+                self._operations,
                 self._counters,
                 self._expiry,
                 self._prefetch,

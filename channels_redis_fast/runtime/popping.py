@@ -15,7 +15,8 @@ from ..client.blocking_pool import BlockingConnection, BlockingPool
 from ..client.blocking_shard import Batch, BlockingShard
 from ..commands.command import Command
 from ..commands.errors import Kind, is_ask, kind_of, may_pass
-from ..commands.scripts import PUT_BACK, number
+from ..commands.operations import Operations
+from ..commands.scripts import number
 from ..mailboxes.dropped import DropCounters
 from ..polling.pops import Entry, popped
 
@@ -126,17 +127,17 @@ class Popper:
         self,
         shards: list[BlockingShard],
         key: bytes,
+        operations: Operations,
         counters: DropCounters,
         command_timeout: float,
-        expiry: float,
         tidy: Callable[[], None],
     ) -> None:
         self.key = key
         self.tidy = tidy
+        self._operations = operations
         self._counters = counters
         self._waits = [Wait(shard, key) for shard in shards]
         self._command_timeout = command_timeout
-        self._expiry = expiry
         # A server that is silent is found out within the timeout, wait and all.
         self._patience = command_timeout / 2
         longest = min(shard.longest_wait for shard in shards)
@@ -233,12 +234,12 @@ class Popper:
         finally:
             for wait in self._waits:
                 wait.close()
-            for wait, (member, score) in found[wanted:]:
-                self._put_back(wait.shard, member, score)
+            for wait, entry in found[wanted:]:
+                self._put_back(wait.shard, entry)
 
-    def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
+    def _put_back(self, shard: BlockingShard, entry: Entry) -> None:
         until = time.monotonic() + self._command_timeout
-        command = PUT_BACK.on(self.key, number(self._expiry), score, member)
+        command = self._operations.put_back(self.key, [entry])
         # Not repeated when the connection breaks: who got it meanwhile has it.
         batch = Batch([shard], [(0, command)], until)
         batch.fly()

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast.client.blocking_shard import Blocking
-from channels_redis_fast.client.hosts import decode_hosts
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.polling.pops import Pop
 from channels_redis_fast.runtime.popping import Popper
@@ -24,8 +23,10 @@ KEY = b"asgiworker"
 
 def popper(server: Server, counters: DropCounters) -> tuple[Any, Popper]:
     """One for a key, and the connections that it uses."""
-    blocking = Blocking(decode_hosts([server.url], 5.0), lambda *about: None)
-    return blocking, Popper(blocking.shards, KEY, counters, 5.0, 60.0, lambda: None)
+    layer: Any = RedisChannelLayer(hosts=[server.url])
+    blocking, operations = layer._blocking, layer._operations
+    shards = blocking.shards
+    return blocking, Popper(shards, KEY, operations, counters, 5.0, lambda: None)
 
 
 def test_what_is_put_back_is_there(valkey: Server) -> None:
@@ -33,7 +34,7 @@ def test_what_is_put_back_is_there(valkey: Server) -> None:
     blocking, one = popper(valkey, counters)
     valkey.client().script_flush()
     score = float(int(time.time()) + 60)  # too old it would be dropped
-    one._put_back(blocking.shards[0], b"member", b"%d" % score)
+    one._put_back(blocking.shards[0], (b"member", b"%d" % score))
     assert valkey.client().zrange(KEY, 0, -1, withscores=True) == [(b"member", score)]
     assert counters.snapshot() == {}
     blocking.close()
@@ -43,7 +44,7 @@ def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
     counters = DropCounters()
     blocking, one = popper(valkey, counters)
     valkey.client().set(KEY, "no sorted set")
-    one._put_back(blocking.shards[0], b"member", b"1.5")
+    one._put_back(blocking.shards[0], (b"member", b"1.5"))
     assert counters.snapshot() == {"lost while being put back": 1}
     blocking.close()
 
