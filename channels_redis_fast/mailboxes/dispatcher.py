@@ -8,7 +8,6 @@ import time
 from collections import deque
 
 from .dropped import DropCounters
-from .lifetimes import Lifetimes
 from .mailbox import Mailbox
 from .waiters import Entry, TaskWaiter, Waiter, call
 
@@ -24,12 +23,10 @@ class Dispatcher:
         self,
         lock: threading.RLock,
         boxes: dict[str, Mailbox],
-        lifetimes: Lifetimes,
         counters: DropCounters,
     ) -> None:
         self._lock = lock
         self._boxes = boxes
-        self._lifetimes = lifetimes
         self._counters = counters
         # Who waited in tasks that were collected as garbage, which may be anywhere, so
         # without the lock.
@@ -72,19 +69,11 @@ class Dispatcher:
         if waiter is None or waiter.is_used or waiter.loop is not loop:
             box.waiter = waiter = TaskWaiter(box, loop, self)
         waiter.is_used = True
-        self.add_waiter(box, waiter)
-        return waiter
-
-    def add_waiter(self, box: Mailbox, waiter: Waiter) -> None:
-        """Has somebody wait on a mailbox, behind all others."""
         box.enter(waiter)
-        if box.handle is None:
-            self._lifetimes.note_use(box)
+        return waiter
 
     def take(self, box: Mailbox) -> Entry | None:
         """The first message that has not ended."""
-        if box.handle is None:
-            self._lifetimes.note_use(box)
         now = time.monotonic()
         if box.messages and box.messages[0][0] <= now:
             self.drop_ended(box, now)

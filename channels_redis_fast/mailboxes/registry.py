@@ -48,9 +48,7 @@ class LocalChannels:
         self._lock = threading.RLock()
         self._boxes: dict[str, Mailbox] = {}
         self._lifetimes = Lifetimes(expiry)
-        self._dispatcher = Dispatcher(
-            self._lock, self._boxes, self._lifetimes, counters
-        )
+        self._dispatcher = Dispatcher(self._lock, self._boxes, counters)
         self.owners = Ownership(self._lock, self._boxes)
         self._swept = time.monotonic()
         self.is_behind = False  # more channels are over than `sweep` ends at a time
@@ -93,6 +91,8 @@ class LocalChannels:
         with self._lock:
             if (box := self._boxes.get(name)) is None:
                 return None
+            if box.handle is None:
+                self._lifetimes.note_use(box)
             entry = self._dispatcher.take(box) if box.messages else None
             if entry is None:
                 # A room for it first: what follows may already fill it.
@@ -115,10 +115,12 @@ class LocalChannels:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
         with self._lock:
             box = waiter.box = self._boxes.get(name) or self._open(str(name))
+            if box.handle is None:
+                self._lifetimes.note_use(box)
             if box.messages and (entry := self._dispatcher.take(box)):
                 waiter.give(entry)
             else:
-                self._dispatcher.add_waiter(box, waiter)
+                box.enter(waiter)
             return box.inbox
 
     def put(

@@ -75,7 +75,7 @@ class NormalChannelReader:
     @property
     def is_idle(self) -> bool:
         """Whether nobody waits and nothing is here or on its way."""
-        return not (self._waiters or self._returns.is_busy or self._claimed)
+        return not (self._waiters or self._returns.under_way or self._claimed)
 
     async def receive(self) -> Message:
         """The next message; cancelled, it hands on or back what was on its way."""

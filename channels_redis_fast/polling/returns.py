@@ -33,12 +33,7 @@ class Returns:
         self._operations = operations
         self._counters = counters
         self._keep = keep
-        self._under_way: set[asyncio.Future[Any]] = set()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is on its way."""
-        return bool(self._under_way)
+        self.under_way: set[asyncio.Future[Any]] = set()
 
     def begin(self, poller: KeyPoller, entries: list[Entry]) -> None:
         """Puts what came by a poller back."""
@@ -47,20 +42,20 @@ class Returns:
 
     async def finish(self) -> None:
         """Returns when nothing is on its way any more."""
-        while self._under_way:
-            await asyncio.wait(list(self._under_way))
+        while self.under_way:
+            await asyncio.wait(list(self.under_way))
 
     def _put_back(self, poller: KeyPoller, entries: list[Entry]) -> None:
         # Not repeated when the connection breaks: who got it meanwhile has it.
         command = self._operations.put_back(poller.key, entries)
         returning = poller.shard.run(command)
-        self._under_way.add(returning)
+        self.under_way.add(returning)
         returning.add_done_callback(functools.partial(self._answered, poller, entries))
 
     def _answered(
         self, poller: KeyPoller, entries: list[Entry], returning: asyncio.Future[Any]
     ) -> None:
-        self._under_way.discard(returning)
+        self.under_way.discard(returning)
         error = None if returning.cancelled() else returning.exception()
         if error is not None and may_pass(error) and self._keep(poller, entries):
             return
