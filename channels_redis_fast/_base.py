@@ -331,11 +331,11 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
         running: Awaitable[Any] = runner.shards[index].run(command, began)
         return running
 
-    async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
+    async def _receive_normal(self, channel: str) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
             try:
-                receiving = self._loops.engine().receive(channel, codec)
+                receiving = self._loops.engine().receive(channel)
                 message: dict[str, Any] = await receiving
             except ReaderClosed:
                 continue

@@ -152,7 +152,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             if is_made_elsewhere(channel, self.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
             if not is_published:
-                return await self._receive_normal(channel, self._normal_codec)
+                return await self._receive_normal(channel)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await topics.listen(channel)
@@ -382,8 +382,9 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
     def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""
-        for inbox in self._mailboxes.inboxes():
-            loops = self._mailboxes.waiting_loops(inbox)
+        owners = self._mailboxes.owners
+        for inbox in owners.inboxes():
+            loops = owners.waiting_loops(inbox)
             self._loops.call_in(loops, self._topics.claim)
 
     def _tick(self) -> None:
@@ -391,9 +392,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         self._terms.end_due()
         if not self._topics.has_orphans():
             return
-        here = asyncio.get_running_loop()
-        inboxes = self._mailboxes.inboxes()
-        if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
+        here, owners = asyncio.get_running_loop(), self._mailboxes.owners
+        if any(here in owners.waiting_loops(inbox) for inbox in owners.inboxes()):
             self._topics.claim()
 
 
