@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.sizes import Sizes, measure
 
 LIMITS = {"files": 300, "classes": 250, "methods": 20, "constructors": 7}
