@@ -17,16 +17,7 @@ from redis.exceptions import RedisError
 
 from ._logs import warn
 from ._masking import Masked
-from ._settings import (
-    LONGEST_TIMEOUT,
-    capacity_table,
-    check_choice,
-    check_count,
-    check_keys,
-    check_prefix,
-    check_seconds,
-    check_switch,
-)
+from ._settings import Settings
 from .client.blocking_shard import Blocking
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
@@ -40,7 +31,7 @@ from .runtime.loops import LoopRegistry, may_block, weakly
 from .wire import _names
 from .wire._hashing import shard_of
 from .wire.codec import Codec, SerializerCodec, SizeLimit, codec_of
-from .wire.formats import ENCRYPTIONS, serializer_of
+from .wire.formats import serializer_of
 
 _layers: weakref.WeakSet[BaseRedisLayer] = weakref.WeakSet()
 _overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
@@ -70,6 +61,14 @@ def key_after(begin: str, name: str) -> bytes:
     return f"{begin}{name}".encode()
 
 
+def serializer_for(settings: Settings, **options: Any) -> Any:
+    """What makes bytes of messages, in the format and with the keys of a layer."""
+    if settings.encryption != "fernet":  # whole classes of others don't know this one
+        options["encryption"] = settings.encryption
+    keys = settings.symmetric_encryption_keys
+    return serializer_of(settings.serializer_format, keys, **options)
+
+
 class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
     """Names, capacities and serialisation, with the hooks that subclasses override."""
 
@@ -96,52 +95,23 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
         layer._arguments = Masked((args, options))
         return layer
 
-    def __init__(
-        self,
-        *,
-        hosts: Any,
-        prefix: str,
-        expiry: float,
-        group_expiry: float,
-        capacity: int,
-        channel_capacity: Any,
-        symmetric_encryption_keys: Any,
-        encryption: str,
-        random_prefix_length: int,
-        serializer_format: str,
-        command_timeout: float,
-        max_message_size: int,
-        confirm_sends: bool,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._refuse_overrides()
-        self.prefix = check_prefix(prefix)
-        check_seconds("expiry", expiry)
-        check_seconds("group_expiry", group_expiry)
-        self.expiry, self.group_expiry = expiry, group_expiry
-        self.command_timeout = check_seconds(
-            "command_timeout", command_timeout, LONGEST_TIMEOUT
-        )
-        self.max_message_size = check_count("max_message_size", max_message_size, 1)
-        self.confirm_sends = check_switch("confirm_sends", confirm_sends)
-        # Below 0 means none, as it does to channels_redis.
-        unique = max(0, check_count("random_prefix_length", random_prefix_length, None))
-        check_keys(symmetric_encryption_keys.value)
-        check_choice("encryption", encryption, ENCRYPTIONS)
-        self._capacities = capacity_table(capacity, channel_capacity)
-        self.capacity = capacity
-        self.channel_capacity = self.compile_capacities(channel_capacity or {})
-        self._hosts = decode_hosts(hosts, self.command_timeout)
+        self._settings = settings
+        self.prefix = settings.prefix
+        self.expiry, self.group_expiry = settings.expiry, settings.group_expiry
+        self.refresh_groups = settings.refresh_groups
+        self.command_timeout = settings.command_timeout
+        self.max_message_size = settings.max_message_size
+        self.confirm_sends = settings.confirm_sends
+        self._capacities = settings.capacities()
+        self.capacity = settings.capacity
+        self.channel_capacity = self.compile_capacities(settings.channel_capacity or {})
+        self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
-        self._size_limit = SizeLimit(self.max_message_size, MessageTooLarge)
+        self._size_limit = SizeLimit(settings.max_message_size, MessageTooLarge)
         self._counters = DropCounters()
-        self._serializer = self._make_serializer(
-            serializer_format,
-            symmetric_encryption_keys,
-            random_prefix_length=unique,
-            expiry=expiry,
-            # Whole classes of others don't know this one.
-            **({} if encryption == "fernet" else {"encryption": encryption}),
-        )
+        self._serializer = self._make_serializer(settings)
         self._codec = self._make_codec()
         serializers = [self._serializer, self._normal_serializer]
         self._clock = clock_of(serializers, self._hosts)
@@ -367,8 +337,24 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
             collect(work, add)
         return began
 
-    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
-        return serializer_of(format, keys, **options)
+    def _make_serializer(self, settings: Settings) -> Any:
+        # Below 0 means none, as it does to channels_redis.
+        length = max(0, settings.random_prefix_length)
+        return serializer_for(
+            settings, random_prefix_length=length, expiry=settings.expiry
+        )
+
+    def _make_operations(
+        self, codec: Codec, group_key: Callable[[str], bytes]
+    ) -> Operations:
+        return Operations(
+            self._settings,
+            codec=codec,
+            shards=self.ring_size,
+            shard_of=self._shard_of(),
+            capacity_of=self._capacity_of(),
+            group_key=group_key,
+        )
 
     def _make_codec(self) -> Codec:
         serializer, limit = self._serializer, self._size_limit

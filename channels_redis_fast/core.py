@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 
 from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
-from ._settings import check_count, options_of, refuse_unknown
+from ._options import options_of, refuse_unknown
+from ._settings import Settings
 from .client.blocking_shard import Blocking
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
-from .commands.operations import Operations
 from .exceptions import ForeignChannel
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
@@ -71,7 +71,7 @@ class RedisChannelLayer(BaseRedisLayer):
         hosts = Masked(hosts)  # error reporters show variables
         symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
-        super().__init__(
+        settings = Settings(
             hosts=hosts,
             prefix=prefix,
             expiry=expiry,
@@ -82,22 +82,15 @@ class RedisChannelLayer(BaseRedisLayer):
             encryption=encryption,
             random_prefix_length=random_prefix_length,
             serializer_format=serializer_format,
+            refresh_groups=bool(refresh_groups),
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            prefetch=prefetch,
         )
-        self.prefetch = check_count("prefetch", prefetch, 1)
-        self.refresh_groups = bool(refresh_groups)
-        self._operations = Operations(
-            prefix=self.prefix,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            capacity_of=self._capacity_of(),
-            codec=self._codec,
-            ring_size=self.ring_size,
-            shard_of=self._shard_of(),
-            group_key=self._group_key_of(),
-        )
+        super().__init__(settings)
+        self.prefetch = settings.prefetch
+        self._operations = self._make_operations(self._codec, self._group_key_of())
         self._loops = self._make_loops()
         self._blocking = Blocking(self._hosts, weakly(self._restore))
         self._begin()
@@ -321,17 +314,13 @@ class RedisChannelLayer(BaseRedisLayer):
 
     def _make_local(self) -> LoopEngine:
         return LoopEngine(
+            self._settings,
             hosts=self._hosts,
             operations=self._operations,
             mailboxes=self._mailboxes,
             memberships=self._memberships,
             counters=self._counters,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            command_timeout=self.command_timeout,
             offer=weakly(self._offer),
-            confirm_sends=self.confirm_sends,
-            prefetch=self.prefetch,
         )
 
     def _wake_owner(self, inbox: MailboxGroup) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import BaseRedisLayer, key_after
+from ._base import BaseRedisLayer, key_after, serializer_for
 from ._masking import Masked
-from ._settings import check_choice, check_message_type, options_of, refuse_unknown
+from ._options import options_of, refuse_unknown
+from ._settings import Settings
 from .client.blocking_shard import Blocking
 from .commands.bulk import Outcome, SendMany, collect
-from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
@@ -30,7 +30,7 @@ from .subscriptions.subscriber import verbs_of
 from .sync import SyncPubSubChannelLayer
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, Message, SerializerCodec, codec_of
-from .wire.formats import BaseMessageSerializer, serializer_of
+from .wire.formats import BaseMessageSerializer
 from .wire.made_names import is_made_elsewhere, is_made_here
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
@@ -77,14 +77,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         hosts = Masked(hosts)  # error reporters show variables
         symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
-        self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
-        self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
-        self.normal_channels = check_choice(
-            "normal_channels", normal_channels, ("single", "broadcast")
-        )
-        self.sharded_pubsub = bool(sharded_pubsub)
-        self.refresh_groups = bool(refresh_groups)
-        super().__init__(
+        settings = Settings(
             hosts=hosts,
             prefix=prefix,
             expiry=expiry,
@@ -95,22 +88,24 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             encryption=encryption,
             random_prefix_length=_UNIQUE,
             serializer_format=serializer_format,
+            refresh_groups=bool(refresh_groups),
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+            normal_channels=normal_channels,
+            sharded_pubsub=bool(sharded_pubsub),
         )
+        super().__init__(settings)
+        self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
+        self.normal_channels = settings.normal_channels
+        self.sharded_pubsub = settings.sharded_pubsub
         self._groups_begin = f"{self.prefix}{_GROUP}"
         self._published: dict[str, bool] = {}  # names that were checked
         self._normal_codec = self._make_normal_codec()
-        self._operations = Operations(
-            prefix=self.prefix,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            capacity_of=self._capacity_of(),
-            codec=self._normal_codec,
-            ring_size=self.ring_size,
-            shard_of=self._shard_of(),
-            group_key=functools.partial(key_after, self._groups_begin),
+        self._operations = self._make_operations(
+            self._normal_codec, functools.partial(key_after, self._groups_begin)
         )
         self._loops = self._make_loops()
         self._blocking = Blocking(self._hosts, lambda *about: None)
@@ -308,12 +303,11 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         codec = self._codec
         return codec.seal(codec.body(message), None, name.encode())
 
-    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
+    def _make_serializer(self, settings: Settings) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
-        shared = {k: v for k, v in options.items() if k == "encryption"}
-        serializer = serializer_of(format, keys, **shared)
+        serializer = serializer_for(settings)
         is_ours = isinstance(serializer, BaseMessageSerializer)
-        self._normal_serializer = is_ours and serializer_of(format, keys, **options)
+        self._normal_serializer = is_ours and super()._make_serializer(settings)
         return serializer
 
     def _make_normal_codec(self) -> Codec:
@@ -356,10 +350,10 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
     def _make_local(self) -> LoopSubscriptions:
         return LoopSubscriptions(
+            settings=self._settings,
             topics=self._topics,
             codec=self._codec,
             outage=self._outage,
-            sharded=self.sharded_pubsub,
             on_tick=weakly(self._tick),
             on_end=weakly(self._offer),
             hosts=self._hosts,
@@ -367,10 +361,6 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             mailboxes=self._mailboxes,
             memberships=Memberships(self._operations, self.group_expiry, False),
             counters=self._counters,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            command_timeout=self.command_timeout,
-            confirm_sends=self.confirm_sends,
         )
 
     def _tell(self, option: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from .._settings import Settings
 from ..client.cluster import make_shard
 from ..client.hosts import Host
 from ..commands.command import Command
@@ -34,41 +35,38 @@ class LoopEngine:
 
     def __init__(
         self,
+        settings: Settings,
         *,
         hosts: list[Host],
         operations: Operations,
         mailboxes: LocalChannels,
         memberships: Memberships,
         counters: DropCounters,
-        expiry: float,
-        group_expiry: float,
-        command_timeout: float,
         offer: Callable[[MailboxGroup], None],
-        confirm_sends: bool,
-        prefetch: int = 1,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
         self._memberships = memberships
         self._counters = counters
-        self._expiry = expiry
+        self._settings = settings
         self._offer = offer
         self._channels: dict[str, NormalChannelReader] = {}
         self._idle: dict[str, NormalChannelReader] = {}
         self._inboxes: dict[MailboxGroup, ProcessKeyReader] = {}
         self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
-            make_shard(index, host, command_timeout, memberships.restore)
+            make_shard(index, host, settings.command_timeout, memberships.restore)
             for index, host in enumerate(hosts)
         ]
         self.outbox = (
             None
-            if confirm_sends
+            if settings.confirm_sends
             else UnconfirmedSends(self.shards, operations, counters)
         )
-        self._prefetch = prefetch
-        self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
+        self._tick_every = min(
+            _LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8
+        )
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
@@ -115,8 +113,7 @@ class LoopEngine:
                 self.shards,
                 codec,
                 self._counters,
-                self._expiry,
-                self._prefetch,
+                self._settings,
                 self._idle,
             )
         self._idle.pop(channel, None)

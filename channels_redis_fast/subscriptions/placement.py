@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from .._settings import Settings
 from ..client.timeouts import timeout
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.publishing import CLASSIC, Publisher
@@ -33,8 +34,8 @@ class LoopSubscriptions(Publisher, LoopEngine):
     """Publishes, and keeps those names subscribed whose owner it is.
 
     `codec` is for payloads. On a Cluster names go to the nodes that own them, with
-    sharded Pub/Sub if `sharded` and the Cluster knows it. `on_tick` is called about
-    once a second, `on_end` at the end.
+    sharded Pub/Sub if the settings say so and the Cluster knows it. `on_tick` is
+    called about once a second, `on_end` at the end.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class LoopSubscriptions(Publisher, LoopEngine):
         topics: SubscriptionRegistry,
         codec: Codec,
         outage: OutageNotifier,
-        sharded: bool,
         on_tick: Callable[[], None],
         on_end: Callable[[], None],
+        settings: Settings,
         **options: Any,
     ) -> None:
-        super().__init__(**options, offer=lambda inbox: None)
+        super().__init__(settings, **options, offer=lambda inbox: None)
         self.is_open = True
         self.taken: set[bytes] = set()
         self._topics = topics
@@ -56,12 +57,12 @@ class LoopSubscriptions(Publisher, LoopEngine):
         self._outage = outage
         self._on_tick = on_tick
         self._on_end = on_end
-        self._timeout: float = options["command_timeout"]
+        self._timeout: float = settings.command_timeout
         self._subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
         self._seeking: dict[int, _Seeking] = {}  # by shard
-        self._verbs = verbs_of(options["hosts"], sharded)
+        self._verbs = verbs_of(options["hosts"], settings.sharded_pubsub)
         self._proven: set[int] = set()  # hosts that took a publication of their verb
 
     # The names that it owns

@@ -19,11 +19,12 @@ NAME = "channels_redis_fast"
 
 # Each room, and what it may import from beside itself: a new file needs no entry.
 WIRE = {"ground"}
-COMMANDS = WIRE | {"wire"}
+SETTINGS = WIRE | {"wire"}
+COMMANDS = SETTINGS | {"settings"}
 CLIENT = COMMANDS | {"commands"}
 SOURCES_OF_MESSAGES = CLIENT | {"client", "mailboxes"}
 RUNTIME = SOURCES_OF_MESSAGES | {"polling"}
-BASE = RUNTIME | {"runtime", "settings"}
+BASE = RUNTIME | {"runtime"}
 DOORS = BASE | {"base", "subscriptions"}
 CONSUMERS = DOORS | {"doors"}
 ROOMS = {
@@ -31,11 +32,11 @@ ROOMS = {
     "wire": WIRE,
     "commands": COMMANDS,
     "client": CLIENT,
-    "mailboxes": COMMANDS,
+    "mailboxes": SETTINGS,
     "polling": SOURCES_OF_MESSAGES,
     "subscriptions": SOURCES_OF_MESSAGES,
     "runtime": RUNTIME,
-    "settings": COMMANDS,
+    "settings": SETTINGS,
     "base": BASE,
     "doors": DOORS,
     "consumers": CONSUMERS,
@@ -45,7 +46,7 @@ ROOMS = {
 OUTSIDE = {
     **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
     "_settings": "settings",
-    "_base": "base",
+    **dict.fromkeys(["_base", "_options"], "base"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",
@@ -65,7 +66,7 @@ STRANGERS = {
     "polling": FRAMEWORKS,
     "subscriptions": FRAMEWORKS,
     "runtime": FRAMEWORKS,
-    "settings": {"asyncio"} | NETWORK | FRAMEWORKS,
+    "settings": {"asyncio", "redis"} | NETWORK | FRAMEWORKS,
     "base": {"django"},
     "doors": {"django"},
 }
