@@ -21,7 +21,7 @@ from ..commands.errors import reply_error
 from ..commands.scripts import as_known
 from .clock import TIME
 from .forks import leave_to_parent
-from .hosts import Host
+from .host import Host
 
 _NOT_YET = object()
 _CHUNK = 1 << 16

@@ -14,8 +14,9 @@ from ..commands.errors import is_ask, is_connection_loss, is_demotion
 from ..commands.retry import Retry, Sweep, not_overtaken
 from ..commands.scripts import key_of
 from .blocking_pool import BlockingConnection, BlockingPool
+from .cluster_host import ClusterHost
 from .flights import Flight, fly
-from .hosts import ClusterHost, Host
+from .host import Host
 from .topology import Address, Topology
 
 Key = bytes | str

@@ -13,8 +13,9 @@ from ..commands.errors import Kind, is_ask, kind_of
 from ..commands.scripts import key_of
 from .administration import unblock_client
 from .backlog import Call
+from .cluster_host import ClusterHost
 from .connection import PipelinedConnection
-from .hosts import ClusterHost, Host
+from .host import Host
 from .opening import open_connection
 from .reconnecting import ReconnectingConnection, pause_after
 from .shard import Restore, Shard

@@ -19,7 +19,7 @@ from .backlog import Backlog, Call
 from .connection import PipelinedConnection, Push
 from .health import Health
 from .held_back import Receiver, Refused
-from .hosts import Host
+from .host import Host
 from .opening import open_connection
 from .reconnecting import ReconnectingConnection
 from .spare import SpareConnections

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from .._settings import Settings
 from ..client.cluster import make_shard
-from ..client.hosts import Host
+from ..client.host import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.dropped import DropCounters

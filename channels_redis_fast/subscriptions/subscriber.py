@@ -9,8 +9,9 @@ from typing import Any
 from redis import exceptions as errors
 
 from .._logs import warn
+from ..client.cluster_host import ClusterHost
 from ..client.connection import PipelinedConnection
-from ..client.hosts import ClusterHost, Host
+from ..client.host import Host
 from ..client.shard import Shard
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.publishing import CLASSIC, SHARDED, Verbs, is_too_old
