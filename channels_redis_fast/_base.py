@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from ._logs import warn
 from ._masking import Masked
 from ._settings import Settings
-from .client.blocking_shard import Blocking
+from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
@@ -83,7 +83,7 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
     MessageTooLarge = MessageTooLarge
 
     _loops: LoopRegistry[Any]  # of LoopEngine or a subclass
-    _blocking: Blocking
+    _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
     _normal_serializer: Any = None  # of normal channels, if they have their own

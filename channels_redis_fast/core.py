@@ -18,7 +18,7 @@ from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
-from .client.blocking_shard import Blocking
+from .client.blocking_shards import BlockingShards
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .exceptions import ForeignChannel
 from .mailboxes.mailbox import MailboxGroup
@@ -92,7 +92,7 @@ class RedisChannelLayer(BaseRedisLayer):
         self.prefetch = settings.prefetch
         self._operations = self._make_operations(self._codec, self._group_key_of())
         self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, weakly(self._restore))
+        self._blocking = BlockingShards(self._hosts, weakly(self._restore))
         self._begin()
         self.sync = SyncChannelLayer(self)
 

@@ -15,7 +15,7 @@ from ._base import BaseRedisLayer, key_after, serializer_for
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
-from .client.blocking_shard import Blocking
+from .client.blocking_shards import BlockingShards
 from .commands.bulk import Outcome, SendMany, collect
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.registry import LocalChannels
@@ -108,7 +108,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             self._normal_codec, functools.partial(key_after, self._groups_begin)
         )
         self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, lambda *about: None)
+        self._blocking = BlockingShards(self._hosts, lambda *about: None)
         self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
         self._begin()
         self.sync = SyncPubSubChannelLayer(self)

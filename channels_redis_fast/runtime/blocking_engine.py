@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from ..client.blocking_pool import BlockingConnection
-from ..client.blocking_shard import Blocking
+from ..client.blocking_shards import BlockingShards
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..commands.publishing import Publisher, Verbs
@@ -36,7 +36,9 @@ class InlineShard:
 
     __slots__ = ("_blocking", "_index", "_timeout")
 
-    def __init__(self, blocking: Blocking, index: int, command_timeout: float) -> None:
+    def __init__(
+        self, blocking: BlockingShards, index: int, command_timeout: float
+    ) -> None:
         self._blocking = blocking
         self._index = index
         self._timeout = command_timeout
@@ -56,7 +58,7 @@ class BlockingEngine:
 
     outbox = None
 
-    def __init__(self, blocking: Blocking, command_timeout: float) -> None:
+    def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
         self._timeout = command_timeout
         self.shards = [
@@ -79,7 +81,7 @@ class BlockingPubSubEngine(Publisher, BlockingEngine):
 
     def __init__(
         self,
-        blocking: Blocking,
+        blocking: BlockingShards,
         command_timeout: float,
         operations: Operations,
         verbs: list[Verbs],
