@@ -1,46 +1,28 @@
-"""What both layers do alike: names, settings, serialisers, hooks for subclasses."""
+"""What both layers have: settings, parts in each event loop, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import re
-import threading
-import weakref
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from channels import exceptions
-from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from ._logs import warn
+from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
+from ._overlaps import forget_layer, note_layer
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
 from .commands.operations import Operations
-from .exceptions import InvalidMessage, InvalidName
 from .mailboxes.dropped import DropCounters
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.loops import LoopRegistry, may_block, weakly
-from .wire import _names
-from .wire._hashing import shard_of
-from .wire.codec import Codec, SerializerCodec, SizeLimit, codec_of
-from .wire.formats import serializer_of
-
-_layers: weakref.WeakSet[BaseRedisLayer] = weakref.WeakSet()
-_overlaps: set[tuple[str, str]] = set()  # of prefixes, that were told
-_layers_lock = threading.Lock()
-
-_STANDARD = ("channel_name_regex", "group_name_regex", "MAX_NAME_LENGTH")
-
-# Methods of channels_redis's layers that these call, and ours don't.
-_NEVER_CALLED = ("create_pool", "connection", "_get_layer", "_get_shard")
+from .wire.codec import Codec
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
@@ -52,41 +34,15 @@ _FIXED = frozenset(
 )
 
 
-class MessageTooLarge(InvalidMessage, exceptions.MessageTooLarge):  # type: ignore[misc]
-    """A message that is longer than `max_message_size`."""
-
-
-def key_after(begin: str, name: str) -> bytes:
-    """The key of a name: what all keys of its kind begin with, and the name."""
-    return f"{begin}{name}".encode()
-
-
-def serializer_for(settings: Settings, **options: Any) -> Any:
-    """What makes bytes of messages, in the format and with the keys of a layer."""
-    if settings.encryption != "fernet":  # whole classes of others don't know this one
-        options["encryption"] = settings.encryption
-    keys = settings.symmetric_encryption_keys
-    return serializer_of(settings.serializer_format, keys, **options)
-
-
-class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
-    """Names, capacities and serialisation, with the hooks that subclasses override."""
+class BaseRedisLayer(LayerHooks):
+    """A layer's settings, its parts in each event loop, and how it ends."""
 
     extensions = ["groups", "flush"]
-    # A name is shorter: those of 100 bytes must do, the specification demands.
-    MAX_NAME_LENGTH = 101
-    invalid_name_error = (
-        "{} name must be a valid unicode string with length < 101 containing only "
-        "ASCII alphanumerics, hyphens, underscores, or periods."
-    )
-    ChannelFull = exceptions.ChannelFull
-    MessageTooLarge = MessageTooLarge
 
     _loops: LoopRegistry[Any]  # of LoopEngine or a subclass
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
-    _normal_serializer: Any = None  # of normal channels, if they have their own
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
@@ -96,30 +52,20 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
         return layer
 
     def __init__(self, settings: Settings) -> None:
-        self._refuse_overrides()
-        self._settings = settings
+        refuse_overrides(type(self))
         self.prefix = settings.prefix
         self.expiry, self.group_expiry = settings.expiry, settings.group_expiry
         self.refresh_groups = settings.refresh_groups
         self.command_timeout = settings.command_timeout
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
-        self._capacities = settings.capacities()
-        self.capacity = settings.capacity
-        self.channel_capacity = self.compile_capacities(settings.channel_capacity or {})
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
-        self._size_limit = SizeLimit(settings.max_message_size, MessageTooLarge)
+        super().__init__(settings)
         self._counters = DropCounters()
-        self._serializer = self._make_serializer(settings)
-        self._codec = self._make_codec()
         serializers = [self._serializer, self._normal_serializer]
         self._clock = clock_of(serializers, self._hosts)
-        self._names_are_standard = not self._is_overridden(*_STANDARD)
-        self._warn_of_overlap()
-        self._names_are_fast = self._names_are_standard and not self._is_overridden(
-            "require_valid_channel_name"
-        )
+        note_layer(self)
 
     def __str__(self) -> str:
         hosts = ", ".join(map(str, self._hosts))
@@ -165,65 +111,12 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
         It goes on in the background when its caller is cancelled.
         Where calls block, as in `async_to_sync`, those that they left are closed.
         """
-        with _layers_lock:
-            _layers.discard(self)
+        forget_layer(self)
         if may_block():
             self._blocking.close()
         await self._loops.close_here()
 
-    # Hooks for subclasses
-
-    def serialize(self, message: dict[str, Any]) -> bytes:
-        """The message as bytes; may be overridden together with `deserialize`."""
-        serialized: bytes = self._serializer.serialize(message)
-        return serialized
-
-    def deserialize(self, message: bytes) -> dict[str, Any]:
-        """The message that `serialize` made bytes of."""
-        found: dict[str, Any] = self._serializer.deserialize(message)
-        return found
-
-    def consistent_hash(self, value: str | bytes) -> int:
-        """The index of the shard for a name."""
-        return shard_of(value, self.ring_size)
-
-    def get_capacity(self, channel: str) -> int:
-        """A channel's capacity (messages): the first rule that matches."""
-        return self._capacities.lookup(channel)
-
-    def require_valid_channel_name(self, name: Any, receive: bool = False) -> bool:
-        """True for a valid channel name; raises `TypeError` for others.
-
-        With `receive`, a process-local name must end at its `!`.
-        """
-        if self._names_are_standard:
-            _names.non_local_name(name)
-        elif not self._matches(self.channel_name_regex, name):
-            raise self._invalid("Channel", name)
-        if receive and "!" in name and not name.endswith("!"):
-            raise InvalidName(
-                f"Specific channel names in receive() must end at the !, not {name!r}"
-            )
-        return True
-
-    def require_valid_group_name(self, name: Any) -> bool:
-        """True for a valid group name; raises `TypeError` for others."""
-        if self._names_are_standard:
-            _names.check_group(name)
-        elif not self._matches(self.group_name_regex, name):
-            raise self._invalid("Group", name)
-        return True
-
     # For the layers
-
-    def _refuse_overrides(self) -> None:
-        for name in _NEVER_CALLED:
-            owner = next((c for c in type(self).__mro__ if name in vars(c)), None)
-            if owner and not owner.__module__.startswith("channels_redis_fast."):
-                raise TypeError(
-                    f"{owner.__qualname__}.{name} would never be called: say how to "
-                    "connect by an entry of `hosts` and a `credential_provider` in it"
-                )
 
     def _make_loops(self) -> LoopRegistry[Any]:
         """What this layer has in each event loop; it ends when the layer is collected.
@@ -246,43 +139,6 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         self._mailboxes.abandon(loop)
-
-    def _shard_of(self) -> Callable[[str], int]:
-        if self._is_overridden("consistent_hash"):
-            return self.consistent_hash
-        return functools.partial(shard_of, ring_size=self.ring_size)
-
-    def _is_overridden(self, *names: str) -> bool:
-        cls = type(self)
-        base = BaseRedisLayer
-        return any(getattr(cls, name) is not getattr(base, name) for name in names)
-
-    def _non_local(self, channel: Any) -> str:
-        """Checks a channel name; its non-local part (itself for a normal channel)."""
-        if self._names_are_fast:
-            return _names.non_local_name(channel)
-        self.require_valid_channel_name(channel)
-        return _names.split_local(channel)
-
-    def _warn_of_overlap(self) -> None:
-        """Logs layers of this process whose keys would mix with this one's."""
-        ours, found = set(map(str, self._hosts)), set()
-        with _layers_lock:
-            for other in _layers:
-                shorter, longer = sorted((self.prefix, other.prefix), key=len)
-                overlap = shorter != longer and longer.startswith(shorter)
-                if overlap and not ours.isdisjoint(map(str, other._hosts)):
-                    found.add((shorter, longer))
-            found -= _overlaps
-            _overlaps.update(found)
-            _layers.add(self)
-        for shorter, longer in found:
-            text = "two layers on one Redis, of whose prefixes %r begins %r"
-            warn(text, shorter, longer)
-
-    def _capacity_of(self) -> Callable[[str], int]:
-        overridden = self._is_overridden("get_capacity")
-        return self.get_capacity if overridden else self._capacities.lookup
 
     def _tidy(self) -> None:
         """What is due by the clock, for callers that block."""
@@ -336,47 +192,6 @@ class BaseRedisLayer(BaseChannelLayer):  # type: ignore[misc]
         else:
             collect(work, add)
         return began
-
-    def _make_serializer(self, settings: Settings) -> Any:
-        # Below 0 means none, as it does to channels_redis.
-        length = max(0, settings.random_prefix_length)
-        return serializer_for(
-            settings, random_prefix_length=length, expiry=settings.expiry
-        )
-
-    def _make_operations(
-        self, codec: Codec, group_key: Callable[[str], bytes]
-    ) -> Operations:
-        return Operations(
-            self._settings,
-            codec=codec,
-            shards=self.ring_size,
-            shard_of=self._shard_of(),
-            capacity_of=self._capacity_of(),
-            group_key=group_key,
-        )
-
-    def _make_codec(self) -> Codec:
-        serializer, limit = self._serializer, self._size_limit
-        if not self._is_overridden("serialize", "deserialize"):
-            return codec_of(serializer, limit)
-        return SerializerCodec(
-            lambda message, key: self.serialize(message),
-            lambda member, key: self.deserialize(member),
-            limit,
-        )
-
-    def _matches(self, regex: re.Pattern[str], name: Any) -> bool:
-        # fullmatch: a pattern that ends in `$` lets a trailing newline through.
-        return (
-            isinstance(name, str)
-            and len(name) < self.MAX_NAME_LENGTH
-            and regex.fullmatch(name) is not None
-        )
-
-    def _invalid(self, kind: str, name: Any) -> InvalidName:
-        text = self.invalid_name_error.format(kind)
-        return InvalidName(f"{text}, not {name!r:.200}")
 
 
 def _make(

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
-from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer, key_after
+from ._core_parts import CoreParts
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
-from .client.blocking_shards import BlockingShards
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .exceptions import ForeignChannel
-from .mailboxes.mailbox import MailboxGroup
-from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
 from .runtime.engine import LoopEngine
-from .runtime.loops import weakly
-from .runtime.memberships import Memberships
 from .sync import SyncChannelLayer
 
 # Applications import all three from channels_redis.core.
@@ -35,10 +25,8 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
-_TIDY_EVERY = 1.0  # seconds
 
-
-class RedisChannelLayer(BaseRedisLayer):
+class RedisChannelLayer(CoreParts):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -90,10 +78,6 @@ class RedisChannelLayer(BaseRedisLayer):
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
-        self._operations = self._make_operations(self._codec, self._group_key_of())
-        self._loops = self._make_loops()
-        self._blocking = BlockingShards(self._hosts, weakly(self._restore))
-        self._begin()
         self.sync = SyncChannelLayer(self)
 
     # The channel layer API
@@ -258,91 +242,6 @@ class RedisChannelLayer(BaseRedisLayer):
     def receive_buffer(self) -> Mapping[str, tuple[Message, ...]]:
         """What waits in this process to be received, by channel; a snapshot."""
         return self._mailboxes.snapshot()
-
-    def _group_key(self, group: str) -> bytes:
-        """The key of a group."""
-        return key_after(f"{self.prefix}:group:", group)
-
-    def _group_key_of(self) -> Callable[[str], bytes]:
-        if type(self)._group_key is not RedisChannelLayer._group_key:
-            return self._group_key
-        return functools.partial(key_after, f"{self.prefix}:group:")
-
-    # Parts
-
-    def _begin(self) -> None:
-        """The state of this process; anew after a fork."""
-        super()._begin()
-        self.client_prefix = uuid.uuid4().hex
-        unique = getattr(self._serializer, "unique", None)
-        if unique is not None:
-            unique.reseed()
-        self._memberships = Memberships(
-            self._operations, self.group_expiry, self.refresh_groups
-        )
-        self._mailboxes = LocalChannels(
-            expiry=self.expiry,
-            capacity_of=self._capacity_of(),
-            inbox_of=self._operations.non_local,
-            counters=self._counters,
-            on_wait=weakly(self._wake_owner),
-            on_end=self._memberships.end,
-        )
-
-    def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
-        """While a channel is added: only our own are ours to look after."""
-        if channel in self._mailboxes:
-            return self._memberships.joining(group, str(channel))
-        return contextlib.nullcontext()
-
-    def _inline(self) -> BlockingEngine:
-        runner = BlockingEngine(self._blocking, self.command_timeout)
-        self._tidy()
-        return runner
-
-    def _tidy(self) -> None:
-        """What a `LoopEngine` does by its clock, for callers that block.
-
-        It takes a quarter of their time at most.
-        """
-        if not self._mailboxes.is_swept(_TIDY_EVERY):
-            self._mailboxes.sweep()
-        if self._memberships.refreshes_due:
-            runner = BlockingEngine(self._blocking, self.command_timeout / 4)
-            with contextlib.suppress(RedisError):  # next time
-                run_without_loop(self._memberships.tend(runner.run_all))
-
-    def _make_local(self) -> LoopEngine:
-        return LoopEngine(
-            self._settings,
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=self._memberships,
-            counters=self._counters,
-            offer=weakly(self._offer),
-        )
-
-    def _wake_owner(self, inbox: MailboxGroup) -> None:
-        """Sees to it that an inbox is fed, from this loop if from no other."""
-        local = self._loops.engine()
-        while True:
-            reader = self._mailboxes.ensure_owner(inbox, local.make_reader)
-            if reader.loop is not local.loop and not inbox.stalled:
-                return  # it reads without being told
-            try:
-                reader.resume()
-                return
-            except RuntimeError:  # its loop was closed over its head
-                self._mailboxes.release(inbox, reader)
-
-    def _offer(self, inbox: MailboxGroup) -> None:
-        """Lets a loop in which somebody waits read a key that nobody reads."""
-        loops = self._mailboxes.waiting_loops(inbox)
-        self._loops.call_in(loops, self._wake_owner, inbox)
-
-    def _restore(self, *about: Any) -> None:
-        restore(self._memberships, *about)
 
 
 _OPTIONS = options_of(RedisChannelLayer)

@@ -11,7 +11,8 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import BaseRedisLayer, key_after, serializer_for
+from ._base import BaseRedisLayer
+from ._hooks import key_after, serializer_for
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
@@ -22,7 +23,8 @@ from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.blocking_engine import BlockingPubSubEngine
 from .runtime.loops import may_block, weakly
-from .runtime.memberships import Memberships, MembershipTimers
+from .runtime.membership_timers import MembershipTimers
+from .runtime.memberships import Memberships
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import LoopSubscriptions
 from .subscriptions.registry import SubscriptionRegistry

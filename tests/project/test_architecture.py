@@ -46,7 +46,9 @@ ROOMS = {
 OUTSIDE = {
     **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
     "_settings": "settings",
-    **dict.fromkeys(["_base", "_options"], "base"),
+    **dict.fromkeys(
+        ["_base", "_core_parts", "_hooks", "_options", "_overlaps"], "base"
+    ),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",
