@@ -213,7 +213,8 @@ class Subscriber:
 
     async def _answered(self, name: bytes, answer: Confirmation) -> None:
         try:
-            await answer
+            # Others wait for it, too: who is cancelled here must not cancel them.
+            await asyncio.shield(answer)
             self._refused.discard(name)
         except errors.ResponseError as error:
             if is_too_old(error):

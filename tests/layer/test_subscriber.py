@@ -137,5 +137,19 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
         assert subscriber._link.connection is pipe
 
 
+async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
+    """It hears of a lost connection; it isn't cancelled with what asked for the name."""
+    async with subscribed_by(server) as (subscriber, _):
+        await subscriber.subscribe(b"before")
+        server.pause()
+        subscriber.want(b"name")
+        await eventually(lambda: subscriber._confirmations.get(b"name"), "the question")
+        waiting = asyncio.create_task(subscriber.subscribe(b"name"))
+        await asyncio.sleep(0)
+        await subscriber.shard.aclose()
+        with pytest.raises(errors.ConnectionError):
+            await waiting
+
+
 async def _heal_nothing(*_: Any) -> None:
     """There are no groups."""
