@@ -138,7 +138,7 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
 
 
 async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
-    """It hears of a lost connection; it isn't cancelled with what asked for the name."""
+    """It hears of a lost connection, and isn't cancelled with who asked first."""
     async with subscribed_by(server) as (subscriber, _):
         await subscriber.subscribe(b"before")
         server.pause()
