@@ -175,8 +175,8 @@ class BaseRedisLayer(LayerHooks):
         if (clock := self._clock) is None or clock.is_settled:
             return 0.0
         began = monotonic()
-        index, command = self._operations.count(name)
-        await clock.learn(lambda: runner.shards[index].run(command, began))
+        shard = runner.shards[self._operations.shard_of(name)]
+        await clock.learn(shard, lambda: shard.run(self._operations.count(name), began))
         return began
 
     async def _collect(

@@ -183,7 +183,7 @@ class RedisChannelLayer(CoreParts):
         runner = self._loops.engine_for_call() or self._inline()
         began = await self._collect(runner, work, add)
         if runner.outbox is not None:
-            return await work.post(runner, began)
+            return await work.post(runner.outbox, began)
         return await work.run(runner.run_all, began)
 
     async def group_send_many(

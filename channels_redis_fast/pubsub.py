@@ -17,18 +17,23 @@ from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
+from .client.host_verbs import HostVerbs
 from .commands.bulk import Outcome, SendMany, collect
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingPubSubEngine
+from .runtime.blocking_engine import BlockingEngine
+from .runtime.engine import LoopEngine
 from .runtime.loops import may_block, weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
+from .runtime.publisher import Publisher
+from .subscriptions.delivery import Delivery
+from .subscriptions.loop import LoopSubscriptions
 from .subscriptions.outage import OutageNotifier
-from .subscriptions.placement import LoopSubscriptions
+from .subscriptions.placement import Placement
 from .subscriptions.registry import SubscriptionRegistry
-from .subscriptions.subscriber import verbs_of
+from .subscriptions.table import SubscriptionTable
 from .sync import SyncPubSubChannelLayer
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, Message, SerializerCodec, codec_of
@@ -111,7 +116,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         )
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, lambda *about: None)
-        self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
+        self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
         self._begin()
         self.sync = SyncPubSubChannelLayer(self)
 
@@ -125,12 +130,13 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         whether the message was sent. Without `confirm_sends` it returns when the
         message is in a connection's buffer.
         """
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         if self._is_published(channel):
-            await runner.publish(channel, self._payload(channel, message))
+            await publisher.publish(channel, self._payload(channel, message))
         else:
-            began = await self._learn_clock(runner, channel)
-            reply = await self._store(runner, channel, channel, message, began)
+            engine = publisher.engine
+            began = await self._learn_clock(engine, channel)
+            reply = await self._store(engine, channel, channel, message, began)
             self._operations.sent(channel, reply)
 
     async def receive(self, channel: str) -> Message:
@@ -138,11 +144,11 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        topics, mailboxes, held = self._topics, self._mailboxes, channel
+        subscriptions, mailboxes, held = self._subscriptions, self._mailboxes, channel
         # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or not topics.is_heard(channel)
+            or not subscriptions.is_heard(channel)
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -152,18 +158,18 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await topics.listen(channel)
+            await subscriptions.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
-        topics.note_wait(channel, found)
+        subscriptions.note_wait(channel, found)
         return opened(await found)
 
     def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        topics, mailboxes = self._topics, self._mailboxes
-        found = mailboxes.begin(channel) if topics.is_heard(channel) else None
+        subscriptions, mailboxes = self._subscriptions, self._mailboxes
+        found = mailboxes.begin(channel) if subscriptions.is_heard(channel) else None
         if isinstance(found, TaskWaiter):
-            topics.note_wait(channel, found)
+            subscriptions.note_wait(channel, found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -175,7 +181,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         name = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
         self._is_published(name)
         held = self._mailboxes.new(name)
-        await self._topics.join(name.encode(), name, b"")
+        await self._subscriptions.join(name.encode(), name, b"")
         return held
 
     # The groups extension
@@ -195,61 +201,51 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
                 f"await self.channel_layer.group_add({group!r}, self.channel_name)"
             )
         name = self._group_name(group).encode()
-        await self._topics.join(name, str(channel), channel.encode())
+        await self._subscriptions.join(name, str(channel), channel.encode())
         self._terms.begin(name, str(channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
         self.require_valid_group_name(group)
         self._is_published(channel)
-        self._topics.leave(self._group_name(group).encode(), channel)
+        self._subscriptions.leave(self._group_name(group).encode(), channel)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        runner = self._loops.engine_for_call() or self._inline()
-        await runner.publish(name, self._payload(name, message))
+        await self._publisher().publish(name, self._payload(name, message))
 
     # Many at once
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
         """As `send` for (channel, message) pairs; None or its error for each."""
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         work = SendMany(self._operations, messages)
 
         def add(number: int, channel: str, message: Message) -> None:
             if self._is_published(channel):
-                payload = self._payload(channel, message)
-                work.publish(number, runner.publication(channel, payload))
+                work.publish(number, channel, self._payload(channel, message))
             else:
                 work.store(number, channel, channel, message)
 
-        began = await self._collect(runner, work, add)
-        return await self._run(work, runner, began)
+        began = await self._collect(publisher.engine, work, add)
+        return await publisher.send_all(work, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
     ) -> list[Outcome]:
         """As `group_send` for (group, message) pairs; None or its error for each."""
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         work = SendMany(self._operations, messages)
 
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
             name = self._group_name(group)
-            payload = self._payload(name, message)
-            work.publish(number, runner.publication(name, payload))
+            work.publish(number, name, self._payload(name, message))
 
         collect(work, add)
-        return await self._run(work, runner)
-
-    async def _run(
-        self, work: SendMany, runner: Any, began: float = 0.0
-    ) -> list[Outcome]:
-        if runner.outbox is not None:
-            return await work.post(runner, began)
-        return await work.run(runner.run_many, began)
+        return await publisher.send_all(work)
 
     # The flush extension
 
@@ -261,16 +257,16 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         """
         await self.flush_sends()
         begin = self._groups_begin.encode()
-        for name in self._topics.names():
+        for name in self._subscriptions.table.names():
             if name.startswith(begin):
-                self._topics.drop(name)
+                self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
-            runner = self._loops.engine_for_call() or self._inline()
-            await runner.unlink(self._operations.flush_pattern())
+            engine = self._publisher().engine
+            await engine.unlink(self._operations.flush_pattern())
         await self.close_pools()
         if not may_block():
-            await self._topics.listen_all()
+            await self._subscriptions.listen_all()
 
     # Names and payloads
 
@@ -332,9 +328,10 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
         )
         term = None if self.refresh_groups else self.group_expiry
-        self._terms = MembershipTimers(term, lambda *which: topics.leave(*which))
-        self._topics = topics = SubscriptionRegistry(
-            self._loops.engine, self.command_timeout, on_leave=self._terms.forget
+        self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
+        table = SubscriptionTable(on_leave=self._terms.forget)
+        self._subscriptions = subscriptions = SubscriptionRegistry(
+            table, self._loops.engine, self.command_timeout
         )
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
@@ -342,27 +339,43 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             inbox_of=lambda name: "",
             counters=self._counters,
             on_wait=None,
-            on_end=self._topics.end,
+            on_end=self._subscriptions.end,
         )
 
-    def _inline(self) -> BlockingPubSubEngine:
-        return BlockingPubSubEngine(
-            self._blocking, self.command_timeout, self._operations, self._verbs
-        )
+    def _publisher(self) -> Publisher:
+        """What publishes for this call: its event loop's, or one that blocks."""
+        local: LoopSubscriptions | None = self._loops.engine_for_call()
+        if local is not None:
+            publisher: Publisher = local.publisher
+            return publisher
+        engine = BlockingEngine(self._blocking, self.command_timeout)
+        return Publisher(engine, self._operations, self._verbs)
 
     def _make_local(self) -> LoopSubscriptions:
+        engine = self._make_engine()
+        engine.on_tick.append(weakly(self._tick))
+        table, operations = self._subscriptions.table, self._operations
         return LoopSubscriptions(
-            settings=self._settings,
-            topics=self._topics,
-            codec=self._codec,
-            outage=self._outage,
-            on_tick=weakly(self._tick),
+            engine,
+            Publisher(engine, operations, self._verbs),
+            table,
+            Delivery(table, self._codec, self._mailboxes, self._counters),
+            functools.partial(
+                Placement, engine, operations.shard_of, self._verbs, self._outage
+            ),
+            self.command_timeout,
             on_end=weakly(self._offer),
+        )
+
+    def _make_engine(self) -> LoopEngine:
+        return LoopEngine(
+            self._settings,
             hosts=self._hosts,
             operations=self._operations,
             mailboxes=self._mailboxes,
             memberships=Memberships(self._operations, self.group_expiry, False),
             counters=self._counters,
+            offer=lambda inbox: None,
         )
 
     def _tell(self, option: str) -> None:
@@ -376,17 +389,17 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         """Lets a loop in which somebody waits listen to what nobody listens to."""
         for inbox in self._mailboxes.inboxes():
             loops = self._mailboxes.waiting_loops(inbox)
-            self._loops.call_in(loops, self._topics.claim)
+            self._loops.call_in(loops, self._subscriptions.claim)
 
     def _tick(self) -> None:
         """Ends memberships; listens here to what other loops listen to no more."""
         self._terms.end_due()
-        if not self._topics.has_orphans():
+        if not self._subscriptions.table.has_orphans():
             return
         here = asyncio.get_running_loop()
         inboxes = self._mailboxes.inboxes()
         if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
-            self._topics.claim()
+            self._subscriptions.claim()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

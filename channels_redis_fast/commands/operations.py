@@ -97,9 +97,9 @@ class Operations:
 
     # To a group
 
-    def count(self, non_local: str) -> Request:
+    def count(self, non_local: str) -> Command:
         """Asks how many messages a channel key has."""
-        return self.shard_of(non_local), (b"ZCARD", self.channel_key(non_local))
+        return b"ZCARD", self.channel_key(non_local)
 
     def members(self, group: str) -> Request:
         """Asks for a group's members."""

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from ..client.blocking_pool import BlockingConnection
 from ..client.blocking_shards import BlockingShards
 from ..commands.command import Command
-from ..commands.operations import Operations, Request
-from ..commands.publishing import Publisher, Verbs
+from ..commands.operations import Request
 from .memberships import Memberships
+from .unconfirmed import UnconfirmedSends
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class BlockingEngine:
     they get on. Sends are confirmed: nobody would read the answers later.
     """
 
-    outbox = None
+    outbox: UnconfirmedSends | None = None
 
     def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
@@ -74,21 +74,6 @@ class BlockingEngine:
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
         self._blocking.unlink(pattern, self._timeout)
-
-
-class BlockingPubSubEngine(Publisher, BlockingEngine):
-    """The same for the Pub/Sub layer."""
-
-    def __init__(
-        self,
-        blocking: BlockingShards,
-        command_timeout: float,
-        operations: Operations,
-        verbs: list[Verbs],
-    ) -> None:
-        super().__init__(blocking, command_timeout)
-        self._operations = operations
-        self._verbs = verbs
 
 
 class Conversation:

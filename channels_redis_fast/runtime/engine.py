@@ -71,6 +71,7 @@ class LoopEngine:
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
         self._closed = self._is_tending = False
+        self.on_tick: list[Callable[[], object]] = []  # what else is due by its clock
 
     # Commands
 
@@ -99,6 +100,10 @@ class LoopEngine:
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
         await asyncio.gather(*(shard.unlink(pattern) for shard in self.shards))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs work that outlives its caller; the end of the loop ends it."""
+        return self.shards[0].spawn(work)
 
     # Receiving
 
@@ -199,6 +204,8 @@ class LoopEngine:
             shard.tidy()
         if self._memberships.refreshes_due and not self._is_tending:
             self._spawn_to_its_end(self._tend())
+        for call in self.on_tick:
+            call()
 
     async def _tend(self) -> None:
         self._is_tending = True
@@ -245,13 +252,10 @@ class LoopEngine:
         for name, receiver in list(self._idle.items())[:too_many]:
             if receiver.is_idle:
                 del self._idle[name], self._channels[name]
-                self._spawn(receiver.aclose())
+                self.spawn(receiver.aclose())
 
     def _spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """As `_spawn`; not even the end of the loop cuts it short."""
-        task = self._spawn(work)
+        """As `spawn`; not even the end of the loop cuts it short."""
+        task = self.spawn(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        return self.shards[0].spawn(work)

@@ -239,11 +239,13 @@ class UnconfirmedSends:
         lane = self._lanes[index]
         return lane.put(Stored(lane, command, messages, messages), began)
 
-    def publish(self, request: Request) -> Coroutine[Any, Any, None]:
+    def publish(
+        self, request: Request, began: float = 0.0
+    ) -> Coroutine[Any, Any, None]:
         """Sends a publication."""
         index, command = request
         lane = self._lanes[index]
-        return lane.put(PendingReply(lane, command))
+        return lane.put(PendingReply(lane, command), began)
 
     def store_for_group(
         self, group: str, bodies: list[Any]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
 
 from .._logs import warn
-from ..client.cluster_host import ClusterHost
 from ..client.connection import PipelinedConnection
-from ..client.host import Host
+from ..client.host_verbs import HostVerbs
 from ..client.shard import Shard
 from ..commands.errors import is_connection_loss, may_pass
-from ..commands.publishing import CLASSIC, SHARDED, Verbs, is_too_old
+from ..commands.publishing import CLASSIC
 
 # How many names are subscribed again before their confirmation is awaited: a server
 # drops a subscriber that lets too much pile up.
@@ -22,14 +21,6 @@ _BATCH = 512
 _PAUSE = 0.05  # seconds until a name is tried again that a server refuses for now
 
 Confirmation = asyncio.Future[Any]
-
-
-def verbs_of(hosts: Iterable[Host], sharded: bool) -> list[Verbs]:
-    """The kind of Pub/Sub at each host: sharded at Clusters, if wanted."""
-    return [
-        SHARDED if sharded and isinstance(host, ClusterHost) else CLASSIC
-        for host in hosts
-    ]
 
 
 def is_of_the_name(error: BaseException) -> bool:
@@ -52,7 +43,7 @@ class Subscriber:
         self,
         shard: Shard,
         node: Any,
-        verbs: Verbs,
+        host: HostVerbs,
         *,
         deliver: Callable[[bytes, bytes], None],
         stray: Callable[[Subscriber, bytes], None],
@@ -64,7 +55,7 @@ class Subscriber:
         self.names: dict[bytes, None] = {}
         self.idle_since = asyncio.get_running_loop().time()
         self.loop = self._loop = asyncio.get_running_loop()
-        self._verbs = verbs
+        self._host = host
         self._deliver = deliver
         self._stray = stray
         self._down = down
@@ -143,32 +134,29 @@ class Subscriber:
         try:
             await asyncio.shield(confirmation)
         except errors.RedisError as error:
-            if is_too_old(error):
-                self._verbs = CLASSIC
-                if self._confirmations.get(name) is confirmation:
-                    del self._confirmations[name]
-                await self._confirmed(name)
-                return
             if not is_connection_loss(error):
                 self.unsubscribe(name)
             raise
 
     def _request(self, pipe: PipelinedConnection, name: bytes) -> Confirmation:
-        confirmation = pipe.call((self._verbs.subscribe, name))
+        confirmation = pipe.call((self._host.verbs.subscribe, name))
         confirmation.add_done_callback(_consume)
         self._confirmations[name] = confirmation
         return confirmation
 
     def _say_farewell(self, pipe: PipelinedConnection, name: bytes) -> None:
-        if self._verbs is CLASSIC:
-            pipe.call((self._verbs.unsubscribe, name)).add_done_callback(_consume)
+        unsubscribe = self._host.verbs.unsubscribe
+        if self._host.verbs is CLASSIC:
+            pipe.call((unsubscribe, name)).add_done_callback(_consume)
         elif pipe.error is None:
-            pipe.write((self._verbs.unsubscribe, name))
+            pipe.write((unsubscribe, name))
             pipe.post(_Farewell(pipe), (b"PING",))
 
     async def _greet(self, pipe: PipelinedConnection) -> None:
         """Subscribes to all names anew before anybody uses the connection."""
         self._forget()
+        if not self._host.is_known:
+            await self._host.ask(self, b"", pipe.call)
         self._pipe = pipe
         await self._subscribe_all(pipe)
 
@@ -214,19 +202,16 @@ class Subscriber:
 
     async def _answered(self, name: bytes, answer: Confirmation) -> None:
         try:
-            await answer
+            # Others wait for it, too: who is cancelled here must not cancel them.
+            await asyncio.shield(answer)
             self._refused.discard(name)
         except errors.ResponseError as error:
-            if is_too_old(error):
-                self._verbs = CLASSIC
-                self._confirmations.pop(name, None)
-            elif is_of_the_name(error):
-                # Who waits for it is told. It is tried again by itself, until a node
-                # has it and the server's rules allow it.
-                self._let_stray(name)
-                self._log_refusal(name, error)
-            else:
+            if not is_of_the_name(error):
                 raise
+            # Who waits for it is told. It is tried again by itself, until a node has
+            # it and the server's rules allow it.
+            self._let_stray(name)
+            self._log_refusal(name, error)
 
     def _log_refusal(self, name: bytes, error: errors.ResponseError) -> None:
         if isinstance(error, errors.NoPermissionError) and name not in self._refused:

@@ -334,7 +334,7 @@ async def test_a_fork_while_redis_is_asked_for_its_clock(
     clock: Any = layer._clock
     proxy.replies.hold()
     sending = asyncio.create_task(layer.send("worker", {"n": 1}))
-    await eventually(lambda: clock._learning, "the question")
+    await eventually(lambda: clock._queues, "the question")
 
     async def send() -> None:
         await layer.send("worker", {"n": 2})

@@ -53,8 +53,6 @@ OUTSIDE = {
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",
 }
-# What still goes the wrong way; to become less.
-EXCEPTIONS = {("subscriptions.placement", "runtime.engine")}
 
 # What a room may not even know of.
 NETWORK = {"hiredis", "socket"}
@@ -130,7 +128,7 @@ def test_imports_stay_within_what_a_room_may_know(module: str) -> None:
     strange = {
         name for name in _ours(module) if _room(name) not in {room, *ROOMS[room]}
     }
-    assert strange == {seen for by, seen in EXCEPTIONS if by == module}
+    assert not strange
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != INIT])
