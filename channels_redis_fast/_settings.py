@@ -36,12 +36,12 @@ class Settings:
     channel_capacity: Any
     symmetric_encryption_keys: Masked[Any]
     encryption: str
-    random_prefix_length: int
     serializer_format: str
     refresh_groups: bool
     command_timeout: float
     max_message_size: int
     confirm_sends: bool
+    random_prefix_length: int = 12
     prefetch: int = 1
     on_disconnect: str | None = None
     on_reconnect: str | None = None

@@ -25,7 +25,8 @@ CLIENT = COMMANDS | {"commands"}
 SOURCES_OF_MESSAGES = CLIENT | {"client", "mailboxes"}
 RUNTIME = SOURCES_OF_MESSAGES | {"polling"}
 BASE = RUNTIME | {"runtime"}
-DOORS = BASE | {"base", "subscriptions"}
+PARTS = BASE | {"base", "subscriptions"}
+DOORS = PARTS | {"parts"}
 CONSUMERS = DOORS | {"doors"}
 ROOMS = {
     "ground": set(),
@@ -38,6 +39,7 @@ ROOMS = {
     "runtime": RUNTIME,
     "settings": SETTINGS,
     "base": BASE,
+    "parts": PARTS,
     "doors": DOORS,
     "consumers": CONSUMERS,
     "demo": CONSUMERS | {"consumers"},
@@ -46,9 +48,8 @@ ROOMS = {
 OUTSIDE = {
     **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
     "_settings": "settings",
-    **dict.fromkeys(
-        ["_base", "_core_parts", "_hooks", "_options", "_overlaps"], "base"
-    ),
+    **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
+    **dict.fromkeys(["_core_parts", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",
@@ -68,6 +69,7 @@ STRANGERS = {
     "runtime": FRAMEWORKS,
     "settings": {"asyncio", "redis"} | NETWORK | FRAMEWORKS,
     "base": {"django"},
+    "parts": {"django"},
     "doors": {"django"},
 }
 
