@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -19,9 +19,14 @@ from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
 from .commands.operations import Operations
 from .mailboxes.dropped import DropCounters
+from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
+from .runtime.base_engine import Engine
+from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, may_block, weakly
+from .runtime.memberships import Memberships
+from .runtime.unconfirmed_engine import UnconfirmedEngine
 from .wire.codec import Codec
 
 # What the parts of a layer were made with: a change later would not reach them.
@@ -102,8 +107,8 @@ class BaseRedisLayer(LayerHooks):
         failed is in `counters`. It takes no longer than the commands may.
         """
         local = self._loops.existing()
-        if local is not None and local.outbox is not None:
-            await local.outbox.settled()
+        if local is not None:
+            await local.flush_sends()
 
     async def close_pools(self) -> None:
         """Closes the running loop's connections; the next call opens new ones.
@@ -132,6 +137,20 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
+    def _make_engine(
+        self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
+    ) -> LoopEngine:
+        kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
+        return kind(
+            self._settings,
+            hosts=self._hosts,
+            operations=self._operations,
+            mailboxes=self._mailboxes,
+            memberships=memberships,
+            counters=self._counters,
+            offer=offer,
+        )
+
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         if self._clock is not None:
@@ -143,20 +162,6 @@ class BaseRedisLayer(LayerHooks):
     def _tidy(self) -> None:
         """What is due by the clock, for callers that block."""
 
-    def _store(
-        self, runner: Any, channel: str, local: str, message: Any, began: float = 0.0
-    ) -> Awaitable[Any]:
-        """Has a message stored in a channel key; the reply is for `Operations.sent`.
-
-        Not a coroutine: what is one more for each message is felt.
-        """
-        index, command = self._operations.send(channel, local, message)
-        if runner.outbox is not None:
-            storing: Awaitable[Any] = runner.outbox.store((index, command), began=began)
-            return storing
-        running: Awaitable[Any] = runner.shards[index].run(command, began)
-        return running
-
     async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
@@ -167,26 +172,27 @@ class BaseRedisLayer(LayerHooks):
                 continue
             return message
 
-    async def _learn_clock(self, runner: Any, name: str) -> float:
+    async def _learn_clock(self, engine: Engine, name: str) -> float:
         """Before messages are stamped, of which one is for a key of this name.
 
         When their call began (`time.monotonic()`), if that is any time ago; else 0.
         """
         if (clock := self._clock) is None or clock.is_settled:
             return 0.0
-        began = monotonic()
-        shard = runner.shards[self._operations.shard_of(name)]
-        await clock.learn(shard, lambda: shard.run(self._operations.count(name), began))
+        began, operations = monotonic(), self._operations
+        request = operations.shard_of(name), operations.count(name)
+        shard = engine, request[0]
+        await clock.learn(shard, lambda: engine.run(request, began))
         return began
 
     async def _collect(
-        self, runner: Any, work: SendMany, add: Callable[[int, Any, Any], None]
+        self, engine: Engine, work: SendMany, add: Callable[[int, Any, Any], None]
     ) -> float:
         """Has each pair of a `send_many` added; returns what `_learn_clock` does."""
         began = 0.0  # without a connection each pair fails
         names = (pair[0] for pair in work.pairs if isinstance(pair, (tuple, list)))
         try:
-            began = await self._learn_clock(runner, str(next(names, "")))
+            began = await self._learn_clock(engine, str(next(names, "")))
         except RedisError as error:
             work.outcomes[:] = [error for _ in work.pairs]
         else:

@@ -19,7 +19,7 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
 from .runtime.engine import LoopEngine
-from .runtime.loops import weakly
+from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 
 _TIDY_EVERY = 1.0  # seconds
@@ -27,6 +27,8 @@ _TIDY_EVERY = 1.0  # seconds
 
 class CoreParts(BaseRedisLayer):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
+
+    _loops: LoopRegistry[LoopEngine]
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -70,9 +72,9 @@ class CoreParts(BaseRedisLayer):
         return contextlib.nullcontext()
 
     def _inline(self) -> BlockingEngine:
-        runner = BlockingEngine(self._blocking, self.command_timeout)
+        engine = BlockingEngine(self._blocking, self.command_timeout)
         self._tidy()
-        return runner
+        return engine
 
     def _tidy(self) -> None:
         """What a `LoopEngine` does by its clock, for callers that block.
@@ -82,20 +84,12 @@ class CoreParts(BaseRedisLayer):
         if not self._mailboxes.is_swept(_TIDY_EVERY):
             self._mailboxes.sweep()
         if self._memberships.refreshes_due:
-            runner = BlockingEngine(self._blocking, self.command_timeout / 4)
+            engine = BlockingEngine(self._blocking, self.command_timeout / 4)
             with contextlib.suppress(RedisError):  # next time
-                run_without_loop(self._memberships.tend(runner.run_all))
+                run_without_loop(self._memberships.tend(engine.run_all))
 
     def _make_local(self) -> LoopEngine:
-        return LoopEngine(
-            self._settings,
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=self._memberships,
-            counters=self._counters,
-            offer=weakly(self._offer),
-        )
+        return self._make_engine(self._memberships, weakly(self._offer))
 
     def _wake_owner(self, inbox: MailboxGroup) -> None:
         """Sees to it that an inbox is fed, from this loop if from no other."""

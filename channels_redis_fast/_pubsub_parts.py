@@ -13,7 +13,6 @@ from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
 from .mailboxes.registry import LocalChannels
 from .runtime.blocking_engine import BlockingEngine
-from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
@@ -102,7 +101,8 @@ class PubSubParts(BaseRedisLayer):
         return Publisher(engine, self._operations, self._verbs)
 
     def _make_local(self) -> LoopSubscriptions:
-        engine = self._make_engine()
+        memberships = Memberships(self._operations, self.group_expiry, False)
+        engine = self._make_engine(memberships, lambda inbox: None)
         engine.on_tick.append(weakly(self._tick))
         table, operations = self._subscriptions.table, self._operations
         return LoopSubscriptions(
@@ -115,17 +115,6 @@ class PubSubParts(BaseRedisLayer):
             ),
             self.command_timeout,
             on_end=weakly(self._offer),
-        )
-
-    def _make_engine(self) -> LoopEngine:
-        return LoopEngine(
-            self._settings,
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=Memberships(self._operations, self.group_expiry, False),
-            counters=self._counters,
-            offer=lambda inbox: None,
         )
 
     def _tell(self, option: str) -> None:

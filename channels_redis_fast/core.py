@@ -90,12 +90,12 @@ class RedisChannelLayer(CoreParts):
         `confirm_sends` it returns when the message is in a connection's buffer.
         """
         non_local = self._non_local(channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        engine = self._loops.engine_for_call() or self._inline()
         began = (
-            0.0 if self._clock is None else await self._learn_clock(runner, non_local)
+            0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
-        reply = await self._store(runner, channel, non_local, message, began)
-        self._operations.sent(channel, reply)
+        request = self._operations.send(channel, non_local, message)
+        self._operations.sent(channel, await engine.send(request, began))
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -136,36 +136,31 @@ class RedisChannelLayer(CoreParts):
         """Adds a channel to a group for `group_expiry` seconds, or anew."""
         self.require_valid_group_name(group)
         self._non_local(channel)
-        index, command = self._operations.join(group, channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        request = self._operations.join(group, channel)
+        engine = self._loops.engine_for_call() or self._inline()
         with self._joining(group, channel):
-            await runner.shards[index].run(command)
+            await engine.run(request)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
         self.require_valid_group_name(group)
         self._non_local(channel)
-        index, command = self._operations.leave(group, channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        request = self._operations.leave(group, channel)
+        engine = self._loops.engine_for_call() or self._inline()
         with self._memberships.leaving(group, channel):
-            await runner.shards[index].run(command)
+            await engine.run(request)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
         self.require_valid_group_name(group)
         operations = self._operations
-        runner = self._loops.engine_for_call() or self._inline()
+        engine = self._loops.engine_for_call() or self._inline()
         body = operations.codec.body(message)
-        if runner.outbox is not None:
-            operations.codec.check(body)
-            await runner.outbox.store_for_group(group, [body])
-            return
-        index, command = operations.members(group)
         began = monotonic()
-        members = await runner.shards[index].run(command, began)
+        members = await engine.ask_members(operations.members(group), body, began)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await runner.run_all(requests, began)
+            replies = await engine.run_all(requests, began)
             operations.delivered(group, len(members), replies)
 
     # Many at once
@@ -180,11 +175,9 @@ class RedisChannelLayer(CoreParts):
         def add(number: int, channel: str, message: Message) -> None:
             work.store(number, channel, self._non_local(channel), message)
 
-        runner = self._loops.engine_for_call() or self._inline()
-        began = await self._collect(runner, work, add)
-        if runner.outbox is not None:
-            return await work.post(runner.outbox, began)
-        return await work.run(runner.run_all, began)
+        engine = self._loops.engine_for_call() or self._inline()
+        began = await self._collect(engine, work, add)
+        return await engine.send_many(work, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -200,10 +193,8 @@ class RedisChannelLayer(CoreParts):
             work.add(number, group, message, check=not self.confirm_sends)
 
         collect(work, add)
-        runner = self._loops.engine_for_call() or self._inline()
-        if runner.outbox is not None:
-            return await work.post(runner.outbox)
-        return await work.run(runner.run_all)
+        engine = self._loops.engine_for_call() or self._inline()
+        return await engine.group_send_many(work)
 
     # The flush extension
 

@@ -102,8 +102,8 @@ class RedisPubSubChannelLayer(PubSubParts):
         else:
             engine = publisher.engine
             began = await self._learn_clock(engine, channel)
-            reply = await self._store(engine, channel, channel, message, began)
-            self._operations.sent(channel, reply)
+            request = self._operations.send(channel, channel, message)
+            self._operations.sent(channel, await engine.send(request, began))
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -20,8 +20,8 @@ from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
 from ..polling.process_key import ProcessKeyReader
 from ..wire.codec import Codec, Message
+from .base_engine import Engine
 from .memberships import Memberships
-from .unconfirmed import UnconfirmedSends
 
 _LONGEST_TICK = 1.0  # seconds
 # A reader of a normal channel is closed that was idle for so long (seconds), and the
@@ -30,7 +30,7 @@ _LONGEST_IDLE = 1.0
 _MOST_IDLE = 16
 
 
-class LoopEngine:
+class LoopEngine(Engine):
     """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
 
     def __init__(
@@ -59,11 +59,6 @@ class LoopEngine:
             make_shard(index, host, settings.command_timeout, memberships.restore)
             for index, host in enumerate(hosts)
         ]
-        self.outbox = (
-            None
-            if settings.confirm_sends
-            else UnconfirmedSends(self.shards, operations, counters)
-        )
         self._tick_every = min(
             _LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8
         )
@@ -75,11 +70,15 @@ class LoopEngine:
 
     # Commands
 
-    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
-        """The replies, in order, to requests written together; errors as values.
+    def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
+        """As an `Engine`'s; no coroutine, for one more for each message is felt."""
+        index, command = request
+        return self.shards[index].run(command, began)
 
-        Their call began at `began` (`time.monotonic()`; 0: now).
-        """
+    send = publish = run
+
+    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
+        """As an `Engine`'s."""
         if len(requests) == 1:
             ((index, command),) = requests
             return await self.shards[index].run_all([command], began)
@@ -163,8 +162,7 @@ class LoopEngine:
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     async def _wind_up(self) -> None:
-        if self.outbox is not None:
-            await self.outbox.settled()
+        await self.flush_sends()
         channels = self._channels.values()
         await asyncio.gather(*(channel.aclose() for channel in channels))
         # Also those under way: cut short, they would pass for readers for ever.

@@ -184,7 +184,7 @@ def test_no_assert_in_what_is_shipped(module: str) -> None:
         assert [n.lineno for n in nodes if isinstance(n, ast.Assert)] == []
 
 
-@pytest.mark.parametrize("folder", ["channels_redis_fast", "src", "tests", "bench"])
+@pytest.mark.parametrize("folder", ["src", "tests", "bench"])
 def test_files_are_short(folder: str) -> None:
     patterns = ("*.py", "*.pyi", "*.pyx", "*.pxi")
     paths = [path for each in patterns for path in (ROOT / folder).rglob(each)]
