@@ -18,13 +18,15 @@ from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
 from ._settings import check_count, options_of, refuse_unknown
 from .client.blocking_shard import Blocking
+from .client.steps import Steps
+from .client.topology import Owns
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .commands.operations import Operations
 from .exceptions import ForeignChannel
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
+from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
 from .runtime.memberships import Memberships
@@ -352,8 +354,11 @@ class RedisChannelLayer(BaseRedisLayer):
         loops = self._mailboxes.waiting_loops(inbox)
         self._loops.call_in(loops, self._wake_owner, inbox)
 
-    def _restore(self, *about: Any) -> None:
-        restore(self._memberships, *about)
+    def _restore(self, index: int, owns: Owns, anew: bool) -> Steps | None:
+        """As a `LoopEngine` does, if this process has members."""
+        if not len(self._memberships):
+            return None
+        return self._memberships.restoration.steps(index, owns, anew)
 
 
 _OPTIONS = options_of(RedisChannelLayer)

@@ -24,7 +24,8 @@ from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.blocking_engine import BlockingEngine
 from .runtime.engine import LoopEngine
 from .runtime.loops import may_block, weakly
-from .runtime.memberships import Memberships, MembershipTimers
+from .runtime.membership_timers import MembershipTimers
+from .runtime.memberships import Memberships
 from .runtime.publisher import Publisher
 from .subscriptions.delivery import Delivery
 from .subscriptions.loop import LoopSubscriptions

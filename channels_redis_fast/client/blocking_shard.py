@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -16,13 +15,10 @@ from ..commands.scripts import key_of
 from .blocking_pool import BlockingConnection, BlockingPool
 from .flights import Flight, fly
 from .hosts import ClusterHost, Host
+from .steps import Restore, run_steps_blocking
 from .topology import Address, Topology
 
 Key = bytes | str
-
-# Run on each new connection: the shard's index, the connection, whether its server
-# owns a key, and has come by it since what is known of its history, and until when.
-Restore = Callable[[int, BlockingConnection, Callable[[Key], bool], bool, float], None]
 
 
 class BlockingShard:
@@ -68,7 +64,8 @@ class BlockingShard:
     def _greet(
         self, pool: BlockingPool, pipe: BlockingConnection, deadline: float
     ) -> None:
-        self._restore(self._index, pipe, lambda key: True, False, deadline)
+        steps = self._restore(self._index, lambda key: True, False)
+        run_steps_blocking(steps, pipe, deadline)
 
 
 class BlockingCluster(BlockingShard):
@@ -132,7 +129,7 @@ class BlockingCluster(BlockingShard):
         self, node: Address, _: BlockingPool, pipe: BlockingConnection, deadline: float
     ) -> None:
         for owns, anew in self._topology.claims(node):
-            self._restore(self._index, pipe, owns, anew, deadline)
+            run_steps_blocking(self._restore(self._index, owns, anew), pipe, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""

@@ -17,7 +17,8 @@ from .connection import PipelinedConnection
 from .hosts import ClusterHost, Host
 from .opening import open_connection
 from .reconnecting import ReconnectingConnection, pause_after
-from .shard import Restore, Shard
+from .shard import Shard
+from .steps import Restore, run_steps
 from .timeouts import timeout
 from .topology import Address, Topology
 
@@ -188,7 +189,7 @@ class ClusterShard(Shard):
         self, address: Address, connection: PipelinedConnection
     ) -> None:
         for owns, anew in self._topology.claims(address):
-            await self._restore(self.index, connection, owns, anew)
+            await run_steps(self._restore(self.index, owns, anew), connection)
 
     # What was refused
 

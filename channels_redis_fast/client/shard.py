@@ -23,17 +23,12 @@ from .hosts import Host
 from .opening import open_connection
 from .reconnecting import ReconnectingConnection
 from .spare import SpareConnections
-from .topology import Owns
+from .steps import Restore, run_steps
 
 T = TypeVar("T")
 
 # A call's second step may end so much of `command_timeout` late.
 _SLACK = 0.02
-
-# What a shard calls on each new connection for commands, before any caller gets it:
-# (shard index, connection, whether this connection's server owns a key, and has come
-# by it since what is known of its history).
-Restore = Callable[[int, PipelinedConnection, Owns, bool], Awaitable[None]]
 
 
 class Shard:
@@ -382,7 +377,7 @@ class Shard:
         return await open_connection(host, deadline=self.command_timeout)
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._restore(self.index, connection, lambda key: True, False)
+        await run_steps(self._restore(self.index, lambda key: True, False), connection)
 
 
 async def _outcome(future: asyncio.Future[Any]) -> Any:

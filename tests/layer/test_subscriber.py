@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from redis import exceptions as errors
@@ -28,7 +27,7 @@ async def subscribed_by(
     """A subscriber of its own, and what it delivers."""
     cluster = {"cluster": [(server.host, server.port)]}
     host, node = decode_hosts([server.url, cluster], 1.0)
-    shard = Shard(0, host, 1.0, _heal_nothing)
+    shard = Shard(0, host, 1.0, lambda *about: None)
     got: list[bytes] = []
     yield (
         Subscriber(
@@ -146,7 +145,3 @@ async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
         await subscriber.shard.aclose()
         with pytest.raises(errors.ConnectionError):
             await waiting
-
-
-async def _heal_nothing(*_: Any) -> None:
-    """There are no groups."""
