@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis import exceptions as errors
@@ -42,6 +43,12 @@ async def subscribed_by(
         got,
     )
     await shard.aclose()
+
+
+def answer_for(subscriber: Subscriber, name: bytes) -> asyncio.Future[Any] | None:
+    """What a name that was asked for waits for."""
+    confirmations = subscriber._confirmations
+    return confirmations.get(name) if confirmations else None
 
 
 async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
@@ -124,7 +131,7 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
         steps = no_time(server)
         next(steps)
         subscriber.want(b"name")
-        answer = await eventually(lambda: subscriber._confirmations.get(b"name"), "it")
+        answer = await eventually(lambda: answer_for(subscriber, b"name"), "it")
         await asyncio.wait([answer])
         assert str(answer.exception()).startswith("BUSY")
         for _ in steps:
@@ -139,7 +146,7 @@ async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
         await subscriber.subscribe(b"before")
         server.pause()
         subscriber.want(b"name")
-        await eventually(lambda: subscriber._confirmations.get(b"name"), "the question")
+        await eventually(lambda: answer_for(subscriber, b"name"), "the question")
         waiting = asyncio.create_task(subscriber.subscribe(b"name"))
         await asyncio.sleep(0)
         await subscriber.shard.aclose()
