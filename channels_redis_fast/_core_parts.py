@@ -7,7 +7,6 @@ import functools
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -15,9 +14,11 @@ from ._base import BaseRedisLayer
 from ._hooks import key_after
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
+from .client.steps import Steps
+from .client.topology import Owns
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
-from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
+from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
@@ -109,5 +110,8 @@ class CoreParts(BaseRedisLayer):
         loops = self._mailboxes.waiting_loops(inbox)
         self._loops.call_in(loops, self._wake_owner, inbox)
 
-    def _restore(self, *about: Any) -> None:
-        restore(self._memberships, *about)
+    def _restore(self, index: int, owns: Owns, anew: bool) -> Steps | None:
+        """As a `LoopEngine` does, if this process has members."""
+        if not len(self._memberships):
+            return None
+        return self._memberships.restoration.steps(index, owns, anew)

@@ -10,8 +10,9 @@ from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss, is_demotion
 from .blocking_pool import BlockingConnection, BlockingPool
-from .blocking_shard import BlockingShard, Key, Restore
+from .blocking_shard import BlockingShard, Key
 from .cluster_host import ClusterHost
+from .steps import Restore, run_steps_blocking
 from .topology import Address, Topology
 
 
@@ -76,7 +77,7 @@ class BlockingCluster(BlockingShard):
         self, node: Address, _: BlockingPool, pipe: BlockingConnection, deadline: float
     ) -> None:
         for owns, anew in self._topology.claims(node):
-            self._restore(self._index, pipe, owns, anew, deadline)
+            run_steps_blocking(self._restore(self._index, owns, anew), pipe, deadline)
 
     def _look_up(self, deadline: float) -> None:
         """Asks the nodes for the slots, those first that were heard of last."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -10,12 +9,9 @@ from redis import exceptions as errors
 from ..commands.errors import is_connection_loss, is_demotion
 from .blocking_pool import BlockingConnection, BlockingPool
 from .host import Host
+from .steps import Restore, run_steps_blocking
 
 Key = bytes | str
-
-# Run on each new connection: the shard's index, the connection, whether its server
-# owns a key, and has come by it since what is known of its history, and until when.
-Restore = Callable[[int, BlockingConnection, Callable[[Key], bool], bool, float], None]
 
 
 class BlockingShard:
@@ -61,4 +57,5 @@ class BlockingShard:
     def _greet(
         self, pool: BlockingPool, pipe: BlockingConnection, deadline: float
     ) -> None:
-        self._restore(self._index, pipe, lambda key: True, False, deadline)
+        steps = self._restore(self._index, lambda key: True, False)
+        run_steps_blocking(steps, pipe, deadline)

@@ -13,9 +13,10 @@ from ..commands.scripts import key_of
 from .blocking_batch import Batch
 from .blocking_cluster import BlockingCluster
 from .blocking_pool import BlockingPool
-from .blocking_shard import BlockingShard, Restore
+from .blocking_shard import BlockingShard
 from .cluster_host import ClusterHost
 from .host import Host
+from .steps import Restore
 
 
 class BlockingShards:

@@ -16,7 +16,8 @@ from .cluster_host import ClusterHost
 from .connection import PipelinedConnection
 from .host import Host
 from .reconnecting import ReconnectingConnection
-from .shard import Restore, Shard
+from .shard import Shard
+from .steps import Restore, run_steps
 from .topology import Address, Topology
 from .topology_lookup import TopologyLookup
 
@@ -165,7 +166,7 @@ class ClusterShard(Shard):
         self, address: Address, connection: PipelinedConnection
     ) -> None:
         for owns, anew in self._topology.claims(address):
-            await self._restore(self.index, connection, owns, anew)
+            await run_steps(self._restore(self.index, owns, anew), connection)
 
     # What was refused
 

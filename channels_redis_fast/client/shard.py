@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions as errors
@@ -15,12 +15,7 @@ from .connection import PipelinedConnection
 from .host import Host
 from .reconnecting import ReconnectingConnection
 from .shard_commands import ShardCommands
-from .topology import Owns
-
-# What a shard calls on each new connection for commands, before any caller gets it:
-# (shard index, connection, whether this connection's server owns a key, and has come
-# by it since what is known of its history).
-Restore = Callable[[int, PipelinedConnection, Owns, bool], Awaitable[None]]
+from .steps import Restore, run_steps
 
 
 class Shard(ShardCommands):
@@ -104,4 +99,4 @@ class Shard(ShardCommands):
         return self._main
 
     async def _greet(self, connection: PipelinedConnection) -> None:
-        await self._restore(self.index, connection, lambda key: True, False)
+        await run_steps(self._restore(self.index, lambda key: True, False), connection)

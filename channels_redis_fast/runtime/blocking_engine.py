@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..client.blocking_pool import BlockingConnection
 from ..client.blocking_shards import BlockingShards
-from ..commands.command import Command
 from ..commands.operations import Request
 from .base_engine import Engine
-from .memberships import Memberships
 
 T = TypeVar("T")
 
@@ -55,55 +51,3 @@ class BlockingEngine(Engine):
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
         self._blocking.unlink(pattern, self._timeout)
-
-
-class Conversation:
-    """A blocking connection for code that awaits replies; they are there at once."""
-
-    def __init__(self, pipe: BlockingConnection, deadline: float) -> None:
-        self._pipe = pipe
-        self._deadline = deadline
-        self._asked: deque[Answer] = deque()
-
-    def call(self, command: Command) -> Answer:
-        """Writes a command; the answer can be awaited."""
-        self._pipe.write([command], self._deadline)
-        answer = Answer(self._read)
-        self._asked.append(answer)
-        return answer
-
-    def _read(self) -> None:
-        self._asked.popleft().reply = self._pipe.read(self._deadline)
-
-
-class Answer:
-    """The reply to a command, read when it is awaited."""
-
-    def __init__(self, read: Callable[[], None]) -> None:
-        self.reply: Any = self  # until it is there
-        self._read = read
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        while self.reply is self:
-            self._read()
-        if isinstance(self.reply, Exception):
-            raise self.reply
-        return self.reply
-        yield  # a generator, if one that never waits
-
-    def cancel(self) -> None:
-        """Nothing: who doesn't read the replies gives the connection up."""
-
-
-def restore(
-    memberships: Memberships,
-    index: int,
-    pipe: BlockingConnection,
-    owns: Callable[[bytes | str], bool],
-    anew: bool,
-    deadline: float,
-) -> None:
-    """Puts back into groups what a server lost, if this process has members."""
-    if len(memberships):
-        conversation: Any = Conversation(pipe, deadline)
-        run_without_loop(memberships.restore(index, conversation, owns, anew))

@@ -56,7 +56,9 @@ class LoopEngine(Engine):
         self._inboxes: dict[MailboxGroup, ProcessKeyReader] = {}
         self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
-            make_shard(index, host, settings.command_timeout, memberships.restore)
+            make_shard(
+                index, host, settings.command_timeout, memberships.restoration.steps
+            )
             for index, host in enumerate(hosts)
         ]
         self._tick_every = min(

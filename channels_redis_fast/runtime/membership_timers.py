@@ -1,4 +1,4 @@
-"""Memberships that end by themselves: those of Pub/Sub, where nobody else ends them."""
+"""When memberships end that nobody refreshes."""
 
 from __future__ import annotations
 

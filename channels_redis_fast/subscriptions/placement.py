@@ -118,7 +118,12 @@ class Placement:
 
         `has_orphans`: whether there are names that nobody listens to.
         """
-        self._outage.review(lambda: self._is_whole() and not has_orphans())
+
+        def is_whole() -> bool:
+            needed = filter(self._is_needed, self._subscribers.values())
+            return all(one.is_up for one in needed) and not has_orphans()
+
+        self._outage.review(is_whole)
 
     def end(self) -> None:
         """Notes that another loop will listen; connections end with their shards."""
@@ -178,9 +183,6 @@ class Placement:
         subscriber.unsubscribe(name)
         if not subscriber.names and subscriber not in self._evacuating:
             self._outage.needless(subscriber)
-
-    def _is_whole(self) -> bool:
-        return all(s.is_up for s in filter(self._is_needed, self._subscribers.values()))
 
     def _is_needed(self, subscriber: Subscriber) -> bool:
         """Whether names are to be heard there, which no other loop took over."""

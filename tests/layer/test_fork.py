@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
+from channels_redis_fast.client import shard
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.runtime.memberships import Memberships
 from support.certificates import Certificates
 from support.forking import needs_fork
 from support.layers import end, persist, soon
@@ -278,7 +278,7 @@ def test_a_child_of_a_connection_to_be(
             await gate.wait()
 
         if when == "greeting":
-            monkeypatch.setattr(Memberships, "restore", restore)
+            monkeypatch.setattr(shard, "run_steps", restore)
         else:
             proxy.replies.hold()
         sending = asyncio.create_task(layer.send("worker", {"n": 1}))

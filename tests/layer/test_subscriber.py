@@ -28,7 +28,7 @@ async def subscribed_by(
     """A subscriber of its own, and what it delivers."""
     cluster = {"cluster": [(server.host, server.port)]}
     host, node = decode_hosts([server.url, cluster], 1.0)
-    shard = Shard(0, host, 1.0, _heal_nothing)
+    shard = Shard(0, host, 1.0, lambda *about: None)
     got: list[bytes] = []
     yield (
         Subscriber(
@@ -43,6 +43,12 @@ async def subscribed_by(
         got,
     )
     await shard.aclose()
+
+
+def answer_for(subscriber: Subscriber, name: bytes) -> asyncio.Future[Any] | None:
+    """What a name that was asked for waits for."""
+    confirmations = subscriber._confirmations
+    return confirmations.get(name) if confirmations else None
 
 
 async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
@@ -125,7 +131,7 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
         steps = no_time(server)
         next(steps)
         subscriber.want(b"name")
-        answer = await eventually(lambda: subscriber._confirmations.get(b"name"), "it")
+        answer = await eventually(lambda: answer_for(subscriber, b"name"), "it")
         await asyncio.wait([answer])
         assert str(answer.exception()).startswith("BUSY")
         for _ in steps:
@@ -140,13 +146,9 @@ async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
         await subscriber.subscribe(b"before")
         server.pause()
         subscriber.want(b"name")
-        await eventually(lambda: subscriber._confirmations.get(b"name"), "the question")
+        await eventually(lambda: answer_for(subscriber, b"name"), "the question")
         waiting = asyncio.create_task(subscriber.subscribe(b"name"))
         await asyncio.sleep(0)
         await subscriber.shard.aclose()
         with pytest.raises(errors.ConnectionError):
             await waiting
-
-
-async def _heal_nothing(*_: Any) -> None:
-    """There are no groups."""

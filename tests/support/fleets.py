@@ -253,7 +253,8 @@ def _listens(layer: Any, to_all: bool = False) -> bool:
                 return False
             continue
         subscriber = wanted.owner.placement._places.get(name)
-        answer = subscriber and subscriber._confirmations.get(name)
+        confirmations = subscriber and subscriber._confirmations
+        answer = confirmations and confirmations.get(name)
         if not answer or not answer.done() or answer.exception():
             return False
     return True
