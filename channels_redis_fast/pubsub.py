@@ -148,11 +148,11 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        subscriptions, mailboxes, held = self._subscriptions, self._mailboxes, channel
+        mailboxes, held = self._mailboxes, channel
         # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or not subscriptions.is_heard(channel)
+            or (listens := self._table.loop_of(channel)) is None
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -162,18 +162,20 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await subscriptions.listen(channel)
+            await self._subscriptions.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
-        subscriptions.note_wait(channel, found)
+        if found.loop is not listens:
+            self._subscriptions.note_wait(found)
         return opened(await found)
 
-    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+    def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        subscriptions, mailboxes = self._subscriptions, self._mailboxes
-        found = mailboxes.begin(channel) if subscriptions.is_heard(channel) else None
-        if isinstance(found, TaskWaiter):
-            subscriptions.note_wait(channel, found)
+        if (listens := self._table.loop_of(channel)) is None:
+            return None
+        found = self._mailboxes.begin(channel, loop)
+        if listens is not loop and isinstance(found, TaskWaiter):
+            self._subscriptions.note_wait(found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -260,9 +262,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
-        begin = self._groups_begin.encode()
-        for name in self._subscriptions.table.names():
-            if name.startswith(begin):
+        for name in self._table.names():
+            if name.startswith(self._groups_begin.encode()):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
@@ -302,8 +303,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         return ours or self.normal_channels == "broadcast"
 
     def _payload(self, name: str, message: Message) -> bytes:
-        codec = self._codec
-        return codec.seal(codec.body(message), None, name.encode())
+        return self._codec.seal(self._codec.body(message), None, name.encode())
 
     def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
@@ -334,9 +334,9 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         )
         term = None if self.refresh_groups else self.group_expiry
         self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
-        table = SubscriptionTable(on_leave=self._terms.forget)
+        self._table = SubscriptionTable(on_leave=self._terms.forget)
         self._subscriptions = subscriptions = SubscriptionRegistry(
-            table, self._loops.engine, self.command_timeout
+            self._table, self._loops.engine, self.command_timeout
         )
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
@@ -359,7 +359,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
     def _make_local(self) -> LoopSubscriptions:
         engine = self._make_engine()
         engine.on_tick.append(weakly(self._tick))
-        table, operations = self._subscriptions.table, self._operations
+        table, operations = self._table, self._operations
         return LoopSubscriptions(
             engine,
             Publisher(engine, operations, self._verbs),
@@ -389,8 +389,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""
         if (kind := getattr(self, option)) is not None:
-            message = {"type": kind}
-            names, here = self._mailboxes.names(), asyncio._get_running_loop()
+            message, here = {"type": kind}, asyncio._get_running_loop()
+            names = self._mailboxes.names()
             self._mailboxes.put(None, names, message, message.copy, here)
 
     def _offer(self) -> None:
@@ -402,7 +402,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
     def _tick(self) -> None:
         """Ends memberships; listens here to what other loops listen to no more."""
         self._terms.end_due()
-        if not self._subscriptions.table.has_orphans():
+        if not self._table.has_orphans():
             return
         here = asyncio.get_running_loop()
         inboxes = self._mailboxes.inboxes()

@@ -138,10 +138,11 @@ def test_a_join_ends_nothing_that_came_after_it(table: Table) -> None:
 def test_a_group_is_heard_where_its_channel_is(table: Table) -> None:
     owner, here = Owner(), Owner()
     table.enter(NAME, "channel", owner)
-    assert table.own_owner("channel") is owner
+    assert table.loop_of("channel") is owner.loop
     assert table.listening() == ["channel"]
     assert table.enter(ROOM, "channel", here, beside=NAME) is owner
     owner.loop.runs = False
+    assert table.loop_of("channel") is None
     assert table.enter(b"another", "channel", here, beside=NAME) is here
 
 
