@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from .mailboxes.waiters import NOTHING, Entry, TaskWaiter
 
 Receive = Callable[[], Awaitable[Any]]
-Begin = Callable[[str], Entry | TaskWaiter | None]
+Begin = Callable[[str, asyncio.AbstractEventLoop], Entry | TaskWaiter | None]
 
 
 class ReceiveLoop:
@@ -88,45 +88,57 @@ class LayerMessages:
     Without a layer `receive` is None.
     """
 
-    __slots__ = ("_begin", "_channel", "_loop", "_receive")
+    __slots__ = ("_begin", "_channel", "_found", "_loop", "_receive", "_receive_loop")
 
     def __init__(self, layer: Any, channel: str, receive: Receive | None) -> None:
         self._channel = channel
         self._receive = receive
         self._begin = begin_of(layer)
-        self._loop: ReceiveLoop | None = None
+        self._loop = asyncio.get_running_loop()
+        self._found: Entry = NOTHING
+        self._receive_loop: ReceiveLoop | None = None
 
-    async def next(self, client: ReceiveLoop) -> Entry | None:
-        """The next message; None when the client has an event first."""
+    def next(self, client: ReceiveLoop) -> Awaitable[Entry]:
+        """The next message, to be awaited at once; `NOTHING`: the client has an event.
+
+        `client.on_event` is set so long; the caller sets it to None when it goes on.
+        """
+        # No coroutine: for a consumer that keeps up each costs more than all of this.
         if self._begin is not None:
-            found = self._begin(self._channel)
+            found = self._begin(self._channel, self._loop)
             if isinstance(found, TaskWaiter):
-                return await _wait(found, client)
-            if found is not None:
-                # A backlog must not stop the loop, nor keep a disconnect from coming.
-                await asyncio.sleep(0)
+                client.on_event = found.nudge
                 return found
+            if found is not None:
+                self._found = found
+                return self
             # The layer must see to the channel first, as `receive` does, for good:
             # slower, and right.
             self._begin = None
-        return await self._next_by_receive(client)
+        return self._next_by_receive(client)
 
-    async def _next_by_receive(self, client: ReceiveLoop) -> Entry | None:
-        if self._loop is None and self._receive is not None:
-            self._loop = ReceiveLoop(self._receive)
-        ours = self._loop
+    def __await__(self) -> Generator[None, None, Entry]:
+        # A backlog must not stop the loop, nor keep a disconnect from coming.
+        yield
+        found, self._found = self._found, NOTHING
+        return found
+
+    async def _next_by_receive(self, client: ReceiveLoop) -> Entry:
+        if self._receive_loop is None and self._receive is not None:
+            self._receive_loop = ReceiveLoop(self._receive)
+        ours = self._receive_loop
         if ours is None:
             await _first_of(client)
-            return None
+            return NOTHING
         ours.ask_next()
         if not ours.is_ready:
             await _first_of(client, ours)
-        return (0.0, ours.take(), None, None) if ours.is_ready else None
+        return (0.0, ours.take(), None, None) if ours.is_ready else NOTHING
 
     @property
     def loops(self) -> tuple[ReceiveLoop, ...]:
         """What asks `receive`, if anything does."""
-        return () if self._loop is None else (self._loop,)
+        return () if self._receive_loop is None else (self._receive_loop,)
 
 
 def begin_of(layer: Any) -> Begin | None:
@@ -147,16 +159,6 @@ async def end(*loops: ReceiveLoop) -> None:
     for loop in loops:
         loop.cancel()
     await asyncio.wait([loop.task for loop in loops])
-
-
-async def _wait(waiter: TaskWaiter, client: ReceiveLoop) -> Entry | None:
-    # Only while this waits: the channel's waiter is used again, by others too.
-    client.on_event = waiter.nudge
-    try:
-        entry = await waiter
-    finally:
-        client.on_event = None
-    return None if entry is NOTHING else entry
 
 
 async def _first_of(*loops: ReceiveLoop) -> None:

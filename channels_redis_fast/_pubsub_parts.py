@@ -78,9 +78,9 @@ class PubSubParts(BaseRedisLayer):
         )
         term = None if self.refresh_groups else self.group_expiry
         self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
-        table = SubscriptionTable(on_leave=self._terms.forget)
+        self._table = SubscriptionTable(on_leave=self._terms.forget)
         self._subscriptions = subscriptions = SubscriptionRegistry(
-            table, self._loops.engine, self.command_timeout
+            self._table, self._loops.engine, self.command_timeout
         )
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
@@ -104,7 +104,7 @@ class PubSubParts(BaseRedisLayer):
         memberships = Memberships(self._operations, self.group_expiry, False)
         engine = self._make_engine(memberships, lambda inbox: None)
         engine.on_tick.append(weakly(self._tick))
-        table, operations = self._subscriptions.table, self._operations
+        table, operations = self._table, self._operations
         return LoopSubscriptions(
             engine,
             Publisher(engine, operations, self._verbs),
@@ -120,8 +120,8 @@ class PubSubParts(BaseRedisLayer):
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""
         if (kind := getattr(self, option)) is not None:
-            message = {"type": kind}
-            names, here = self._mailboxes.names(), asyncio._get_running_loop()
+            message, here = {"type": kind}, asyncio._get_running_loop()
+            names = self._mailboxes.names()
             self._mailboxes.put(None, names, message, message.copy, here)
 
     def _offer(self) -> None:
@@ -133,7 +133,7 @@ class PubSubParts(BaseRedisLayer):
     def _tick(self) -> None:
         """Ends memberships; listens here to what other loops listen to no more."""
         self._terms.end_due()
-        if not self._subscriptions.table.has_orphans():
+        if not self._table.has_orphans():
             return
         here = asyncio.get_running_loop()
         inboxes = self._mailboxes.inboxes()

@@ -19,7 +19,9 @@ tests/consumers/test_consumers.py):
 - `channels.consumer.get_channel_layer` finds the layer, and `_sync` marks consumers
   whose handlers run in threads;
 - `AsyncJsonWebsocketConsumer.send_json` sends what `encode_json` makes, and
-  `AsyncWebsocketConsumer.send` takes it as `text_data`, or as `bytes_data`.
+  `AsyncWebsocketConsumer.send` takes it as `text_data`, or as `bytes_data`;
+- that `send` and `AsyncConsumer.send` do nothing but give `base_send` the ASGI event
+  `websocket.send` with `text` or `bytes`.
 
 _old_connections.py needs six attributes of Django's connections.
 """
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from channels import consumer as channels_consumer
@@ -41,7 +43,7 @@ from channels.generic.websocket import (
 
 from . import _old_connections
 from ._events import LayerMessages, ReceiveLoop, end
-from .mailboxes.waiters import Entry, opened
+from .mailboxes.waiters import NOTHING, Entry, opened
 
 __all__ = ["FastDispatchMixin", "broadcast"]
 
@@ -60,6 +62,7 @@ class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
     """
 
     _has_broadcasts: ClassVar[bool] = False
+    _has_own_send: ClassVar[bool] = False
     _database_thread: int | None = None  # where its database calls run, once known
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -69,6 +72,10 @@ class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
         if names:
             _check_broadcasts(cls, names)
         cls._has_broadcasts = bool(names)
+        cls._has_own_send = any(
+            "send" in vars(base) and base not in (AsyncWebsocketConsumer, AsyncConsumer)
+            for base in cls.__mro__
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handles the events of one client, and of its channel, until one side ends."""
@@ -105,30 +112,57 @@ class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
     ) -> None:
         # Whoever overrides `dispatch` may change messages: then nothing is shared.
         shares = self._has_broadcasts and type(self).dispatch is _DISPATCH
-        entry: Entry | None = None
+        entry = NOTHING
         while True:
             if client.is_ready:
                 await self.dispatch(client.take())
                 client.ask_next()
-            if entry is not None:
+            if entry is not NOTHING:
                 if shares:
                     await self._share(entry)
                 else:
                     await self.dispatch(opened(entry))
-                entry = None  # an idle consumer must not hold its last message
+                entry = NOTHING  # an idle consumer must not hold its last message
             # An event that came while a handler ran has woken nobody.
             if not client.is_ready:
-                entry = await messages.next(client)
+                try:
+                    entry = await messages.next(client)
+                finally:
+                    client.on_event = None
 
     async def _share(self, entry: Entry) -> None:
-        handler = getattr(type(self), get_handler_name(entry[1]), None)
-        if type(handler) is Broadcast:
-            await handler.send_shared(self, entry)
+        """Handles a message as `dispatch` would, with a frame of all of this class."""
+        frames, cls = entry[3], type(self)
+        # The type of a message names one handler of a class: no other's frame.
+        if frames is not None and cls in frames:
+            frame = frames[cls]
         else:
-            await self.dispatch(opened(entry))
+            handler = getattr(cls, get_handler_name(entry[1]), None)
+            if type(handler) is not Broadcast:
+                await self.dispatch(opened(entry))
+                return
+            frame = await handler.frame(cls, opened(entry))
+            if frames is not None:
+                frames[cls] = frame
+        if frame is not None:
+            await self._send_frame(frame)
+
+    def _send_frame(self, frame: str | bytes) -> Awaitable[None]:
+        """What to await for a frame to be sent, as `send` would."""
+        sent: Awaitable[None]
+        if not self._has_own_send and type(self).send is _SEND:
+            # What Channels' two `send` would do, without their coroutines.
+            kind = "text" if isinstance(frame, str) else "bytes"
+            sent = self.base_send({"type": "websocket.send", kind: frame})
+        elif isinstance(frame, str):
+            sent = self.send(text_data=frame)
+        else:
+            sent = self.send(bytes_data=frame)
+        return sent
 
 
 _DISPATCH = FastDispatchMixin.dispatch
+_SEND = AsyncWebsocketConsumer.send
 _SEND_JSON = AsyncJsonWebsocketConsumer.send_json
 
 
@@ -156,21 +190,12 @@ class Broadcast:
 
     async def send_own(self, consumer: Any, event: Any) -> None:
         """Sends one consumer the frame of an event, shared with nobody."""
-        await _send(consumer, await self._frame(type(consumer), event))
+        frame = await self.frame(type(consumer), event)
+        if frame is not None:
+            await consumer._send_frame(frame)
 
-    async def send_shared(self, consumer: Any, entry: Entry) -> None:
-        """Sends the frame that consumers of one class make of a message together."""
-        frames, cls = entry[3], type(consumer)
-        if frames is None:
-            frame = await self._frame(cls, opened(entry))
-        elif cls in frames:
-            frame = frames[cls]
-        else:
-            # The type of a message names one handler of a class: no other's frame.
-            frame = frames[cls] = await self._frame(cls, opened(entry))
-        await _send(consumer, frame)
-
-    async def _frame(self, cls: Any, event: Any) -> Frame:
+    async def frame(self, cls: Any, event: Any) -> Frame:
+        """What the members of a class are sent for an event; raises `TypeError`."""
         content = self._function(event)
         if content is None or isinstance(content, (str, bytes)):
             return content
@@ -207,13 +232,6 @@ def broadcast(function: Callable[[Any], Any]) -> Broadcast:
             "goes to all members, so it takes no self"
         )
     return Broadcast(bare)
-
-
-async def _send(consumer: Any, frame: Frame) -> None:
-    if isinstance(frame, str):
-        await consumer.send(text_data=frame)
-    elif frame is not None:
-        await consumer.send(bytes_data=frame)
 
 
 # What classes must be like

@@ -114,9 +114,9 @@ class RedisChannelLayer(CoreParts):
             mailboxes.open(channel)
         return opened(found if isinstance(found, tuple) else await found)
 
-    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+    def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        return self._mailboxes.begin(channel)
+        return self._mailboxes.begin(channel, loop)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object.

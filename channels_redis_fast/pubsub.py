@@ -110,11 +110,11 @@ class RedisPubSubChannelLayer(PubSubParts):
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        subscriptions, mailboxes, held = self._subscriptions, self._mailboxes, channel
+        mailboxes, held = self._mailboxes, channel
         # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or not subscriptions.is_heard(channel)
+            or (listens := self._table.loop_of(channel)) is None
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -124,18 +124,20 @@ class RedisPubSubChannelLayer(PubSubParts):
                 return await self._receive_normal(channel, self._normal_codec)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await subscriptions.listen(channel)
+            await self._subscriptions.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
-        subscriptions.note_wait(channel, found)
+        if found.loop is not listens:
+            self._subscriptions.note_wait(found)
         return opened(await found)
 
-    def _begin_receive(self, channel: str) -> Entry | TaskWaiter | None:
+    def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        subscriptions, mailboxes = self._subscriptions, self._mailboxes
-        found = mailboxes.begin(channel) if subscriptions.is_heard(channel) else None
-        if isinstance(found, TaskWaiter):
-            subscriptions.note_wait(channel, found)
+        if (listens := self._table.loop_of(channel)) is None:
+            return None
+        found = self._mailboxes.begin(channel, loop)
+        if listens is not loop and isinstance(found, TaskWaiter):
+            self._subscriptions.note_wait(found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -222,9 +224,8 @@ class RedisPubSubChannelLayer(PubSubParts):
         connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
-        begin = self._groups_begin.encode()
-        for name in self._subscriptions.table.names():
-            if name.startswith(begin):
+        for name in self._table.names():
+            if name.startswith(self._groups_begin.encode()):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
@@ -264,8 +265,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         return ours or self.normal_channels == "broadcast"
 
     def _payload(self, name: str, message: Message) -> bytes:
-        codec = self._codec
-        return codec.seal(codec.body(message), None, name.encode())
+        return self._codec.seal(self._codec.body(message), None, name.encode())
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -118,15 +118,20 @@ class LocalChannels:
             if name not in self._boxes:
                 self._open(str(name))
 
-    def begin(self, name: str) -> Entry | TaskWaiter | None:
-        """A message of a channel, or what to await at once for it; None: no channel."""
+    def begin(
+        self, name: str, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Entry | TaskWaiter | None:
+        """A message of a channel, or what to await at once for it; None: no channel.
+
+        `loop` is the running loop, which costs a system call before Python 3.12.
+        """
         with self._lock:
             if (box := self._boxes.get(name)) is None:
                 return None
             entry = self._take(box) if box.messages else None
             if entry is None:
                 # A room for it first: what follows may already fill it.
-                waiter = self._waiter(box)
+                waiter = self._waiter(box, loop or asyncio.get_running_loop())
                 self._enter(box, waiter)
             is_fed = box.inbox.is_fed_in(None if entry else waiter.loop)
         if self._on_wait is not None and not is_fed:
@@ -342,9 +347,9 @@ class LocalChannels:
                 self._forget(waiter)
                 waiter.give(entry)
 
-    def _waiter(self, box: Mailbox) -> TaskWaiter:
-        """For one more wait of a task of the running loop."""
-        loop, waiter = asyncio.get_running_loop(), box.waiter
+    def _waiter(self, box: Mailbox, loop: asyncio.AbstractEventLoop) -> TaskWaiter:
+        """For one more wait of a task of a loop."""
+        waiter = box.waiter
         if waiter is None or waiter.is_used or waiter.loop is not loop:
             box.waiter = waiter = TaskWaiter(box, loop, self)
         waiter.is_used = True

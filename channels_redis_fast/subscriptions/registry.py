@@ -9,7 +9,7 @@ from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss
 from ..mailboxes.waiters import TaskWaiter
-from .owners import Owner, confirm, is_running, tell_forget
+from .owners import Owner, confirm, tell_forget
 from .table import SubscriptionTable
 
 _BATCH = 512  # channels that are subscribed again together
@@ -26,26 +26,20 @@ class SubscriptionRegistry:
     def __init__(
         self, table: SubscriptionTable, here: Callable[[], Owner], timeout: float
     ) -> None:
-        self.table = table
+        self._table = table
         self._here = here
         self._timeout = timeout
 
-    def is_heard(self, channel: str) -> bool:
-        """Whether somebody listens to a channel's own name."""
-        return is_running(self.table.own_owner(channel))
+    def note_wait(self, waiter: TaskWaiter) -> None:
+        """Somebody waits in a loop that isn't the one which listens.
 
-    def note_wait(self, channel: str, waiter: TaskWaiter) -> None:
-        """Somebody waits in a loop: its clock is to see when the owner's stands still.
-
-        That loop runs; asking which one does is a system call before Python 3.12.
+        Its clock is to see when the other one stands still.
         """
-        owner = self.table.own_owner(channel)
-        if owner is None or owner.loop is not waiter.loop:
-            try:
-                self._here()
-            except BaseException:
-                waiter.leave()
-                raise
+        try:
+            self._here()
+        except BaseException:
+            waiter.leave()
+            raise
 
     async def listen(self, channel: str) -> None:
         """Listens to a channel's own name here, and to all that nobody listens to.
@@ -63,7 +57,7 @@ class SubscriptionRegistry:
 
     async def listen_all(self) -> None:
         """As `listen`, for each channel that has messages of its own name."""
-        channels = self.table.listening()
+        channels = self._table.listening()
         for start in range(0, len(channels), _BATCH):
             batch = channels[start : start + _BATCH]
             await asyncio.gather(*map(self.listen, batch))
@@ -78,22 +72,22 @@ class SubscriptionRegistry:
 
     def leave(self, name: bytes, channel: str) -> None:
         """Gives a channel no more messages of a name."""
-        tell_forget(self.table.leave(name, channel), name)
+        tell_forget(self._table.leave(name, channel), name)
 
     def end(self, channel: str) -> None:
         """Gives a channel no more messages at all."""
-        for name in self.table.names_of(channel):
+        for name in self._table.names_of(channel):
             self.leave(name, channel)
 
     def drop(self, name: bytes) -> None:
         """Gives nobody a name's messages any more."""
-        for channel in self.table.members(name):
+        for channel in self._table.members(name):
             self.leave(name, channel)
 
     def claim(self, names: list[bytes] | None = None) -> None:
         """Makes this loop the owner of names, or of all that nobody listens to."""
         owner = self._here()
-        claimed = self.table.claim(owner, names)
+        claimed = self._table.claim(owner, names)
         if claimed:
             owner.settle([name for _, name in claimed])
         for former, name in claimed:
@@ -102,7 +96,7 @@ class SubscriptionRegistry:
 
     async def _join(self, name: bytes, channel: str, beside: bytes, keep: bool) -> None:
         join = object()
-        former, owner = self.table.join(name, channel, join, beside, self._here())
+        former, owner = self._table.join(name, channel, join, beside, self._here())
         if former is not owner:
             tell_forget(former, name)
         stays = False
@@ -113,4 +107,4 @@ class SubscriptionRegistry:
             stays = keep and is_connection_loss(error)
             raise
         finally:
-            tell_forget(self.table.settle(name, channel, join, stays), name)
+            tell_forget(self._table.settle(name, channel, join, stays), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable
 
@@ -77,10 +78,13 @@ class SubscriptionTable:
         """Whether another loop took a name over while this one stood still."""
         return name in owner.taken and name in self._subscriptions
 
-    def own_owner(self, channel: str) -> Owner | None:
-        """Who listens to a channel's own name, if anybody does."""
-        subscription = self._own.get(channel)
-        return None if subscription is None else subscription.owner
+    def loop_of(self, channel: str) -> asyncio.AbstractEventLoop | None:
+        """The loop that listens to a channel's own name, while one does."""
+        # For each message: what `is_running` would say, without a call.
+        own = self._own.get(channel)
+        if own is None or (owner := own.owner) is None or not owner.is_open:
+            return None
+        return owner.loop if owner.loop.is_running() else None
 
     def listening(self) -> list[str]:
         """The channels that get messages of their own names."""

@@ -171,14 +171,38 @@ async def test_an_overridden_dispatch_sees_each_message(
         assert len(set(map(tuple, frames))) == 3
 
 
-async def test_an_overridden_send_is_called(valkey: Server) -> None:
-    class Counting(Room):
-        async def send(self, text_data: Any = None, **more: Any) -> None:
-            await super().send(text_data=f"{text_data}!", **more)
+class Loud:
+    """Shouts the text of each frame."""
 
+    async def send(self, text_data: Any = None, **more: Any) -> None:
+        await super().send(text_data=f"{text_data}!", **more)  # type: ignore[misc]
+
+
+class LoudEvents(AsyncConsumer):  # type: ignore[misc]
+    """The same, a step further down."""
+
+    async def send(self, message: Any) -> None:
+        if "text" in message:
+            message["text"] += "!"
+        await super().send(message)
+
+
+@pytest.mark.parametrize("where", ["before", "behind", "patched"])
+async def test_an_overridden_send_is_called(
+    where: str, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases = {"before": (Loud, Room), "behind": (Room, LoudEvents), "patched": (Room,)}
+    consumer: Any = type("Own", bases[where], {})
+    if where == "patched":
+        send = AsyncWebsocketConsumer.send
+
+        async def patched(self: Any, text_data: Any = None, **more: Any) -> None:
+            await send(self, text_data=f"{text_data}!", **more)
+
+        monkeypatch.setattr(consumer, "send", patched)
     async with (
         using("core", valkey.url) as layer,
-        connected(Counting.as_asgi(), 2) as clients,
+        connected(consumer.as_asgi(), 2) as clients,
     ):
         await layer.group_send("room", {"type": "notice", "content": "hello"})
         for client in clients:

@@ -305,6 +305,18 @@ async def test_frames_go_the_way_of_channels(valkey: Server) -> None:
     assert inspect.iscoroutinefunction(encode.__func__)
     parameters = list(inspect.signature(AsyncWebsocketConsumer.send).parameters)
     assert parameters[:3] == ["self", "text_data", "bytes_data"]
+    events: list[Any] = []
+
+    async def base_send(event: Any) -> None:
+        events.append(event)
+
+    consumer = AsyncWebsocketConsumer()
+    consumer.base_send = base_send
+    await consumer.send(text_data="a")
+    await consumer.send(bytes_data=b"b")
+    expected: list[Any] = [{"type": "websocket.send", "text": "a"}]
+    expected.append({"type": "websocket.send", "bytes": b"b"})
+    assert events == expected, "Channels' send does more than to give base_send a frame"
 
 
 def test_connections_have_what_tells_that_they_are_old() -> None:

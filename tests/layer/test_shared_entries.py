@@ -31,7 +31,7 @@ async def test_a_groups_message_is_one_entry(layer: Any) -> None:
     names = [await layer.new_channel() for _ in range(3)]
     for name in names[:2]:
         await layer.group_add("room", name)
-    waiters = [layer._begin_receive(name) for name in names]
+    waiters = [layer._begin_receive(name, asyncio.get_running_loop()) for name in names]
     assert all(isinstance(waiter, TaskWaiter) for waiter in waiters)
     tasks = [asyncio.create_task(wait(waiter)) for waiter in waiters]
     await asyncio.sleep(0)
@@ -49,7 +49,7 @@ async def test_a_groups_message_is_one_entry(layer: Any) -> None:
 async def test_a_nudged_wait_ends_with_nothing(layer: Any) -> None:
     """And the next one gets its message."""
     name = await layer.new_channel()
-    waiter = layer._begin_receive(name)
+    waiter = layer._begin_receive(name, asyncio.get_running_loop())
     waiting = asyncio.create_task(wait(waiter))
     await asyncio.sleep(0)
     waiter.nudge()
@@ -65,7 +65,7 @@ async def test_a_nudged_wait_ends_with_nothing(layer: Any) -> None:
 async def test_a_nudge_takes_no_message_away(layer: Any) -> None:
     """One that was given already comes, not nothing."""
     name = await layer.new_channel()
-    waiter = layer._begin_receive(name)
+    waiter = layer._begin_receive(name, asyncio.get_running_loop())
     waiting = asyncio.create_task(wait(waiter))
     await asyncio.sleep(0)
     inbox = waiter.box.inbox
@@ -77,7 +77,7 @@ async def test_a_nudge_takes_no_message_away(layer: Any) -> None:
 async def test_a_nudge_meets_a_message_of_another_thread(layer: Any) -> None:
     """One for which the waiter was called stays for who asks next."""
     name = await layer.new_channel()
-    waiter = layer._begin_receive(name)
+    waiter = layer._begin_receive(name, asyncio.get_running_loop())
     waiting = asyncio.create_task(wait(waiter))
     await asyncio.sleep(0)
     put = layer._mailboxes.put
@@ -89,12 +89,12 @@ async def test_a_nudge_meets_a_message_of_another_thread(layer: Any) -> None:
     waiter.nudge()
     assert await asyncio.wait_for(waiting, 10) is NOTHING
     await thread
-    assert opened(layer._begin_receive(name)) == HELLO
+    assert opened(layer._begin_receive(name, asyncio.get_running_loop())) == HELLO
 
 
 async def test_a_nudged_wait_that_is_cancelled_gives_nothing_back(layer: Any) -> None:
     name = await layer.new_channel()
-    waiter = layer._begin_receive(name)
+    waiter = layer._begin_receive(name, asyncio.get_running_loop())
     waiting = asyncio.create_task(wait(waiter))
     await asyncio.sleep(0)
     waiter.nudge()
@@ -107,4 +107,4 @@ async def test_a_nudged_wait_that_is_cancelled_gives_nothing_back(layer: Any) ->
 
 
 async def test_who_holds_no_channel_is_sent_to_receive(layer: Any) -> None:
-    assert layer._begin_receive("nobody.made!this") is None
+    assert layer._begin_receive("nobody.made!this", asyncio.get_running_loop()) is None

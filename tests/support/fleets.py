@@ -247,7 +247,7 @@ class Fleet:
 
 def _listens(layer: Any, to_all: bool = False) -> bool:
     """Whether all names that have a home are confirmed; `to_all`: all have one."""
-    for name, wanted in layer._subscriptions.table._subscriptions.items():
+    for name, wanted in layer._table._subscriptions.items():
         if wanted.owner is None or not wanted.owner.is_open:
             if to_all:
                 return False
