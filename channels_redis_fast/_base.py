@@ -180,9 +180,10 @@ class BaseRedisLayer(LayerHooks):
         if (clock := self._clock) is None or clock.is_settled:
             return 0.0
         began, operations = monotonic(), self._operations
-        request = operations.shard_of(name), operations.count(name)
-        shard = engine, request[0]
-        await clock.learn(shard, lambda: engine.run(request, began))
+        index = operations.shard_of(name)
+        await clock.learn(
+            (engine, index), lambda: engine.run((index, operations.count(name)), began)
+        )
         return began
 
     async def _collect(
