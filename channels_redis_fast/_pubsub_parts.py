@@ -126,8 +126,9 @@ class PubSubParts(BaseRedisLayer):
 
     def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""
-        for inbox in self._mailboxes.inboxes():
-            loops = self._mailboxes.waiting_loops(inbox)
+        owners = self._mailboxes.owners
+        for inbox in owners.inboxes():
+            loops = owners.waiting_loops(inbox)
             self._loops.call_in(loops, self._subscriptions.claim)
 
     def _tick(self) -> None:
@@ -135,7 +136,6 @@ class PubSubParts(BaseRedisLayer):
         self._terms.end_due()
         if not self._table.has_orphans():
             return
-        here = asyncio.get_running_loop()
-        inboxes = self._mailboxes.inboxes()
-        if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
+        here, owners = asyncio.get_running_loop(), self._mailboxes.owners
+        if any(here in owners.waiting_loops(inbox) for inbox in owners.inboxes()):
             self._subscriptions.claim()

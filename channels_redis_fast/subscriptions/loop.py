@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from ..client.timeouts import timeout
-from ..wire.codec import Codec, Message
+from ..wire.codec import Message
 from . import placement
 from .delivery import Delivery
 from .placement import Placement
@@ -25,7 +25,7 @@ class Engine(placement.Engine, Protocol):
 
     on_tick: list[Callable[[], object]]
 
-    def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
+    def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
 
     async def flush_sends(self) -> None:
@@ -67,9 +67,9 @@ class LoopSubscriptions:
         )
         engine.on_tick.append(self._tick)
 
-    def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
+    def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel, which is not published."""
-        return self.engine.receive(channel, codec)
+        return self.engine.receive(channel)
 
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered."""
