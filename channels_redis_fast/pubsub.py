@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -11,42 +9,24 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
-from ._settings import check_choice, check_message_type, options_of, refuse_unknown
-from .client.blocking_shard import Blocking
-from .client.host_verbs import HostVerbs
+from ._options import options_of, refuse_unknown
+from ._pubsub_parts import PubSubParts
+from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
-from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
-from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingEngine
-from .runtime.engine import LoopEngine
-from .runtime.loops import may_block, weakly
-from .runtime.membership_timers import MembershipTimers
-from .runtime.memberships import Memberships
-from .runtime.publisher import Publisher
-from .subscriptions.delivery import Delivery
-from .subscriptions.loop import LoopSubscriptions
-from .subscriptions.outage import OutageNotifier
-from .subscriptions.placement import Placement
-from .subscriptions.registry import SubscriptionRegistry
-from .subscriptions.table import SubscriptionTable
+from .runtime.loops import may_block
 from .sync import SyncPubSubChannelLayer
-from .wire._framing import UniqueBytes
-from .wire.codec import Codec, Message, SerializerCodec, codec_of
-from .wire.formats import BaseMessageSerializer, serializer_of
+from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere, is_made_here
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
-_UNIQUE = 12  # bytes in front of what goes through core's sorted sets
-_GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(BaseRedisLayer):
+class RedisPubSubChannelLayer(PubSubParts):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -83,14 +63,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         hosts = Masked(hosts)  # error reporters show variables
         symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
-        self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
-        self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
-        self.normal_channels = check_choice(
-            "normal_channels", normal_channels, ("single", "broadcast")
-        )
-        self.sharded_pubsub = bool(sharded_pubsub)
-        self.refresh_groups = bool(refresh_groups)
-        super().__init__(
+        settings = Settings(
             hosts=hosts,
             prefix=prefix,
             expiry=expiry,
@@ -99,29 +72,18 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             channel_capacity=channel_capacity,
             symmetric_encryption_keys=symmetric_encryption_keys,
             encryption=encryption,
-            random_prefix_length=_UNIQUE,
             serializer_format=serializer_format,
+            refresh_groups=bool(refresh_groups),
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+            normal_channels=normal_channels,
+            sharded_pubsub=bool(sharded_pubsub),
         )
-        self._groups_begin = f"{self.prefix}{_GROUP}"
+        super().__init__(settings)
         self._published: dict[str, bool] = {}  # names that were checked
-        self._normal_codec = self._make_normal_codec()
-        self._operations = Operations(
-            prefix=self.prefix,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            capacity_of=self._capacity_of(),
-            codec=self._normal_codec,
-            ring_size=self.ring_size,
-            shard_of=self._shard_of(),
-            group_key=functools.partial(key_after, self._groups_begin),
-        )
-        self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, lambda *about: None)
-        self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
-        self._begin()
         self.sync = SyncPubSubChannelLayer(self)
 
     # The channel layer API
@@ -140,8 +102,8 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         else:
             engine = publisher.engine
             began = await self._learn_clock(engine, channel)
-            reply = await self._store(engine, channel, channel, message, began)
-            self._operations.sent(channel, reply)
+            request = self._operations.send(channel, channel, message)
+            self._operations.sent(channel, await engine.send(request, began))
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -304,110 +266,6 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
     def _payload(self, name: str, message: Message) -> bytes:
         return self._codec.seal(self._codec.body(message), None, name.encode())
-
-    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
-        """The one for payloads: no unique bytes, no limit of age."""
-        shared = {k: v for k, v in options.items() if k == "encryption"}
-        serializer = serializer_of(format, keys, **shared)
-        is_ours = isinstance(serializer, BaseMessageSerializer)
-        self._normal_serializer = is_ours and serializer_of(format, keys, **options)
-        return serializer
-
-    def _make_normal_codec(self) -> Codec:
-        """As core's codec: unique bytes first, and tokens have a limit of age."""
-        serializer, limit = self._normal_serializer, self._size_limit
-        if not serializer or self._is_overridden("serialize", "deserialize"):
-            unique = UniqueBytes(_UNIQUE)
-            return SerializerCodec(
-                lambda message, key: unique.next() + self.serialize(message),
-                lambda member, key: self.deserialize(member[_UNIQUE:]),
-                limit,
-            )
-        return codec_of(serializer, limit)
-
-    def _begin(self) -> None:
-        """The state of this process; anew after a fork."""
-        super()._begin()
-        tell = weakly(self._tell)
-        self._outage = OutageNotifier(
-            lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
-        )
-        term = None if self.refresh_groups else self.group_expiry
-        self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
-        self._table = SubscriptionTable(on_leave=self._terms.forget)
-        self._subscriptions = subscriptions = SubscriptionRegistry(
-            self._table, self._loops.engine, self.command_timeout
-        )
-        self._mailboxes = LocalChannels(
-            expiry=self.expiry,
-            capacity_of=self._capacity_of(),
-            inbox_of=lambda name: "",
-            counters=self._counters,
-            on_wait=None,
-            on_end=self._subscriptions.end,
-        )
-
-    def _publisher(self) -> Publisher:
-        """What publishes for this call: its event loop's, or one that blocks."""
-        local: LoopSubscriptions | None = self._loops.engine_for_call()
-        if local is not None:
-            publisher: Publisher = local.publisher
-            return publisher
-        engine = BlockingEngine(self._blocking, self.command_timeout)
-        return Publisher(engine, self._operations, self._verbs)
-
-    def _make_local(self) -> LoopSubscriptions:
-        engine = self._make_engine()
-        engine.on_tick.append(weakly(self._tick))
-        table, operations = self._table, self._operations
-        return LoopSubscriptions(
-            engine,
-            Publisher(engine, operations, self._verbs),
-            table,
-            Delivery(table, self._codec, self._mailboxes, self._counters),
-            functools.partial(
-                Placement, engine, operations.shard_of, self._verbs, self._outage
-            ),
-            self.command_timeout,
-            on_end=weakly(self._offer),
-        )
-
-    def _make_engine(self) -> LoopEngine:
-        return LoopEngine(
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=Memberships(self._operations, self.group_expiry, False),
-            counters=self._counters,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            command_timeout=self.command_timeout,
-            offer=lambda inbox: None,
-            confirm_sends=self.confirm_sends,
-        )
-
-    def _tell(self, option: str) -> None:
-        """Gives every channel of this process a message of the type that it says."""
-        if (kind := getattr(self, option)) is not None:
-            message, here = {"type": kind}, asyncio._get_running_loop()
-            names = self._mailboxes.names()
-            self._mailboxes.put(None, names, message, message.copy, here)
-
-    def _offer(self) -> None:
-        """Lets a loop in which somebody waits listen to what nobody listens to."""
-        for inbox in self._mailboxes.inboxes():
-            loops = self._mailboxes.waiting_loops(inbox)
-            self._loops.call_in(loops, self._subscriptions.claim)
-
-    def _tick(self) -> None:
-        """Ends memberships; listens here to what other loops listen to no more."""
-        self._terms.end_due()
-        if not self._table.has_orphans():
-            return
-        here = asyncio.get_running_loop()
-        inboxes = self._mailboxes.inboxes()
-        if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
-            self._subscriptions.claim()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

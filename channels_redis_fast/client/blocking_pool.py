@@ -20,7 +20,7 @@ from ..commands.errors import reply_error
 from ..commands.scripts import as_known
 from .clock import TIME
 from .forks import Step, bury, leave_to_parent, on_fork
-from .hosts import Host
+from .host import Host
 
 _NOT_YET = object()
 _CHUNK = 1 << 16

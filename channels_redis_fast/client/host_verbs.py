@@ -9,7 +9,8 @@ from redis.exceptions import ResponseError
 from ..commands.command import Command
 from ..commands.publishing import CLASSIC, SHARDED, ask_for_sharded, verbs_by
 from .asked_once import AskedOnce
-from .hosts import ClusterHost, Host
+from .cluster_host import ClusterHost
+from .host import Host
 
 
 class HostVerbs(AskedOnce):

@@ -177,7 +177,8 @@ class GroupSendMany:
         for number, group, body in self._bodies:
             groups.setdefault(group, {})[number] = body
         for group, bodies in groups.items():
-            posting = outbox.store_for_group(group, list(bodies.values()))
+            request = self._operations.members(group)
+            posting = outbox.store_for_group(request, list(bodies.values()))
             await _post(self.outcomes, list(bodies), posting)
         return self.outcomes
 

@@ -10,6 +10,7 @@ from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
 from .._logs import inform
+from .._settings import Settings
 from ..wire._fanout import bundle
 from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
@@ -36,29 +37,27 @@ class Operations:
     """The commands of a layer with these settings, for whoever runs them.
 
     `shard_of` maps the non-local part of a channel name, or a group's name, to the
-    index of a shard; `group_key` a group's name to its key.
+    index of one of so many `shards`; `group_key` a group's name to its key.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
-        prefix: str,
-        expiry: float,
-        group_expiry: float,
-        capacity_of: Callable[[str], int],
         codec: Codec,
-        ring_size: int,
+        shards: int,
         shard_of: Callable[[str], int],
+        capacity_of: Callable[[str], int],
         group_key: Callable[[str], bytes],
     ) -> None:
         self.codec = codec
         self.group_key = group_key
         self.shard_of = shard_of
-        self._prefix = prefix.encode()
-        self._expiry = number(expiry)
-        self._group_expiry = number(group_expiry)
+        self._prefix = settings.prefix.encode()
+        self._expiry = number(settings.expiry)
+        self._group_expiry = number(settings.group_expiry)
         self._capacity_of = capacity_of
-        self._next_shard = itertools.cycle(range(ring_size)).__next__
+        self._next_shard = itertools.cycle(range(shards)).__next__
 
     def channel_key(self, non_local: str) -> bytes:
         """The key of a channel, by the non-local part of its name."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from .._settings import Settings
 from ..client.shard import Shard
 from ..commands.errors import copy_of, may_pass
 from ..commands.scripts import PUT_BACK, number
@@ -43,8 +44,7 @@ class NormalChannelReader:
         shards: list[Shard],
         codec: Codec,
         counters: DropCounters,
-        expiry: float,
-        prefetch: int,
+        settings: Settings,
         idle: dict[str, NormalChannelReader],
     ) -> None:
         self._name = name
@@ -52,9 +52,9 @@ class NormalChannelReader:
         self._key = key
         self._codec = codec
         self._counters = counters
-        self._expiry = expiry
-        self._prefetch = prefetch
-        self._hold = min(_LONGEST_HOLD, expiry / 4)
+        self._expiry = settings.expiry
+        self._prefetch = settings.prefetch
+        self._hold = min(_LONGEST_HOLD, settings.expiry / 4)
         # Claimed ahead, with the time when they go back.
         self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()

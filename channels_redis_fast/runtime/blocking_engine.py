@@ -6,10 +6,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..client.blocking_shard import Blocking
-from ..commands.command import Command
+from ..client.blocking_shards import BlockingShards
 from ..commands.operations import Request
-from .unconfirmed import UnconfirmedSends
+from .base_engine import Engine
 
 T = TypeVar("T")
 
@@ -28,41 +27,24 @@ def run_without_loop(work: Coroutine[Any, Any, T]) -> T:
     )
 
 
-class InlineShard:
-    """One shard, for the time of a call."""
-
-    __slots__ = ("_blocking", "_index", "_timeout")
-
-    def __init__(self, blocking: Blocking, index: int, command_timeout: float) -> None:
-        self._blocking = blocking
-        self._index = index
-        self._timeout = command_timeout
-
-    async def run(self, command: Command, began: float = 0.0) -> Any:
-        """The reply to a command; its call began at `began`, or now."""
-        deadline = (began or time.monotonic()) + self._timeout
-        return self._blocking.run(self._index, command, deadline)
-
-
-class BlockingEngine:
+class BlockingEngine(Engine):
     """What a `LoopEngine` is to the calls of an event loop, for the time of one call.
 
     `command_timeout` (seconds) bounds it; of many messages each round trip, as long as
     they get on. Sends are confirmed: nobody would read the answers later.
     """
 
-    outbox: UnconfirmedSends | None = None
-
-    def __init__(self, blocking: Blocking, command_timeout: float) -> None:
+    def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
         self._timeout = command_timeout
-        self.shards = [
-            InlineShard(blocking, index, command_timeout)
-            for index in range(len(blocking.shards))
-        ]
+
+    async def run(self, request: Request, began: float = 0.0) -> Any:
+        """As an `Engine`'s."""
+        deadline = (began or time.monotonic()) + self._timeout
+        return self._blocking.run(*request, deadline)
 
     async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
-        """The replies, in order, to requests written together; errors as values."""
+        """As an `Engine`'s."""
         deadline = (began or time.monotonic()) + self._timeout
         return self._blocking.run_all(requests, deadline)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from time import monotonic
@@ -14,8 +13,7 @@ from ..client.host_verbs import HostVerbs
 from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
-from .blocking_engine import BlockingEngine
-from .engine import LoopEngine
+from .base_engine import Engine
 
 
 class Publisher:
@@ -26,7 +24,7 @@ class Publisher:
 
     def __init__(
         self,
-        engine: LoopEngine | BlockingEngine,
+        engine: Engine,
         operations: Operations,
         verbs: list[HostVerbs],
     ) -> None:
@@ -40,7 +38,7 @@ class Publisher:
         verbs = self._verbs[index]
         if not verbs.is_settled:
             return self._publish_first(index, name, payload)
-        return self._write(index, (verbs.verbs.publish, name, payload))
+        return self.engine.publish((index, (verbs.verbs.publish, name, payload)))
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.
@@ -50,9 +48,7 @@ class Publisher:
         named = [(name, payload) for _, name, payload in work.publications]
         began = await self._learn((name for name, _ in named), began)
         requests = [self._publication(*one) for one in named]
-        if self.engine.outbox is not None:
-            return await work.post(self.engine.outbox, began, requests)
-        return await work.run(self.engine.run_all, began, requests)
+        return await self.engine.send_many(work, began, requests)
 
     def _publication(self, name: str, payload: bytes) -> Request:
         index = self._operations.shard_of(name)
@@ -73,20 +69,12 @@ class Publisher:
         return began
 
     async def _ask(self, index: int, name: str, began: float) -> None:
-        shard = self.engine.shards[index]
-        run = functools.partial(shard.run, began=began)
-        await self._verbs[index].ask(shard, name, run)
+        def run(command: Command) -> Awaitable[object]:
+            return self.engine.run((index, command), began)
+
+        await self._verbs[index].ask((self.engine, index), name, run)
 
     async def _publish_first(self, index: int, name: str, payload: bytes) -> Any:
         began = monotonic()
         await self._ask(index, name, began)
-        command = (self._verbs[index].verbs.publish, name, payload)
-        return await self._write(index, command, began)
-
-    def _write(
-        self, index: int, command: Command, began: float = 0.0
-    ) -> Awaitable[Any]:
-        engine = self.engine
-        if engine.outbox is not None:
-            return engine.outbox.publish((index, command), began)
-        return engine.shards[index].run(command, began)
+        return await self.engine.publish(self._publication(name, payload), began)

@@ -23,11 +23,13 @@ _CATCH_UP = 0.1
 class Engine(placement.Engine, Protocol):
     """What runs a layer's work in one event loop, and has its clock."""
 
-    outbox: Any
     on_tick: list[Callable[[], object]]
 
     def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
+
+    async def flush_sends(self) -> None:
+        """Returns when all that was sent is answered."""
 
     async def aclose(self) -> None:
         """Ends all work, and closes all connections."""
@@ -54,7 +56,6 @@ class LoopSubscriptions:
         self.publisher = publisher
         self.loop = engine.loop
         self.shards = engine.shards
-        self.outbox = engine.outbox
         self.is_open = True
         self.taken: set[bytes] = set()
         self._table = table
@@ -69,6 +70,10 @@ class LoopSubscriptions:
     def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel, which is not published."""
         return self.engine.receive(channel, codec)
+
+    async def flush_sends(self) -> None:
+        """Returns when all that was sent is answered."""
+        await self.engine.flush_sends()
 
     async def subscribe(self, name: bytes) -> None:
         """Returns when Redis has confirmed a name.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast.client.blocking_shard import Blocking
+from channels_redis_fast.client.blocking_shards import BlockingShards
 from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.polling.poller import _Pop
@@ -26,7 +26,7 @@ def popper(
     server: Server, counters: DropCounters, **options: Any
 ) -> tuple[Any, Popper]:
     """One for a key, and the connections that it uses."""
-    blocking = Blocking(decode_hosts([server.url], 5.0), lambda *about: None)
+    blocking = BlockingShards(decode_hosts([server.url], 5.0), lambda *about: None)
     return blocking, Popper(blocking.shards, KEY, counters, 5.0, 60.0, **options)
 
 
