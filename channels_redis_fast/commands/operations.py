@@ -15,7 +15,16 @@ from ..wire._fanout import bundle
 from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
-from .scripts import JOIN, MEMBERS, PUT_BACK, REFRESH, SEND, SEND_MANY, number
+from .scripts import (
+    JOIN,
+    MEMBERS,
+    PUT_BACK,
+    REFRESH,
+    SEND,
+    SEND_MANY,
+    arguments_of,
+    number,
+)
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
@@ -81,7 +90,7 @@ class Operations:
     def seal(self, channel: str, non_local: str, message: Message) -> Sealed:
         """As `send`, for a command that takes several messages."""
         index, command = self.send(channel, non_local, message)
-        key, member, capacity, _ = command[3:]
+        key, member, capacity, _ = arguments_of(command)
         return Sealed(index, key, member, capacity)
 
     def store(self, sealed: list[Sealed]) -> Request:
