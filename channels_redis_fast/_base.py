@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -27,7 +27,6 @@ from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
-from .wire.codec import Codec
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
@@ -162,11 +161,11 @@ class BaseRedisLayer(LayerHooks):
     def _tidy(self) -> None:
         """What is due by the clock, for callers that block."""
 
-    async def _receive_normal(self, channel: str, codec: Codec) -> dict[str, Any]:
+    async def _receive_normal(self, channel: str) -> dict[str, Any]:
         """The next message of a normal channel, whatever pools are closed meanwhile."""
         while True:
             try:
-                receiving = self._loops.engine().receive(channel, codec)
+                receiving = self._loops.engine().receive(channel)
                 message: dict[str, Any] = await receiving
             except ReaderClosed:
                 continue
@@ -179,12 +178,11 @@ class BaseRedisLayer(LayerHooks):
         """
         if (clock := self._clock) is None or clock.is_settled:
             return 0.0
-        began, index = monotonic(), self._operations.shard_of(name)
-
-        def ask() -> Awaitable[Any]:
-            return engine.run((index, self._operations.count(name)), began)
-
-        await clock.learn((engine, index), ask)
+        began, operations = monotonic(), self._operations
+        index = operations.shard_of(name)
+        await clock.learn(
+            (engine, index), lambda: engine.run((index, operations.count(name)), began)
+        )
         return began
 
     async def _collect(

@@ -94,20 +94,20 @@ class CoreParts(BaseRedisLayer):
 
     def _wake_owner(self, inbox: MailboxGroup) -> None:
         """Sees to it that an inbox is fed, from this loop if from no other."""
-        local = self._loops.engine()
+        local, owners = self._loops.engine(), self._mailboxes.owners
         while True:
-            reader = self._mailboxes.ensure_owner(inbox, local.make_reader)
+            reader = owners.ensure(inbox, local.make_reader)
             if reader.loop is not local.loop and not inbox.stalled:
                 return  # it reads without being told
             try:
                 reader.resume()
                 return
             except RuntimeError:  # its loop was closed over its head
-                self._mailboxes.release(inbox, reader)
+                owners.release(inbox, reader)
 
     def _offer(self, inbox: MailboxGroup) -> None:
         """Lets a loop in which somebody waits read a key that nobody reads."""
-        loops = self._mailboxes.waiting_loops(inbox)
+        loops = self._mailboxes.owners.waiting_loops(inbox)
         self._loops.call_in(loops, self._wake_owner, inbox)
 
     def _restore(self, index: int, owns: Owns, anew: bool) -> Steps | None:

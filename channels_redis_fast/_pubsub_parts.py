@@ -11,13 +11,13 @@ from ._hooks import key_after, serializer_for
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
+from .mailboxes.delivery import Delivery
 from .mailboxes.registry import LocalChannels
 from .runtime.blocking_engine import BlockingEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
 from .runtime.publisher import Publisher
-from .subscriptions.delivery import Delivery
 from .subscriptions.loop import LoopSubscriptions
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import Placement
@@ -109,7 +109,7 @@ class PubSubParts(BaseRedisLayer):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(table, self._codec, self._mailboxes, self._counters),
+            Delivery(self._mailboxes, self._codec, self._counters),
             functools.partial(
                 Placement, engine, operations.shard_of, self._verbs, self._outage
             ),
@@ -126,8 +126,9 @@ class PubSubParts(BaseRedisLayer):
 
     def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""
-        for inbox in self._mailboxes.inboxes():
-            loops = self._mailboxes.waiting_loops(inbox)
+        owners = self._mailboxes.owners
+        for inbox in owners.inboxes():
+            loops = owners.waiting_loops(inbox)
             self._loops.call_in(loops, self._subscriptions.claim)
 
     def _tick(self) -> None:
@@ -135,7 +136,6 @@ class PubSubParts(BaseRedisLayer):
         self._terms.end_due()
         if not self._table.has_orphans():
             return
-        here = asyncio.get_running_loop()
-        inboxes = self._mailboxes.inboxes()
-        if any(here in self._mailboxes.waiting_loops(inbox) for inbox in inboxes):
+        here, owners = asyncio.get_running_loop(), self._mailboxes.owners
+        if any(here in owners.waiting_loops(inbox) for inbox in owners.inboxes()):
             self._subscriptions.claim()

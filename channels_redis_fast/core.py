@@ -108,7 +108,7 @@ class RedisChannelLayer(CoreParts):
         ):
             non_local = self._non_local(channel)
             if not non_local.endswith("!"):
-                return await self._receive_normal(channel, self._codec)
+                return await self._receive_normal(channel)
             if not non_local.endswith(f"{self.client_prefix}!"):
                 raise ForeignChannel(f"{channel!r} is another process's channel")
             mailboxes.open(channel)
@@ -215,7 +215,7 @@ class RedisChannelLayer(CoreParts):
         Where calls block, as in `async_to_sync`, those that they left are closed.
         """
         await super().close_pools()
-        for inbox in self._mailboxes.inboxes():
+        for inbox in self._mailboxes.owners.inboxes():
             self._offer(inbox)
 
     async def wait_received(self) -> None:

@@ -121,7 +121,7 @@ class RedisPubSubChannelLayer(PubSubParts):
             if is_made_elsewhere(channel, self.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
             if not is_published:
-                return await self._receive_normal(channel, self._normal_codec)
+                return await self._receive_normal(channel)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
             await self._subscriptions.listen(channel)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import functools
-import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from redis import exceptions as errors
-
+from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
+from .mailboxes.delivery import Delivery
 from .runtime.blocking_engine import run_without_loop
+from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
-from .runtime.popping import InboxPump, pop_message
-from .wire.codec import Codec, Message
+from .runtime.popping import Popper
+from .runtime.thread_reader import ThreadReader, pop_message
+from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
 __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 
-T = TypeVar("T")
-
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
-_LOOK = 1.0  # seconds between looks whether a loop was closed
 
 
 class SyncChannelLayer:
@@ -61,20 +56,17 @@ class SyncChannelLayer:
         layer = self._layer
         non_local = layer._non_local(channel)
         if not non_local.endswith("!"):
-            return self._receive_normal(channel, layer._codec, timeout)
+            return self._receive_normal(channel, timeout)
         if not non_local.endswith(f"{layer.client_prefix}!"):
             raise ForeignChannel(f"{channel!r} is another process's channel")
-        pump = InboxPump(
-            layer._blocking.shards[layer.consistent_hash(non_local)],
-            layer._operations.channel_key(non_local),
-            layer._codec,
-            layer._counters,
+        shard = layer._blocking.shards[layer.consistent_hash(non_local)]
+        reader = ThreadReader(
+            self._popper([shard], non_local),
             layer._mailboxes,
+            Delivery(layer._mailboxes, layer._codec, layer._counters),
             layer._offer,
-            layer.expiry,
-            layer._tidy,
         )
-        return pump.receive(channel, _deadline(timeout), layer.command_timeout)
+        return reader.receive(channel, deadline_of(timeout))
 
     def new_channel(self, prefix: str = "specific") -> str:
         """A name for a channel of this process; it lives as long as the name object."""
@@ -122,18 +114,20 @@ class SyncChannelLayer:
                 f"it: await layer.{method}(...) instead"
             )
 
-    def _receive_normal(
-        self, channel: str, codec: Codec, timeout: float | None
-    ) -> Message:
+    def _receive_normal(self, channel: str, timeout: float | None) -> Message:
         layer = self._layer
-        return pop_message(
-            layer._blocking.shards,
+        popper = self._popper(layer._blocking.shards, channel)
+        codec = layer._operations.codec
+        return pop_message(popper, codec, layer._counters, deadline_of(timeout))
+
+    def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:
+        layer = self._layer
+        return Popper(
+            shards,
             layer._operations.channel_key(channel),
-            codec,
+            layer._operations,
             layer._counters,
-            _deadline(timeout),
             layer.command_timeout,
-            layer.expiry,
             layer._tidy,
         )
 
@@ -157,7 +151,7 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         if not layer._is_published(channel):
             if is_made_elsewhere(channel, layer.prefix):
                 raise ForeignChannel(f"{channel!r} is another layer's channel")
-            return self._receive_normal(channel, layer._normal_codec, timeout)
+            return self._receive_normal(channel, timeout)
         put_back = functools.partial(layer._mailboxes.put_first, channel)
         message: Message = self._there("receive", timeout, channel, undo=put_back)
         return message
@@ -194,108 +188,3 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         # `receive` may wait for a message that is on its way; the others are bounded.
         patience = self._layer.command_timeout if method == "receive" else _GRACE
         return Errand(work, loop, undo).result(timeout, patience)
-
-
-class Errand(Generic[T]):
-    """What an event loop does for a thread that waits for it.
-
-    Raises redis-py's `ConnectionError` when the loop is closed. `undo` is called with
-    a result that comes when the thread has given up, in whichever thread finds it.
-    """
-
-    def __init__(
-        self,
-        work: Coroutine[Any, Any, T],
-        loop: asyncio.AbstractEventLoop,
-        undo: Callable[[T], None],
-    ) -> None:
-        self._loop = loop
-        self._undo = undo
-        self._work = work
-        self._outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._task: asyncio.Task[T] | None = None
-        try:
-            loop.call_soon_threadsafe(self._begin)
-        except RuntimeError as error:  # closed meanwhile
-            work.close()
-            text = f"the loop that listens ended: {error}"
-            raise errors.ConnectionError(text) from error
-
-    def result(self, timeout: float | None, patience: float) -> T:
-        """The result; raises `TimeoutError` when there is none after `timeout` seconds.
-
-        What comes as late as the time is up is returned all the same, else it would be
-        lost: so the loop has `patience` seconds more, to say that it has given up.
-        """
-        try:
-            in_time = self._wait(timeout)
-            if not in_time:
-                self._cancel()
-                if not self._wait(patience):
-                    text = "the loop that listens does not answer"
-                    raise errors.ConnectionError(text)
-        except BaseException:  # also of a signal handler, or a greenlet's timeout
-            self._give_up()
-            raise
-        try:
-            return self._outcome.result()
-        except concurrent.futures.CancelledError as error:
-            if in_time:
-                text = "the loop that listens ended"
-                raise errors.ConnectionError(text) from error
-            raise TimeoutError(f"nothing within {timeout} s") from error
-
-    def _wait(self, timeout: float | None) -> bool:
-        deadline = _deadline(timeout)
-        while True:
-            left = _LOOK if deadline is None else deadline - time.monotonic()
-            if concurrent.futures.wait([self._outcome], min(left, _LOOK)).done:
-                return True
-            if self._loop.is_closed():
-                return self._is_over()
-            if left <= _LOOK and deadline is not None:
-                return False
-
-    def _is_over(self) -> bool:
-        """Whether it was done when its loop was closed: it never will be, if not."""
-        if not self._outcome.done():
-            if self._task is None:
-                self._work.close()
-            raise errors.ConnectionError("the loop that listens ended")
-        return True
-
-    def _give_up(self) -> None:
-        """Nobody takes the result: one that came just now is undone here."""
-        self._cancel()
-        if not self._outcome.cancel() and self._outcome.exception() is None:
-            self._undo(self._outcome.result())
-
-    def _cancel(self) -> None:
-        def cancel() -> None:
-            if self._task is not None:
-                self._task.cancel()
-
-        with contextlib.suppress(RuntimeError):  # closed
-            self._loop.call_soon_threadsafe(cancel)
-
-    # In the loop
-
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._work)
-        self._task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self._outcome.cancel()
-        error = None if task.cancelled() else task.exception()
-        is_awaited = self._outcome.set_running_or_notify_cancel()
-        if error is not None and is_awaited:
-            self._outcome.set_exception(error)
-        elif is_awaited:
-            self._outcome.set_result(task.result())
-        elif error is None and not task.cancelled():
-            self._undo(task.result())
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from channels.exceptions import ChannelFull
@@ -15,7 +15,7 @@ from ..wire._fanout import bundle
 from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
-from .scripts import JOIN, MEMBERS, REFRESH, SEND, SEND_MANY, number
+from .scripts import JOIN, MEMBERS, PUT_BACK, REFRESH, SEND, SEND_MANY, number
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
@@ -89,6 +89,11 @@ class Operations:
         index, key, *_ = sealed[0]
         pairs = [part for one in sealed for part in (one.capacity, one.member)]
         return index, SEND_MANY.on(key, self._expiry, *pairs)
+
+    def put_back(self, key: bytes, entries: Iterable[tuple[bytes, bytes]]) -> Command:
+        """Puts (member, score) pairs that were popped back at their places."""
+        pairs = [part for member, score in entries for part in (score, member)]
+        return PUT_BACK.on(key, self._expiry, *pairs)
 
     def sent(self, channel: str, reply: Any) -> None:
         """Raises `ChannelFull` when the channel was; None: nobody waited for it."""

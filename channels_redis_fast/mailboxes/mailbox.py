@@ -152,6 +152,30 @@ class Mailbox:
         running = (waiter for waiter in waiting if waiter.loop.is_running())
         return next(running, waiting[0] if waiting else None)
 
+    def enter(self, waiter: Waiter) -> None:
+        """Adds one who waits, behind all others."""
+        if self.waiters is None:
+            self.waiters = [waiter]
+        else:
+            self.waiters.append(waiter)
+        self.inbox.waiting += 1
+
+    def leave(self, waiter: Waiter) -> bool:
+        """Takes out one who waits; whether it was there."""
+        if not self.waiters or waiter not in self.waiters:
+            return False
+        self.uncall(waiter)
+        self.waiters.remove(waiter)
+        self.inbox.waiting -= 1
+        return True
+
+    def uncall(self, waiter: Waiter) -> None:
+        """Has one who was called wait as before."""
+        if waiter.is_called:
+            waiter.is_called = False
+            self.called -= 1
+            self.inbox.waiting += 1
+
     def queue(self) -> deque[Entry]:
         """Its messages; they may be changed."""
         if self.messages is None:

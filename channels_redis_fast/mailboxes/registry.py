@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
 from ..wire.codec import Message
+from .dispatcher import Dispatcher
 from .dropped import DropCounters
 from .lifetimes import Lifetimes
 from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
-from .waiters import NO_LOOP, Entry, TaskWaiter, ThreadWaiter, Waiter, call, fail, wake
+from .ownership import Ownership
+from .waiters import Entry, TaskWaiter, ThreadWaiter, Waiter, wake
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500
@@ -25,7 +26,7 @@ class LocalChannels:
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
     inbox. `on_wait` is called when somebody waits in a loop that doesn't read; None:
     messages come by themselves. `on_end` is called with the name of a channel that
-    ended. All methods may be called from any thread.
+    ended. `owners` knows who reads. All methods may be called from any thread.
     """
 
     def __init__(
@@ -41,19 +42,16 @@ class LocalChannels:
         self._expiry = expiry
         self._capacity_of = capacity_of
         self._inbox_of = inbox_of
-        self._counters = counters
         self._on_wait = on_wait
         self._on_end = on_end
         # Reentrant: a log handler may call the layer from within.
         self._lock = threading.RLock()
         self._boxes: dict[str, Mailbox] = {}
-        self._inboxes: dict[str, MailboxGroup] = {}
         self._lifetimes = Lifetimes(expiry)
+        self._dispatcher = Dispatcher(self._lock, self._boxes, counters)
+        self.owners = Ownership(self._lock, self._boxes)
         self._swept = time.monotonic()
         self.is_behind = False  # more channels are over than `sweep` ends at a time
-        # Who waited in tasks that were collected as garbage, which may be anywhere, so
-        # without the lock.
-        self._abandoned: deque[TaskWaiter] = deque()
 
     def __contains__(self, name: str) -> bool:
         return name in self._boxes
@@ -66,36 +64,6 @@ class LocalChannels:
         with self._lock:
             return self._lifetimes.hold(self._boxes.get(name) or self._open(name))
 
-    def ensure_owner(
-        self, inbox: MailboxGroup, make: Callable[[MailboxGroup], Any]
-    ) -> Any:
-        """Who reads for it; `make` makes one if nobody does, or one stands still."""
-        with self._lock:
-            if inbox.reader is None or inbox.reader.stands_still():
-                inbox.reader = make(inbox)
-            return inbox.reader
-
-    def release(self, inbox: MailboxGroup, reader: Any) -> None:
-        """Notes that `reader` doesn't read for it any more."""
-        with self._lock:
-            if inbox.reader is not reader:
-                return  # somebody took over from it
-            inbox.reader, inbox.stalled = None, True
-            for waiter in self._waiters(inbox):
-                if isinstance(waiter, ThreadWaiter):
-                    waiter.nudge()  # it reads, or has somebody read
-            if not inbox.boxes and self._inboxes.get(inbox.name) is inbox:
-                del self._inboxes[inbox.name]
-
-    def room(self, inbox: MailboxGroup, reader: Any) -> int:
-        """How many messages may come by `reader`; the inbox stalls when none may."""
-        with self._lock:
-            if inbox.reader is not reader:
-                return 0  # its loop stood still, and another one took over
-            room = inbox.room()
-            inbox.stalled = room == 0
-            return room
-
     def snapshot(self) -> Snapshot:
         """What waits to be received, by channel."""
         with self._lock:
@@ -106,11 +74,6 @@ class LocalChannels:
         """The names of all channels."""
         with self._lock:
             return list(self._boxes)
-
-    def inboxes(self) -> list[MailboxGroup]:
-        """All inboxes."""
-        with self._lock:
-            return list(self._inboxes.values())
 
     def open(self, name: str) -> None:
         """Makes a channel that lives while somebody waits on it, if there is none."""
@@ -128,11 +91,13 @@ class LocalChannels:
         with self._lock:
             if (box := self._boxes.get(name)) is None:
                 return None
-            entry = self._take(box) if box.messages else None
+            if box.handle is None:
+                self._lifetimes.note_use(box)
+            entry = self._dispatcher.take(box) if box.messages else None
             if entry is None:
                 # A room for it first: what follows may already fill it.
-                waiter = self._waiter(box, loop or asyncio.get_running_loop())
-                self._enter(box, waiter)
+                here = loop or asyncio.get_running_loop()
+                waiter = self._dispatcher.enter(box, here)
             is_fed = box.inbox.is_fed_in(None if entry else waiter.loop)
         if self._on_wait is not None and not is_fed:
             try:
@@ -142,7 +107,7 @@ class LocalChannels:
                     waiter.leave()
                 else:
                     with self._lock:
-                        self._put_back(box, entry)
+                        self._dispatcher.put_back(box, entry)
                 raise
         return waiter if entry is None else entry
 
@@ -150,33 +115,13 @@ class LocalChannels:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
         with self._lock:
             box = waiter.box = self._boxes.get(name) or self._open(str(name))
-            if box.messages and (entry := self._take(box)):
+            if box.handle is None:
+                self._lifetimes.note_use(box)
+            if box.messages and (entry := self._dispatcher.take(box)):
                 waiter.give(entry)
             else:
-                self._enter(box, waiter)
+                box.enter(waiter)
             return box.inbox
-
-    def withdraw(self, waiter: Waiter) -> None:
-        """Ends a wait; a message that was given goes back to where it was."""
-        with self._lock:
-            box = waiter.box
-            if box.waiter is waiter:
-                box.waiter = None
-            if self.forget(waiter):
-                return
-            if waiter.error is None and (entry := waiter.give_back()):
-                self._put_back(box, entry)
-
-    def withdraw_later(self, waiter: TaskWaiter) -> None:
-        """As `withdraw`, at the next `sweep`: this may interrupt the work of others."""
-        self._abandoned.append(waiter)
-
-    def forget(self, waiter: Waiter) -> bool:
-        """Ends a wait to which no message is on its way; whether there was one."""
-        with self._lock:
-            if ended := self._forget(waiter):
-                self._invite(waiter.box)  # another one, if this one was called
-            return ended
 
     def put(
         self,
@@ -209,10 +154,10 @@ class LocalChannels:
                     woken.append(waiter)
                     box.inbox.waiting -= 1
                 elif not box.waiters and len(box.messages or ()) < box.capacity:
-                    # As `_put` would, for a burst to many.
+                    # As the dispatcher would, for a burst to many.
                     (box.messages or box.queue()).append(entry)
                 else:
-                    self._put(box, entry)
+                    self._dispatcher.keep(box, entry)
         return unknown
 
     def put_first(self, name: str, message: Message) -> None:
@@ -220,19 +165,11 @@ class LocalChannels:
         with self._lock:
             if (box := self._boxes.get(name)) is not None:
                 box.put_first(message, time.monotonic() + self._expiry)
-                self._invite(box)
+                self._dispatcher.call_next(box)
 
-    def refuse(self, inbox: MailboxGroup, error: Callable[[], Exception]) -> None:
-        """Raises an error in everybody who waits on an inbox for no message yet."""
-        with self._lock:
-            for waiter in self._waiters(inbox):
-                self._forget(waiter)
-                call(waiter, fail, waiter, error())
-
-    def waiting_loops(self, inbox: MailboxGroup) -> set[asyncio.AbstractEventLoop]:
-        """The loops in which somebody waits on an inbox."""
-        with self._lock:
-            return {waiter.loop for waiter in self._waiters(inbox)} - {NO_LOOP}
+    def withdraw(self, waiter: Waiter) -> None:
+        """Ends a wait; a message that was given goes back to where it was."""
+        self._dispatcher.withdraw(waiter)
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forgets who waits in a loop that is closed; what they got goes back."""
@@ -248,28 +185,20 @@ class LocalChannels:
             for box in self._boxes.values():
                 box.clear()
 
-    def sweep(self) -> list[MailboxGroup]:
-        """Drops what is too old; returns inboxes that are read for no channel.
-
-        Those stay while somebody reads for them: a channel made meanwhile shares that.
-        """
+    def sweep(self) -> None:
+        """Drops what is too old: messages, channels, and keys that nobody reads."""
         now = time.monotonic()
         with self._lock:
             self._swept = now
-            while self._abandoned:
-                self._abandoned.popleft().leave()
-            for inbox in self._inboxes.values():
-                self._drop_expired(inbox, now)
+            self._dispatcher.withdraw_abandoned()
+            for inbox in self.owners.inboxes():
                 for box in list(inbox.filled):
-                    self._invite(box)  # if a loop that was called stands still
+                    self._dispatcher.drop_ended(box, now)
+                    # Another one, if a loop that was called stands still.
+                    self._dispatcher.call_next(box)
             self._lifetimes.review(now)
         self.end_some()
-        with self._lock:
-            empty = [i for i in self._inboxes.values() if not i.boxes]
-            for inbox in empty:
-                if inbox.reader is None:
-                    del self._inboxes[inbox.name]
-        return [inbox for inbox in empty if inbox.reader is not None]
+        self.owners.forget_needless()
 
     def end_some(self) -> None:
         """Ends channels whose time is over, a portion of them: see `is_behind`."""
@@ -291,106 +220,10 @@ class LocalChannels:
     # Steps; the lock is held
 
     def _open(self, name: str) -> Mailbox:
-        inbox_name = self._inbox_of(name)
-        if (inbox := self._inboxes.get(inbox_name)) is None:
-            inbox = self._inboxes[inbox_name] = MailboxGroup(inbox_name)
+        inbox = self.owners.inbox(self._inbox_of(name))
         capacity = max(1, self._capacity_of(name))
         box = self._boxes[name] = Mailbox(name, capacity, inbox)
         self._lifetimes.begin(box)
         inbox.boxes += 1
         inbox.capacity = capacity
         return box
-
-    def _take(self, box: Mailbox) -> Entry | None:
-        if box.handle is None:
-            self._lifetimes.note_use(box)
-        now = time.monotonic()
-        if box.messages and box.messages[0][0] <= now:
-            self._count_ended(box, box.drop_ended(now))
-        return box.take()
-
-    def _put(self, box: Mailbox, entry: Entry) -> None:
-        """Keeps a message, and calls who waits for it."""
-        is_one_lost = box.append(entry)
-        self._invite(box)
-        if is_one_lost:
-            self._counters.count("dropped, the consumer doesn't read", box.name)
-
-    def _put_back(self, box: Mailbox, entry: Entry) -> None:
-        """Puts a message where it was: before all that came later."""
-        if self._boxes.get(box.name) is not box:
-            self._count_ended(box, 1)
-            return
-        box.put_back(entry)
-        self._invite(box)
-
-    def _invite(self, box: Mailbox) -> None:
-        """Calls one more of those who wait, if there is a message to come for.
-
-        It stays in the box meanwhile: a loop that stands still keeps it from nobody.
-        """
-        while box.messages and (waiter := box.next_waiter()) is not None:
-            waiter.is_called = True
-            box.called += 1
-            box.inbox.waiting -= 1
-            if call(waiter, self._fetch, waiter):
-                return
-            self._forget(waiter)  # its loop is closed
-
-    def _fetch(self, waiter: Waiter) -> None:
-        """In the waiter's loop: it was called, and others may have come before."""
-        with self._lock:
-            if not waiter.is_called:
-                return
-            self._uncall(waiter)
-            if (entry := self._take(waiter.box)) is not None:
-                self._forget(waiter)
-                waiter.give(entry)
-
-    def _waiter(self, box: Mailbox, loop: asyncio.AbstractEventLoop) -> TaskWaiter:
-        """For one more wait of a task of a loop."""
-        waiter = box.waiter
-        if waiter is None or waiter.is_used or waiter.loop is not loop:
-            box.waiter = waiter = TaskWaiter(box, loop, self)
-        waiter.is_used = True
-        return waiter
-
-    def _enter(self, box: Mailbox, waiter: Waiter) -> None:
-        if box.waiters is None:
-            box.waiters = [waiter]
-        else:
-            box.waiters.append(waiter)
-        box.inbox.waiting += 1
-        if box.handle is None:
-            self._lifetimes.note_use(box)
-
-    def _waiters(self, inbox: MailboxGroup) -> list[Any]:
-        if not inbox.waiting:
-            return []
-        boxes = [box for box in self._boxes.values() if box.inbox is inbox]
-        waiters = [waiter for box in boxes for waiter in box.waiters or ()]
-        return [waiter for waiter in waiters if not waiter.is_called]
-
-    def _forget(self, waiter: Waiter) -> bool:
-        """Ends a wait; whether it had not ended."""
-        box = waiter.box
-        if not box.waiters or waiter not in box.waiters:
-            return False
-        self._uncall(waiter)
-        box.waiters.remove(waiter)
-        box.inbox.waiting -= 1
-        return True
-
-    def _uncall(self, waiter: Waiter) -> None:
-        if waiter.is_called:
-            waiter.is_called = False
-            waiter.box.called -= 1
-            waiter.box.inbox.waiting += 1
-
-    def _drop_expired(self, inbox: MailboxGroup, now: float) -> None:
-        for box in list(inbox.filled):
-            self._count_ended(box, box.drop_ended(now))
-
-    def _count_ended(self, box: Mailbox, number: int) -> None:
-        if number:
-            self._counters.count("expired before being read", box.name, number)

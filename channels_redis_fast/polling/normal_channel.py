@@ -6,23 +6,22 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from .._settings import Settings
 from ..client.shard import Shard
-from ..commands.errors import copy_of, may_pass
-from ..commands.scripts import PUT_BACK, number
+from ..commands.errors import copy_of
+from ..commands.operations import Operations
 from ..exceptions import UnreadableMessage
 from ..mailboxes.dropped import DropCounters
-from ..wire.codec import Codec, Message
-from .poller import Entry, KeyPoller
+from ..wire.codec import Message
+from .poller import KeyPoller
+from .pops import Entry
+from .returns import Returns
 
 Outcome = tuple[Message, "KeyPoller", Entry]
 
-# What was claimed goes back after so long (seconds), or a quarter of `expiry`, so many
-# messages at a time.
+# What was claimed goes back after so long (seconds), or a quarter of `expiry`.
 _LONGEST_HOLD = 5.0
-_MOST_RETURNED = 500
 
 
 class ReaderClosed(Exception):
@@ -40,17 +39,16 @@ class NormalChannelReader:
     def __init__(
         self,
         name: str,
-        key: bytes,
         shards: list[Shard],
-        codec: Codec,
+        operations: Operations,
         counters: DropCounters,
         settings: Settings,
         idle: dict[str, NormalChannelReader],
     ) -> None:
         self._name = name
         self._idle = idle
-        self._key = key
-        self._codec = codec
+        self._key = key = operations.channel_key(name)
+        self._codec = operations.codec
         self._counters = counters
         self._expiry = settings.expiry
         self._prefetch = settings.prefetch
@@ -58,7 +56,7 @@ class NormalChannelReader:
         # Claimed ahead, with the time when they go back.
         self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()
-        self._returning: set[asyncio.Future[Any]] = set()
+        self._returns = Returns(name, operations, counters, self._keep)
         self._callers = 0
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -77,7 +75,7 @@ class NormalChannelReader:
     @property
     def is_idle(self) -> bool:
         """Whether nobody waits and nothing is here or on its way."""
-        return not (self._waiters or self._returning or self._claimed)
+        return not (self._waiters or self._returns.under_way or self._claimed)
 
     async def receive(self) -> Message:
         """The next message; cancelled, it hands on or back what was on its way."""
@@ -93,7 +91,7 @@ class NormalChannelReader:
             self.recall()
             if self._claimed:
                 return self._claimed.popleft()[1][0]
-            await self._returned()  # else later ones would come before
+            await self._returns.finish()  # else later ones would come before
             if self._closed:
                 raise ReaderClosed
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
@@ -170,7 +168,7 @@ class NormalChannelReader:
         if self._prefetch > 1:
             self._claimed.append((self._loop.time() + self._hold, outcome))
         else:
-            self._return(outcome[1], [outcome[2]])
+            self._returns.begin(outcome[1], [outcome[2]])
 
     def _hand_on(self, outcome: Outcome) -> None:
         """As `_hand`, for one that was given to a caller who was cancelled."""
@@ -186,36 +184,22 @@ class NormalChannelReader:
             _, (_, reader, entry) = self._claimed.popleft()
             entries.setdefault(reader, []).append(entry)
         for reader, some in entries.items():
-            for start in range(0, len(some), _MOST_RETURNED):
-                self._return(reader, some[start : start + _MOST_RETURNED])
+            self._returns.begin(reader, some)
 
-    def _return(self, reader: KeyPoller, entries: list[Entry]) -> None:
-        pairs = [part for member, score in entries for part in (score, member)]
-        command = PUT_BACK.on(self._key, number(self._expiry), *pairs)
-        # Not repeated when the connection breaks: who got it meanwhile has it.
-        returning = reader.shard.run(command)
-        self._returning.add(returning)
-        returning.add_done_callback(functools.partial(self._put_back, reader, entries))
+    def _keep(self, reader: KeyPoller, entries: list[Entry]) -> bool:
+        """Holds what Redis doesn't take back now; who comes meanwhile gets it.
 
-    def _put_back(
-        self, reader: KeyPoller, entries: list[Entry], returning: asyncio.Future[Any]
-    ) -> None:
-        self._returning.discard(returning)
-        error = None if returning.cancelled() else returning.exception()
-        if error is not None and may_pass(error) and not self._closed:
-            self._keep(reader, entries)
-        elif returning.cancelled() or error is not None:
-            count = len(entries)
-            self._counters.count("lost while being put back", self._name, count)
-
-    def _keep(self, reader: KeyPoller, entries: list[Entry]) -> None:
-        """Holds what Redis doesn't take back now; who comes meanwhile gets it."""
+        False when this is closed: nobody comes any more.
+        """
+        if self._closed:
+            return False
         until = self._loop.time() + self._hold
         for entry in entries:
             _, message, _ = self._codec.open(entry[0], self._key)
             self._claimed.append((until, (message, reader, entry)))
         while self._claimed and self._waiters:
             self._hand(self._claimed.popleft()[1])
+        return True
 
     def _withdraw(self, waiter: asyncio.Future[Outcome]) -> None:
         if waiter in self._waiters:
@@ -235,11 +219,7 @@ class NormalChannelReader:
         await asyncio.gather(*(reader.stop_polling() for reader in self._readers))
         if self._closed or not self._waiters:
             self._give_back()
-        await self._returned()
-
-    async def _returned(self) -> None:
-        while self._returning:
-            await asyncio.wait(list(self._returning))
+        await self._returns.finish()
 
     def _refuse(self, error: Exception) -> None:
         self._raise(functools.partial(copy_of, error))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +14,7 @@ from ..client.shard import Shard
 from ..commands.command import Command
 from ..commands.errors import is_ask, is_connection_loss, is_demotion, may_pass
 from ..commands.scripts import number
-
-# A popped message: the member of the key and its score, as Redis writes it.
-Entry = tuple[bytes, bytes]
+from .pops import Entry, Pop
 
 _RETRY = 0.05
 _RETRY_REFUSED = 0.5
@@ -100,10 +96,6 @@ class KeyPoller:
             self._settling -= 1
         self.resume()
 
-    def end_wait_of(self, client_id: int) -> None:
-        """Ends the wait of another reader of the key, whose loop stands still."""
-        self.shard.spawn(self._end_wait_of(client_id))
-
     async def aclose(self) -> None:
         """Ends the wait and the connection; delivers what was on its way."""
         self._closed = True
@@ -131,7 +123,7 @@ class KeyPoller:
         commands: list[Command] = [self._wait]
         if wanted > 1:
             commands.append((b"ZPOPMIN", self.key, b"%d" % (wanted - 1)))
-        pop = _Pop(len(commands), self._popped, self._loop)
+        pop = Pop(len(commands), self._popped, self._loop)
         if not self._asking:
             connection.post(pop, *commands)
             return
@@ -241,10 +233,6 @@ class KeyPoller:
             await asyncio.wait([settled], timeout=patience)
             patience = min(2 * patience, _LONGEST_PATIENCE)
 
-    async def _end_wait_of(self, client_id: int) -> None:
-        with contextlib.suppress(errors.RedisError):  # else it runs out
-            await self.shard.unblock(self.key, client_id)
-
     async def _unblock(self) -> None:
         if self._client_id is not None:
             try:
@@ -252,61 +240,3 @@ class KeyPoller:
             except errors.RedisError as error:
                 if not (is_connection_loss(error) or may_pass(error)):
                     self._client_id = None  # refused: from now on waits run out
-
-
-def popped(reply: Any) -> list[Entry]:
-    """What BZPOPMIN or ZPOPMIN gave; raises `InvalidResponse` for another shape."""
-    if isinstance(reply, list):
-        if len(reply) == 3 and isinstance(
-            reply[1], bytes
-        ):  # of BZPOPMIN: the key first
-            return [(reply[1], reply[2])]
-        if len(reply) % 2 == 0 and isinstance(reply[0], bytes):
-            return list(zip(reply[::2], reply[1::2], strict=True))
-    raise errors.InvalidResponse(f"no reply to a pop: {reprlib.repr(reply)}")
-
-
-class _Pop:
-    """Takes the replies of one pop as they come, in the place of a caller's future.
-
-    A future would take one more step of the event loop, which is time that every
-    message would spend.
-    """
-
-    __slots__ = ("_done", "_entries", "_error", "_loop", "_to_come")
-
-    def __init__(
-        self,
-        replies: int,
-        done: Callable[[list[Entry], Exception | None], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._to_come = replies
-        self._done = done
-        self._loop = loop
-        self._entries: list[Entry] = []
-        self._error: Exception | None = None
-
-    def done(self) -> bool:
-        """Never: nobody cancels it."""
-        return False
-
-    def set_result(self, reply: list[bytes] | None) -> None:
-        """Takes a reply; after the last one all is delivered, before this returns."""
-        if reply:
-            try:
-                self._entries += popped(reply)
-            except errors.InvalidResponse as error:
-                self._error = error
-        self._to_come -= 1
-        if not self._to_come:
-            try:
-                self._done(self._entries, self._error)
-            except Exception as error:  # not the connection's fault, which calls this
-                about = {"message": "while delivering messages", "exception": error}
-                self._loop.call_exception_handler(about)
-
-    def set_exception(self, error: Exception) -> None:
-        """Takes an error; what follows from it waits until the connection is done."""
-        self._error = self._error or error
-        self._loop.call_soon(self.set_result, None)

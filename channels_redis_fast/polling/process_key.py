@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable
 
+from redis.exceptions import RedisError
+
 from ..client.shard import Shard
 from ..commands.errors import copy_of
-from ..exceptions import UnreadableMessage
-from ..mailboxes.dropped import DropCounters
+from ..mailboxes.delivery import Delivery
 from ..mailboxes.mailbox import MailboxGroup
-from ..mailboxes.registry import LocalChannels
-from ..wire.codec import Codec, copier
-from .poller import Entry, KeyPoller
+from ..mailboxes.ownership import Ownership
+from .poller import KeyPoller
+from .pops import Entry
 
 # A loop that has not run for so long (seconds) lets others read.
 _STILL_AFTER = 1.5
-
-
-def deliver(
-    member: bytes,
-    key: bytes,
-    codec: Codec,
-    inbox: MailboxGroup,
-    mailboxes: LocalChannels,
-    counters: DropCounters,
-    here: asyncio.AbstractEventLoop | None = None,
-) -> None:
-    """Puts what was popped from a process's key into the mailboxes it is for.
-
-    `here` is the running loop.
-    """
-    try:
-        channels, message, flat = codec.open(member, key)
-    except UnreadableMessage as error:
-        counters.unreadable(key, error)
-        return
-    copy = None
-    if channels and len(channels) > 1:
-        copy = copier(codec, member, key, message, flat)
-    unknown = mailboxes.put(inbox, channels or (), message, copy, here)
-    if unknown or not channels:
-        counters.count("for no channel of this process", inbox.name, unknown or 1)
 
 
 class ProcessKeyReader:
@@ -54,18 +30,16 @@ class ProcessKeyReader:
         inbox: MailboxGroup,
         shard: Shard,
         key: bytes,
-        mailboxes: LocalChannels,
-        codec: Codec,
-        counters: DropCounters,
+        owners: Ownership,
+        delivery: Delivery,
         retire: Callable[[MailboxGroup], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.ran_at = time.monotonic()
         self._inbox = inbox
         self._retire = retire
-        self._mailboxes = mailboxes
-        self._codec = codec
-        self._counters = counters
+        self._owners = owners
+        self._delivery = delivery
         self._reader = KeyPoller(
             shard,
             key,
@@ -113,29 +87,27 @@ class ProcessKeyReader:
         What came to the other already is delivered when its loop goes on or is closed.
         """
         if (client_id := other.waiting_client) is not None:
-            self._reader.end_wait_of(client_id)
+            shard = self._reader.shard
+            shard.spawn(_end_wait(shard, self._reader.key, client_id))
 
     async def aclose(self) -> None:
         """Stops reading; what was on its way is in the mailboxes on return."""
         await self._reader.aclose()
 
     def _demand(self) -> int:
-        return self._mailboxes.room(self._inbox, self)
+        return self._owners.room(self._inbox, self)
 
     def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
         for member, _ in entries:
-            deliver(
-                member,
-                reader.key,
-                self._codec,
-                self._inbox,
-                self._mailboxes,
-                self._counters,
-                self.loop,
-            )
+            self._delivery.deliver(member, reader.key, self._inbox, self.loop)
 
     def _refuse(self, error: Exception) -> None:
         if self._inbox.reader is not self:
             return
         self._inbox.stalled = True  # who asks next tries again
-        self._mailboxes.refuse(self._inbox, functools.partial(copy_of, error))
+        self._owners.refuse(self._inbox, functools.partial(copy_of, error))
+
+
+async def _end_wait(shard: Shard, key: bytes, client_id: int) -> None:
+    with contextlib.suppress(RedisError):  # else it runs out
+        await shard.unblock(key, client_id)

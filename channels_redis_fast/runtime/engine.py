@@ -14,12 +14,13 @@ from ..client.cluster import make_shard
 from ..client.host import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
+from ..mailboxes.delivery import Delivery
 from ..mailboxes.dropped import DropCounters
 from ..mailboxes.mailbox import MailboxGroup
 from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
 from ..polling.process_key import ProcessKeyReader
-from ..wire.codec import Codec, Message
+from ..wire.codec import Message
 from .base_engine import Engine
 from .memberships import Memberships
 
@@ -47,6 +48,7 @@ class LoopEngine(Engine):
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
+        self._delivery = Delivery(mailboxes, operations.codec, counters)
         self._memberships = memberships
         self._counters = counters
         self._settings = settings
@@ -108,16 +110,15 @@ class LoopEngine(Engine):
 
     # Receiving
 
-    def receive(self, channel: str, codec: Codec) -> Coroutine[Any, Any, Message]:
+    def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
         receiver = self._channels.get(channel)
         if receiver is None:
             self._close_idle_channels(_MOST_IDLE)
             receiver = self._channels[channel] = NormalChannelReader(
                 channel,
-                self._operations.channel_key(channel),
                 self.shards,
-                codec,
+                self._operations,
                 self._counters,
                 self._settings,
                 self._idle,
@@ -145,9 +146,8 @@ class LoopEngine(Engine):
             inbox,
             self.shards[self._operations.shard_of(inbox.name)],
             self._operations.channel_key(inbox.name),
-            self._mailboxes,
-            self._operations.codec,
-            self._counters,
+            self._mailboxes.owners,
+            self._delivery,
             self._retire,
         )
 
@@ -183,7 +183,7 @@ class LoopEngine(Engine):
         except asyncio.CancelledError:
             self._inboxes[inbox] = receiver  # the end of the loop comes to it again
             raise
-        self._mailboxes.release(inbox, receiver)
+        self._mailboxes.owners.release(inbox, receiver)
         self._offer(inbox)
 
     # Housekeeping
@@ -221,17 +221,13 @@ class LoopEngine(Engine):
         return self.shards[index].health.is_down
 
     def _sweep(self) -> None:
-        empty = self._mailboxes.sweep()
-        for inbox in self._mailboxes.inboxes():
-            reader = inbox.reader
-            if reader is not None and reader.loop.is_closed():  # over its head
-                self._mailboxes.release(inbox, reader)
-                reader = None
-            if reader is None or reader.stands_still():
-                if self.loop in self._mailboxes.waiting_loops(inbox):
-                    self._offer(inbox)
-            elif inbox in empty:
-                reader.retire()
+        self._mailboxes.sweep()
+        owners = self._mailboxes.owners
+        for inbox in owners.orphans():
+            if self.loop in owners.waiting_loops(inbox):
+                self._offer(inbox)
+        for owner in owners.needless():
+            owner.retire()
         if self._mailboxes.is_behind:
             self.loop.call_soon(self._end_more)
 

@@ -1,4 +1,4 @@
-"""Receiving in a thread: blocking pops, and who delivers to the threads that wait."""
+"""Blocking pops from a key, in the calling thread."""
 
 from __future__ import annotations
 
@@ -16,20 +16,12 @@ from ..client.blocking_pool import BlockingConnection, BlockingPool
 from ..client.blocking_shard import BlockingShard
 from ..commands.command import Command
 from ..commands.errors import Kind, is_ask, kind_of, may_pass
-from ..commands.scripts import PUT_BACK, number
-from ..exceptions import UnreadableMessage
+from ..commands.operations import Operations
+from ..commands.scripts import number
 from ..mailboxes.dropped import DropCounters
-from ..mailboxes.mailbox import MailboxGroup
-from ..mailboxes.registry import LocalChannels
-from ..mailboxes.waiters import NO_LOOP, ThreadWaiter
-from ..polling.poller import popped
-from ..polling.process_key import deliver
-from ..wire.codec import Codec, Message
-
-Entry = tuple[bytes, bytes]  # a member and its score
+from ..polling.pops import Entry, popped
 
 _PAUSE, _PAUSE_REFUSED = 0.05, 0.5  # seconds, between attempts of all kinds
-_LOOK_AFTER = 1.0  # seconds, between looks at whether another loop still pops
 _LOOK_UP_AFTER = 0.25  # seconds, between looks at what is due, or who was served
 
 
@@ -128,39 +120,42 @@ class Wait:
 class Popper:
     """Pops from a key on some shards, whichever has a message first.
 
-    An outage is ridden out for `command_timeout` seconds. It ends when `is_served`:
-    the caller got what it wants from somebody else. `tidy` is called all the while.
+    An outage is ridden out for `command_timeout` seconds. `tidy` is called all the
+    while. What was popped and isn't wanted goes back to its place in Redis.
     """
 
     def __init__(
         self,
         shards: list[BlockingShard],
         key: bytes,
+        operations: Operations,
         counters: DropCounters,
         command_timeout: float,
-        expiry: float,
-        is_served: Callable[[], bool] = lambda: False,
-        tidy: Callable[[], None] = lambda: None,
+        tidy: Callable[[], None],
     ) -> None:
+        self.key = key
+        self.tidy = tidy
+        self._operations = operations
         self._counters = counters
-        self._is_served = is_served
-        self._tidy = tidy
         self._waits = [Wait(shard, key) for shard in shards]
-        self._key = key
         self._command_timeout = command_timeout
-        self._expiry = expiry
         # A server that is silent is found out within the timeout, wait and all.
         self._patience = command_timeout / 2
         longest = min(shard.longest_wait for shard in shards)
         self._longest = max(1, int(min(longest, command_timeout / 2)))
         self._trouble_since: float | None = None
 
-    def pop(self, deadline: float | None) -> Entry | None:
-        """A member and its score; None at the deadline. Raises redis-py's errors."""
+    def pop(
+        self, deadline: float | None, is_served: Callable[[], bool] = lambda: False
+    ) -> Entry | None:
+        """A member and its score; None at the deadline. Raises redis-py's errors.
+
+        None also when `is_served`: the caller got what it wants from somebody else.
+        """
         found: list[tuple[Wait, Entry]] = []
         try:
-            while not found and not self._is_served():
-                self._tidy()
+            while not found and not is_served():
+                self.tidy()
                 self._begin(deadline)
                 now = time.monotonic()
                 _select(self._waits, self._nap(now, deadline))
@@ -181,7 +176,7 @@ class Popper:
         until = time.monotonic() + self._patience
         unblock = (b"CLIENT", b"UNBLOCK", number(client_id))
         with contextlib.suppress(errors.RedisError):  # else it runs out
-            self._waits[0].shard.pool_of(self._key, until).ask(unblock, until)
+            self._waits[0].shard.pool_of(self.key, until).ask(unblock, until)
 
     def _nap(self, now: float, deadline: float | None) -> float:
         """Seconds until there is something to do though no server answers."""
@@ -240,12 +235,12 @@ class Popper:
         finally:
             for wait in self._waits:
                 wait.close()
-            for wait, (member, score) in found[wanted:]:
-                self._put_back(wait.shard, member, score)
+            for wait, entry in found[wanted:]:
+                self._put_back(wait.shard, entry)
 
-    def _put_back(self, shard: BlockingShard, member: bytes, score: bytes) -> None:
+    def _put_back(self, shard: BlockingShard, entry: Entry) -> None:
         until = time.monotonic() + self._command_timeout
-        command = PUT_BACK.on(self._key, number(self._expiry), score, member)
+        command = self._operations.put_back(self.key, [entry])
         # Not repeated when the connection breaks: who got it meanwhile has it.
         batch = Batch([shard], [(0, command)], until)
         batch.fly()
@@ -261,141 +256,3 @@ def _select(waits: list[Wait], seconds: float) -> None:
             if wait.pipe is not None:
                 selector.register(wait.pipe, selectors.EVENT_READ)
         selector.select(max(0.0, seconds))
-
-
-def pop_message(
-    shards: list[BlockingShard],
-    key: bytes,
-    codec: Codec,
-    counters: DropCounters,
-    deadline: float | None,
-    command_timeout: float,
-    expiry: float,
-    tidy: Callable[[], None],
-) -> Message:
-    """The next message of a normal channel; raises `TimeoutError` at the deadline."""
-    popper = Popper(shards, key, counters, command_timeout, expiry, tidy=tidy)
-    while (entry := popper.pop(deadline)) is not None:
-        try:
-            return codec.open(entry[0], key)[1]
-        except UnreadableMessage as error:
-            counters.unreadable(key, error)
-    raise TimeoutError("no message in time")
-
-
-class InboxPump:
-    """Receives on channels of this process: one thread at a time pops for all."""
-
-    loop = NO_LOOP
-
-    def __init__(
-        self,
-        shard: BlockingShard,
-        key: bytes,
-        codec: Codec,
-        counters: DropCounters,
-        mailboxes: LocalChannels,
-        offer: Callable[[MailboxGroup], None],
-        expiry: float,
-        tidy: Callable[[], None],
-    ) -> None:
-        self._expiry = expiry
-        self._tidy = tidy
-        self._shard = shard
-        self._key = key
-        self._codec = codec
-        self._counters = counters
-        self._mailboxes = mailboxes
-        self._offer = offer
-        self._before: int | None = None  # the client whose wait is to be ended
-
-    def resume(self) -> None:
-        """Nothing: it pops as long as it lasts."""
-
-    def retire(self) -> None:
-        """Nothing: it ends by itself."""
-
-    def stands_still(self) -> bool:
-        """Never."""
-        return False
-
-    def receive(
-        self, channel: str, deadline: float | None, command_timeout: float
-    ) -> Message:
-        """The channel's next message; raises `TimeoutError` at the deadline."""
-        waiter = ThreadWaiter()
-        inbox = self._mailboxes.begin_in_thread(channel, waiter)
-        try:
-            while (message := waiter.message()) is None:
-                self._tidy()
-                reader = self._mailboxes.ensure_owner(inbox, self._take_over)
-                if reader is self:
-                    self._feed(inbox, waiter, deadline, command_timeout)
-                else:
-                    self._wait(inbox, reader, waiter, deadline)
-                if deadline is not None and time.monotonic() >= deadline:
-                    break
-            if (message := waiter.message()) is None:
-                raise TimeoutError("no message in time")
-        except BaseException:
-            self._mailboxes.withdraw(waiter)
-            raise
-        return message
-
-    def _take_over(self, inbox: MailboxGroup) -> InboxPump:
-        # From a loop that stands still, if from anybody.
-        self._before = inbox.reader and inbox.reader.waiting_client
-        return self
-
-    def _feed(
-        self,
-        inbox: MailboxGroup,
-        waiter: ThreadWaiter,
-        deadline: float | None,
-        command_timeout: float,
-    ) -> None:
-        """Pops and delivers until the own message has come."""
-        popper = Popper(
-            [self._shard],
-            self._key,
-            self._counters,
-            command_timeout,
-            self._expiry,
-            is_served=lambda: waiter.message() is not None,
-            tidy=self._tidy,
-        )
-        try:
-            if self._before is not None:
-                popper.end_wait_of(self._before)
-            while waiter.message() is None:
-                entry = popper.pop(deadline)
-                if entry is None:
-                    return
-                deliver(
-                    entry[0],
-                    self._key,
-                    self._codec,
-                    inbox,
-                    self._mailboxes,
-                    self._counters,
-                )
-        finally:
-            self._mailboxes.release(inbox, self)
-            self._offer(inbox)
-
-    def _wait(
-        self,
-        inbox: MailboxGroup,
-        reader: Any,
-        waiter: ThreadWaiter,
-        deadline: float | None,
-    ) -> None:
-        """Leaves the popping to who does it already."""
-        try:
-            reader.resume()
-        except RuntimeError:  # its loop was closed over its head
-            self._mailboxes.release(inbox, reader)
-        else:
-            # Its loop may stand still from now on, and won't say so.
-            left = _LOOK_AFTER if deadline is None else deadline - time.monotonic()
-            waiter.wait(min(left, _LOOK_AFTER))

@@ -288,7 +288,7 @@ async def test_nothing_is_popped_while_its_key_is_looked_for(
     waiting = asyncio.create_task(soon(layer, name))
     await layer.send(name, {"n": 0})
     await waiting
-    (inbox,) = layer._mailboxes.inboxes()
+    (inbox,) = layer._mailboxes.owners.inboxes()
     reader, found = inbox.reader._reader, asyncio.Event()
 
     async def redirect(*_: object) -> bool:

@@ -142,7 +142,7 @@ async def check_nothing_is_left(
     gc.collect()
     assert not len(Visitor.living)
     await eventually(lambda: not len(layer._mailboxes), "the channels to end")
-    await eventually(lambda: not layer._mailboxes.inboxes(), "the reader to end")
+    await eventually(lambda: not layer._mailboxes.owners.inboxes(), "the reader to end")
     assert not len(layer._memberships)
     await eventually(lambda: not server.client().dbsize(), "the keys to go")
     await eventually(lambda: _there() <= others, "all to go")
@@ -327,7 +327,7 @@ async def test_connections_closed_as_the_last_channel_ends(valkey: Server) -> No
         receivers = layer._loops.engine()._inboxes
         while receivers:  # noqa: ASYNC110 - the very turn in which it is told to stop
             await asyncio.sleep(0)
-        (inbox,) = layer._mailboxes.inboxes()
+        (inbox,) = layer._mailboxes.owners.inboxes()
         assert inbox.reader is not None
         await layer.close_pools()
         assert await nothing(layer, await layer.new_channel())

@@ -97,7 +97,7 @@ def test_channels_ended_in_the_other_loop(
     for _ in range(20):
         del old
         gc.collect()
-        until(lambda: not layer._mailboxes.inboxes(), "the channel to end")
+        until(lambda: not layer._mailboxes.owners.inboxes(), "the channel to end")
         old = second.run(layer.new_channel())
         for n in range(10):
             second.run(layer.send(old, {"n": n}))
@@ -304,11 +304,13 @@ async def test_a_loop_closed_with_waiters(
         name = await layer.new_channel()
         waiting = thread.begin(layer.receive(name))
         await layer.group_add("room", name)
-        (inbox,) = layer._mailboxes.inboxes()
-        await eventually(lambda: layer._mailboxes.waiting_loops(inbox), "the wait")
+        (inbox,) = layer._mailboxes.owners.inboxes()
+        await eventually(
+            lambda: layer._mailboxes.owners.waiting_loops(inbox), "the wait"
+        )
         thread.close()
         assert not waiting.done()
-        assert not layer._mailboxes.waiting_loops(inbox)
+        assert not layer._mailboxes.owners.waiting_loops(inbox)
         await layer.send(name, {"n": 1})
         assert await soon(layer, name) == {"n": 1}
         del name, waiting

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast.client.blocking_shards import BlockingShards
-from channels_redis_fast.client.hosts import decode_hosts
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.mailboxes.dropped import DropCounters
-from channels_redis_fast.polling.poller import _Pop
+from channels_redis_fast.polling.pops import Pop
 from channels_redis_fast.runtime.popping import Popper
 from support.polling import until
 from support.servers import Server
@@ -22,12 +21,12 @@ from support.servers import Server
 KEY = b"asgiworker"
 
 
-def popper(
-    server: Server, counters: DropCounters, **options: Any
-) -> tuple[Any, Popper]:
+def popper(server: Server, counters: DropCounters) -> tuple[Any, Popper]:
     """One for a key, and the connections that it uses."""
-    blocking = BlockingShards(decode_hosts([server.url], 5.0), lambda *about: None)
-    return blocking, Popper(blocking.shards, KEY, counters, 5.0, 60.0, **options)
+    layer: Any = RedisChannelLayer(hosts=[server.url])
+    blocking, operations = layer._blocking, layer._operations
+    shards = blocking.shards
+    return blocking, Popper(shards, KEY, operations, counters, 5.0, lambda: None)
 
 
 def test_what_is_put_back_is_there(valkey: Server) -> None:
@@ -35,7 +34,7 @@ def test_what_is_put_back_is_there(valkey: Server) -> None:
     blocking, one = popper(valkey, counters)
     valkey.client().script_flush()
     score = float(int(time.time()) + 60)  # too old it would be dropped
-    one._put_back(blocking.shards[0], b"member", b"%d" % score)
+    one._put_back(blocking.shards[0], (b"member", b"%d" % score))
     assert valkey.client().zrange(KEY, 0, -1, withscores=True) == [(b"member", score)]
     assert counters.snapshot() == {}
     blocking.close()
@@ -45,16 +44,16 @@ def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
     counters = DropCounters()
     blocking, one = popper(valkey, counters)
     valkey.client().set(KEY, "no sorted set")
-    one._put_back(blocking.shards[0], b"member", b"1.5")
+    one._put_back(blocking.shards[0], (b"member", b"1.5"))
     assert counters.snapshot() == {"lost while being put back": 1}
     blocking.close()
 
 
 def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
     served = iter([False, False, True])
-    blocking, one = popper(valkey, DropCounters(), is_served=lambda: next(served))
+    blocking, one = popper(valkey, DropCounters())
     began = time.monotonic()
-    assert one.pop(None) is None
+    assert one.pop(None, lambda: next(served)) is None
     assert time.monotonic() - began < 30
     blocking.close()
 
@@ -62,10 +61,10 @@ def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
 def test_who_was_served_meanwhile_waits_no_more(valkey: Server) -> None:
     """Though its server is silent for long: the message was put back by another."""
     served = threading.Event()
-    blocking, one = popper(valkey, DropCounters(), is_served=served.is_set)
+    blocking, one = popper(valkey, DropCounters())
     one._longest = 60
     with ThreadPoolExecutor(1) as pool:
-        popping = pool.submit(one.pop, None)
+        popping = pool.submit(one.pop, None, served.is_set)
         until(lambda: any("b" in c["flags"] for c in valkey.clients()), "the wait")
         served.set()
         assert popping.result(20) is None
@@ -97,7 +96,7 @@ def test_a_second_exception_loses_nothing(
 async def test_a_reply_of_another_shape_is_an_error(reply: Any) -> None:
     """Of the caller who waits; the pop is over all the same."""
     seen: list[Any] = []
-    pop = _Pop(2, lambda *about: seen.append(about), asyncio.get_running_loop())
+    pop = Pop(2, lambda *about: seen.append(about), asyncio.get_running_loop())
     pop.set_result([KEY, b"member", b"1"])
     pop.set_result(reply)
     ((entries, error),) = seen

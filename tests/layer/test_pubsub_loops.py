@@ -57,7 +57,9 @@ def test_made_in_one_loop_and_received_in_another(
     with running(two):
         for n in range(2):
             waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
-            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            until(
+                lambda: layer._mailboxes.owners.waiting_loops(inbox(layer)), "the wait"
+            )
             assert subscribers(valkey, name) == 2
             # At once, not by the layer's clock.
             until(lambda: subscribers(valkey, ROOM) == 2, "the group's", timeout=0.5)
@@ -76,7 +78,7 @@ def test_made_in_one_loop_and_received_in_another(
 
 def inbox(layer: Layer) -> object:
     """The one inbox of a layer."""
-    (one,) = layer._mailboxes.inboxes()
+    (one,) = layer._mailboxes.owners.inboxes()
     return one
 
 
@@ -92,7 +94,9 @@ def test_a_loop_that_ends_hands_over(
         added.result(10)
         with running(two):
             waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
-            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            until(
+                lambda: layer._mailboxes.owners.waiting_loops(inbox(layer)), "the wait"
+            )
             before = valkey.client().client_list(_type="pubsub")
             assert len(before) == 1
             asyncio.run_coroutine_threadsafe(layer.close_pools(), one).result(10)
@@ -165,7 +169,9 @@ def test_a_thread_that_waits_in_a_loop_that_was_closed(
             made = asyncio.run_coroutine_threadsafe(layer.new_channel(), loops[0])
             name = made.result(10)
             waiting = threads.submit(layer.sync.receive, name)
-            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            until(
+                lambda: layer._mailboxes.owners.waiting_loops(inbox(layer)), "the wait"
+            )
         loops[0].close()
         with pytest.raises(errors.ConnectionError, match="ended"):
             waiting.result(10)
@@ -249,7 +255,9 @@ def test_a_stopped_loop_is_replaced(
             made = asyncio.run_coroutine_threadsafe(layer.new_channel(), one)
             name = made.result(10)
             waiting = asyncio.run_coroutine_threadsafe(layer.receive(name), two)
-            until(lambda: layer._mailboxes.waiting_loops(inbox(layer)), "the wait")
+            until(
+                lambda: layer._mailboxes.owners.waiting_loops(inbox(layer)), "the wait"
+            )
             # So that the second has a clock of the layer's.
             sent = asyncio.run_coroutine_threadsafe(layer.send("worker", {}), two)
             sent.result(10)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
-from channels_redis_fast.sync import Errand
+from channels_redis_fast.runtime.errand import Errand
 from support.layers import soon
 from support.loops import LoopThread
 from support.polling import until
@@ -103,7 +103,7 @@ def test_a_loop_that_only_waits_takes_over(
     layer, (first, second) = Layer(hosts=[valkey.url]), threads
     name = first.run(layer.new_channel())
     waiting = second.begin(soon(layer, name))
-    (inbox,) = layer._mailboxes.inboxes()
+    (inbox,) = layer._mailboxes.owners.inboxes()
     until(lambda: inbox.waiting, "the wait")
     first.stop()
     until(lambda: subscribers(valkey, name) == 2, "the second to take over")

@@ -90,8 +90,8 @@ def test_a_loop_that_only_waits(
     assert first.run(soon(layer, ours)) == {}
     before = until(lambda: waits(valkey), "the reader to wait")
     waiting = second.begin(layer.receive(name))
-    (inbox,) = layer._mailboxes.inboxes()
-    until(lambda: layer._mailboxes.waiting_loops(inbox), "the wait")
+    (inbox,) = layer._mailboxes.owners.inboxes()
+    until(lambda: layer._mailboxes.owners.waiting_loops(inbox), "the wait")
     first.stop()
     until(lambda: waits(valkey) and not waits(valkey) & before, "the other reader")
     layer.sync.send(name, {"n": 1})
@@ -104,7 +104,7 @@ def test_a_loop_that_runs_again_and_again(
     """It keeps the reading: what it got must not be overtaken."""
     first, _ = threads
     name = first.run(layer.new_channel())
-    (inbox,) = layer._mailboxes.inboxes()
+    (inbox,) = layer._mailboxes.owners.inboxes()
     inbox.reader.ran_at += 60  # it ran just now, however slow this machine is
     first.run(layer.send(name, {"n": 1}))
 
@@ -112,7 +112,7 @@ def test_a_loop_that_runs_again_and_again(
         return [(await soon(layer, name))["n"] for _ in range(2)]
 
     waiting = first.begin(read())
-    until(lambda: layer._mailboxes.waiting_loops(inbox), "the wait")
+    until(lambda: layer._mailboxes.owners.waiting_loops(inbox), "the wait")
     first.run(layer.send(name, {"n": 2}))
     still.run_until_complete(asyncio.wait([asyncio.wrap_future(waiting, loop=still)]))
     assert waiting.result(0) == [1, 2]
@@ -152,7 +152,7 @@ def test_the_reader_stands_still_while_a_thread_waits(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(layer.sync.receive, names[1], timeout=20)
         if stops == "meanwhile":
-            (inbox,) = layer._mailboxes.inboxes()
+            (inbox,) = layer._mailboxes.owners.inboxes()
             until(lambda: inbox.waiting, "the thread to wait")
             first.stop()
         until(lambda: waits(valkey) and not waits(valkey) & before, "the thread to pop")
@@ -196,7 +196,7 @@ def test_a_wait_left_behind_swallows_nothing(
     left = still.create_task(layer.receive(name))
     still.run_until_complete(asyncio.sleep(0))
     before = waits(valkey)
-    (inbox,) = layer._mailboxes.inboxes()
+    (inbox,) = layer._mailboxes.owners.inboxes()
     for thread in first, second, first:
         waiting = thread.begin(soon(layer, name))
         until(lambda: inbox.waiting == 2, "both waits")
@@ -261,7 +261,7 @@ def test_an_error_is_told_once(
     name = still.run_until_complete(layer.new_channel())
     waiting = still.create_task(layer.receive(name))
     still.run_until_complete(asyncio.sleep(0))
-    (inbox,) = layer._mailboxes.inboxes()
+    (inbox,) = layer._mailboxes.owners.inboxes()
     calls: list[Any] = []
     call = still.call_soon_threadsafe
     with monkeypatch.context() as patch:
@@ -269,7 +269,9 @@ def test_an_error_is_told_once(
             still, "call_soon_threadsafe", lambda *a: calls.append(a) or call(*a)
         )
         for _ in range(10):
-            layer._mailboxes.refuse(inbox, lambda: errors.ResponseError("refused"))
+            layer._mailboxes.owners.refuse(
+                inbox, lambda: errors.ResponseError("refused")
+            )
     assert len(calls) == 1
     with pytest.raises(errors.ResponseError, match="refused"):
         still.run_until_complete(asyncio.wait_for(waiting, 10))

@@ -126,7 +126,7 @@ def test_what_waits_stays_when_receiving_can_not_begin(valkey: Server) -> None:
         try:
             yield
         finally:
-            (inbox,) = layer._mailboxes.inboxes()
+            (inbox,) = layer._mailboxes.owners.inboxes()
             while inbox.reader is not None:  # noqa: ASYNC110 - its end is under way
                 await asyncio.sleep(0)
             with pytest.raises(RuntimeError, match="being shut down"):

@@ -176,7 +176,9 @@ class Fleet:
         """Whether what is stored for a channel of a layer is just being read."""
         if channel.owner is None or not self.is_core:
             return False
-        inbox = self.layers[channel.owner]._mailboxes._inboxes.get(channel.key.name)
+        inbox = self.layers[channel.owner]._mailboxes.owners._inboxes.get(
+            channel.key.name
+        )
         return inbox is not None and inbox.reader is not None and not inbox.stalled
 
     def passes(self, seconds: float, channels: Iterable[Channel]) -> None:

@@ -210,11 +210,11 @@ def test_room_while_others_fill_and_empty() -> None:
         on_end=lambda name: None,
     )
     names = [boxes.new(f"specific!{n}") for n in range(100)]
-    (inbox,) = boxes.inboxes()
+    (inbox,) = boxes.owners.inboxes()
 
     def work(thread: int, number: int) -> None:
         if thread == 0:
-            assert boxes.room(inbox, None) > 0
+            assert boxes.owners.room(inbox, None) > 0
         elif number % 2:
             boxes.put(inbox, names, {}, None)
         else:
