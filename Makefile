@@ -39,7 +39,7 @@ $(BIN)/pytest $(SERIAL) -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
-  growth bench-end-to-end report micro coverage fuzz lint docs clean
+  growth bench-end-to-end report micro coverage fuzz lint docs sizes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -131,6 +131,10 @@ docs: $(VENV)/.lint
 	rm -rf build/docs
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 	@echo "see build/docs/index.html"
+
+# The longest files, classes, constructors and functions of the package.
+sizes: $(VENV)/bin/python
+	$(BIN)/python tests/support/sizes.py
 
 # One stamp per extra: the package is installed (and compiled) again when a
 # source of the compiled modules or the list of requirements changed.

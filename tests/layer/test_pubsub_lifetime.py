@@ -130,7 +130,7 @@ async def test_a_channel_lives_as_long_as_its_name(valkey: Server) -> None:
         del name
         gc.collect()
         await eventually(lambda: not subscribed(valkey), "the subscriptions to end")
-        assert len(layer._mailboxes) == len(layer._topics) == 0
+        assert len(layer._mailboxes) == len(layer._table) == 0
 
 
 async def test_a_copied_name_works(valkey: Server) -> None:
@@ -191,7 +191,7 @@ async def test_consumers_that_stopped_leave_nothing(
         await asyncio.gather(*serving)
         gc.collect()
         await eventually(lambda: not subscribed(valkey), "all subscriptions to end")
-        assert len(layer._mailboxes) == len(layer._topics) == 0
+        assert len(layer._mailboxes) == len(layer._table) == 0
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(1_000, marks=pytest.mark.slow)])
