@@ -35,7 +35,13 @@ COPIED = ("tests", "bench", "src", "docs", "README.md", "pyproject.toml")
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 # Of the sources, which `make test` looks at.
-OF_THE_CHECKOUT = ("test_architecture", "test_docs", "test_packaging", "test_source")
+OF_THE_CHECKOUT = (
+    "test_architecture",
+    "test_docs",
+    "test_packaging",
+    "test_pages",
+    "test_source",
+)
 
 # What may depend on an axis; about two minutes.
 FEW = (

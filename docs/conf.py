@@ -22,6 +22,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sphinx = False
+html_use_index = html_domain_indices = False  # the API is one page
 
 
 def _signature(

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from support import demos, programs
+from support import demos
+from support.browsers import browser
 from support.polling import until
 
 pytestmark = pytest.mark.slow
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,900",
-)
 
 
 class Page:
@@ -70,33 +55,14 @@ class Page:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Page]]:
     """The page of process A and that of process B, each in a browser of its own."""
-    chromium, chromedriver = programs.needs("chromium"), _chromedriver()
     with ExitStack() as stack:
         demo = stack.enter_context(demos.Demo())
         opened = []
         for url in demo.urls:
             profile = tmp_path_factory.mktemp("profile")
-            driver = _browser(chromium, chromedriver, profile)
-            stack.callback(driver.quit)
+            driver = stack.enter_context(browser(profile))
             opened.append(Page(driver, url))
         yield opened
-
-
-def _chromedriver() -> str:
-    """Chromium's driver; without it selenium would go and fetch one."""
-    if program := shutil.which("chromedriver"):
-        return program
-    programs.missing("Debian's package chromium-driver")
-
-
-def _browser(chromium: str, chromedriver: str, profile: Path) -> WebDriver:
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=chromedriver)
-    return webdriver.Chrome(options=options, service=service)
 
 
 def test_what_one_page_writes_the_other_shows(pages: list[Page]) -> None:
