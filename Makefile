@@ -29,14 +29,17 @@ FOUND_END_TO_END ?= build/end_to_end.json
 # environment says: else each process and its children compile all of it anew.
 PROCESSES ?= 4
 unexport PYTHONDONTWRITEBYTECODE
+# Where tests run by themselves; ARGS may name fewer. To collect all others, too, takes
+# as long as to run these.
+SERIAL = $(if $(ARGS),,$(shell grep -rl --include='test_*.py' 'mark\.serial' tests))
 define pytest
 $(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "($(1)) and not serial" $(2) $(ARGS) || \
   [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "($(1)) and not serial" $(2) $(ARGS)
-$(BIN)/pytest -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
+$(BIN)/pytest $(SERIAL) -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \
-  growth bench-end-to-end report micro coverage fuzz lint clean
+  growth bench-end-to-end report micro coverage fuzz lint sizes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m channels_redis_fast demo $(if $(CHECK),--check) $(ARGS)
@@ -118,6 +121,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint src/*.pyx
 	$(BIN)/mypy
+
+# The longest files, classes, constructors and functions of the package.
+sizes: $(VENV)/bin/python
+	$(BIN)/python tests/support/sizes.py
 
 # One stamp per extra: the package is installed (and compiled) again when a
 # source of the compiled modules or the list of requirements changed.

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
-from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer, key_after
+from ._core_parts import CoreParts
 from ._masking import Masked
-from ._settings import check_count, options_of, refuse_unknown
-from .client.blocking_shard import Blocking
+from ._options import options_of, refuse_unknown
+from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
-from .commands.operations import Operations
 from .exceptions import ForeignChannel
-from .mailboxes.mailbox import MailboxGroup
-from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingEngine, restore, run_without_loop
 from .runtime.engine import LoopEngine
-from .runtime.loops import weakly
-from .runtime.memberships import Memberships
 from .sync import SyncChannelLayer
 
 # Applications import all three from channels_redis.core.
@@ -35,10 +25,8 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
-_TIDY_EVERY = 1.0  # seconds
 
-
-class RedisChannelLayer(BaseRedisLayer):
+class RedisChannelLayer(CoreParts):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -71,7 +59,7 @@ class RedisChannelLayer(BaseRedisLayer):
         hosts = Masked(hosts)  # error reporters show variables
         symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
-        super().__init__(
+        settings = Settings(
             hosts=hosts,
             prefix=prefix,
             expiry=expiry,
@@ -82,25 +70,14 @@ class RedisChannelLayer(BaseRedisLayer):
             encryption=encryption,
             random_prefix_length=random_prefix_length,
             serializer_format=serializer_format,
+            refresh_groups=bool(refresh_groups),
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            prefetch=prefetch,
         )
-        self.prefetch = check_count("prefetch", prefetch, 1)
-        self.refresh_groups = bool(refresh_groups)
-        self._operations = Operations(
-            prefix=self.prefix,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            capacity_of=self._capacity_of(),
-            codec=self._codec,
-            ring_size=self.ring_size,
-            shard_of=self._shard_of(),
-            group_key=self._group_key_of(),
-        )
-        self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, weakly(self._restore))
-        self._begin()
+        super().__init__(settings)
+        self.prefetch = settings.prefetch
         self.sync = SyncChannelLayer(self)
 
     # The channel layer API
@@ -113,12 +90,12 @@ class RedisChannelLayer(BaseRedisLayer):
         `confirm_sends` it returns when the message is in a connection's buffer.
         """
         non_local = self._non_local(channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        engine = self._loops.engine_for_call() or self._inline()
         began = (
-            0.0 if self._clock is None else await self._learn_clock(runner, non_local)
+            0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
-        reply = await self._store(runner, channel, non_local, message, began)
-        self._operations.sent(channel, reply)
+        request = self._operations.send(channel, non_local, message)
+        self._operations.sent(channel, await engine.send(request, began))
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -159,36 +136,31 @@ class RedisChannelLayer(BaseRedisLayer):
         """Adds a channel to a group for `group_expiry` seconds, or anew."""
         self.require_valid_group_name(group)
         self._non_local(channel)
-        index, command = self._operations.join(group, channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        request = self._operations.join(group, channel)
+        engine = self._loops.engine_for_call() or self._inline()
         with self._joining(group, channel):
-            await runner.shards[index].run(command)
+            await engine.run(request)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
         self.require_valid_group_name(group)
         self._non_local(channel)
-        index, command = self._operations.leave(group, channel)
-        runner = self._loops.engine_for_call() or self._inline()
+        request = self._operations.leave(group, channel)
+        engine = self._loops.engine_for_call() or self._inline()
         with self._memberships.leaving(group, channel):
-            await runner.shards[index].run(command)
+            await engine.run(request)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
         self.require_valid_group_name(group)
         operations = self._operations
-        runner = self._loops.engine_for_call() or self._inline()
+        engine = self._loops.engine_for_call() or self._inline()
         body = operations.codec.body(message)
-        if runner.outbox is not None:
-            operations.codec.check(body)
-            await runner.outbox.store_for_group(group, [body])
-            return
-        index, command = operations.members(group)
         began = monotonic()
-        members = await runner.shards[index].run(command, began)
+        members = await engine.ask_members(operations.members(group), body, began)
         if members:
             requests = operations.deliveries(members, body)
-            replies = await runner.run_all(requests, began)
+            replies = await engine.run_all(requests, began)
             operations.delivered(group, len(members), replies)
 
     # Many at once
@@ -203,11 +175,9 @@ class RedisChannelLayer(BaseRedisLayer):
         def add(number: int, channel: str, message: Message) -> None:
             work.store(number, channel, self._non_local(channel), message)
 
-        runner = self._loops.engine_for_call() or self._inline()
-        began = await self._collect(runner, work, add)
-        if runner.outbox is not None:
-            return await work.post(runner, began)
-        return await work.run(runner.run_all, began)
+        engine = self._loops.engine_for_call() or self._inline()
+        began = await self._collect(engine, work, add)
+        return await engine.send_many(work, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -223,10 +193,8 @@ class RedisChannelLayer(BaseRedisLayer):
             work.add(number, group, message, check=not self.confirm_sends)
 
         collect(work, add)
-        runner = self._loops.engine_for_call() or self._inline()
-        if runner.outbox is not None:
-            return await work.post(runner.outbox)
-        return await work.run(runner.run_all)
+        engine = self._loops.engine_for_call() or self._inline()
+        return await engine.group_send_many(work)
 
     # The flush extension
 
@@ -265,95 +233,6 @@ class RedisChannelLayer(BaseRedisLayer):
     def receive_buffer(self) -> Mapping[str, tuple[Message, ...]]:
         """What waits in this process to be received, by channel; a snapshot."""
         return self._mailboxes.snapshot()
-
-    def _group_key(self, group: str) -> bytes:
-        """The key of a group."""
-        return key_after(f"{self.prefix}:group:", group)
-
-    def _group_key_of(self) -> Callable[[str], bytes]:
-        if type(self)._group_key is not RedisChannelLayer._group_key:
-            return self._group_key
-        return functools.partial(key_after, f"{self.prefix}:group:")
-
-    # Parts
-
-    def _begin(self) -> None:
-        """The state of this process; anew after a fork."""
-        super()._begin()
-        self.client_prefix = uuid.uuid4().hex
-        unique = getattr(self._serializer, "unique", None)
-        if unique is not None:
-            unique.reseed()
-        self._memberships = Memberships(
-            self._operations, self.group_expiry, self.refresh_groups
-        )
-        self._mailboxes = LocalChannels(
-            expiry=self.expiry,
-            capacity_of=self._capacity_of(),
-            inbox_of=self._operations.non_local,
-            counters=self._counters,
-            on_wait=weakly(self._wake_owner),
-            on_end=self._memberships.end,
-        )
-
-    def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
-        """While a channel is added: only our own are ours to look after."""
-        if channel in self._mailboxes:
-            return self._memberships.joining(group, str(channel))
-        return contextlib.nullcontext()
-
-    def _inline(self) -> BlockingEngine:
-        runner = BlockingEngine(self._blocking, self.command_timeout)
-        self._tidy()
-        return runner
-
-    def _tidy(self) -> None:
-        """What a `LoopEngine` does by its clock, for callers that block.
-
-        It takes a quarter of their time at most.
-        """
-        if not self._mailboxes.is_swept(_TIDY_EVERY):
-            self._mailboxes.sweep()
-        if self._memberships.refreshes_due:
-            runner = BlockingEngine(self._blocking, self.command_timeout / 4)
-            with contextlib.suppress(RedisError):  # next time
-                run_without_loop(self._memberships.tend(runner.run_all))
-
-    def _make_local(self) -> LoopEngine:
-        return LoopEngine(
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=self._memberships,
-            counters=self._counters,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            command_timeout=self.command_timeout,
-            offer=weakly(self._offer),
-            confirm_sends=self.confirm_sends,
-            prefetch=self.prefetch,
-        )
-
-    def _wake_owner(self, inbox: MailboxGroup) -> None:
-        """Sees to it that an inbox is fed, from this loop if from no other."""
-        local, owners = self._loops.engine(), self._mailboxes.owners
-        while True:
-            reader = owners.ensure(inbox, local.make_reader)
-            if reader.loop is not local.loop and not inbox.stalled:
-                return  # it reads without being told
-            try:
-                reader.resume()
-                return
-            except RuntimeError:  # its loop was closed over its head
-                owners.release(inbox, reader)
-
-    def _offer(self, inbox: MailboxGroup) -> None:
-        """Lets a loop in which somebody waits read a key that nobody reads."""
-        loops = self._mailboxes.owners.waiting_loops(inbox)
-        self._loops.call_in(loops, self._wake_owner, inbox)
-
-    def _restore(self, *about: Any) -> None:
-        restore(self._memberships, *about)
 
 
 _OPTIONS = options_of(RedisChannelLayer)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -11,36 +9,24 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._base import BaseRedisLayer, key_after
 from ._masking import Masked
-from ._settings import check_choice, check_message_type, options_of, refuse_unknown
-from .client.blocking_shard import Blocking
+from ._options import options_of, refuse_unknown
+from ._pubsub_parts import PubSubParts
+from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
-from .commands.operations import Operations
 from .exceptions import ForeignChannel, InvalidName
-from .mailboxes.registry import LocalChannels
 from .mailboxes.waiters import Entry, TaskWaiter, opened
-from .runtime.blocking_engine import BlockingPubSubEngine
-from .runtime.loops import may_block, weakly
-from .runtime.memberships import Memberships, MembershipTimers
-from .subscriptions.outage import OutageNotifier
-from .subscriptions.placement import LoopSubscriptions
-from .subscriptions.registry import SubscriptionRegistry
-from .subscriptions.subscriber import verbs_of
+from .runtime.loops import may_block
 from .sync import SyncPubSubChannelLayer
-from .wire._framing import UniqueBytes
-from .wire.codec import Codec, Message, SerializerCodec, codec_of
-from .wire.formats import BaseMessageSerializer, serializer_of
+from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere, is_made_here
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
-_UNIQUE = 12  # bytes in front of what goes through core's sorted sets
-_GROUP = "__group__"
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(BaseRedisLayer):
+class RedisPubSubChannelLayer(PubSubParts):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -77,14 +63,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         hosts = Masked(hosts)  # error reporters show variables
         symmetric_encryption_keys = Masked(symmetric_encryption_keys)
         refuse_unknown(unknown, _OPTIONS)
-        self.on_disconnect = check_message_type("on_disconnect", on_disconnect)
-        self.on_reconnect = check_message_type("on_reconnect", on_reconnect)
-        self.normal_channels = check_choice(
-            "normal_channels", normal_channels, ("single", "broadcast")
-        )
-        self.sharded_pubsub = bool(sharded_pubsub)
-        self.refresh_groups = bool(refresh_groups)
-        super().__init__(
+        settings = Settings(
             hosts=hosts,
             prefix=prefix,
             expiry=expiry,
@@ -93,29 +72,18 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
             channel_capacity=channel_capacity,
             symmetric_encryption_keys=symmetric_encryption_keys,
             encryption=encryption,
-            random_prefix_length=_UNIQUE,
             serializer_format=serializer_format,
+            refresh_groups=bool(refresh_groups),
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+            normal_channels=normal_channels,
+            sharded_pubsub=bool(sharded_pubsub),
         )
-        self._groups_begin = f"{self.prefix}{_GROUP}"
+        super().__init__(settings)
         self._published: dict[str, bool] = {}  # names that were checked
-        self._normal_codec = self._make_normal_codec()
-        self._operations = Operations(
-            prefix=self.prefix,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            capacity_of=self._capacity_of(),
-            codec=self._normal_codec,
-            ring_size=self.ring_size,
-            shard_of=self._shard_of(),
-            group_key=functools.partial(key_after, self._groups_begin),
-        )
-        self._loops = self._make_loops()
-        self._blocking = Blocking(self._hosts, lambda *about: None)
-        self._verbs = verbs_of(self._hosts, self.sharded_pubsub)
-        self._begin()
         self.sync = SyncPubSubChannelLayer(self)
 
     # The channel layer API
@@ -128,24 +96,25 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         whether the message was sent. Without `confirm_sends` it returns when the
         message is in a connection's buffer.
         """
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         if self._is_published(channel):
-            await runner.publish(channel, self._payload(channel, message))
+            await publisher.publish(channel, self._payload(channel, message))
         else:
-            began = await self._learn_clock(runner, channel)
-            reply = await self._store(runner, channel, channel, message, began)
-            self._operations.sent(channel, reply)
+            engine = publisher.engine
+            began = await self._learn_clock(engine, channel)
+            request = self._operations.send(channel, channel, message)
+            self._operations.sent(channel, await engine.send(request, began))
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
 
         Raises `TypeError` for a bad name or one that another layer made.
         """
-        topics, mailboxes, held = self._topics, self._mailboxes, channel
+        mailboxes, held = self._mailboxes, channel
         # Who has a message is subscribed, also in a new event loop.
         while (
             not isinstance(channel, str)
-            or (listens := topics.loop_of(channel)) is None
+            or (listens := self._table.loop_of(channel)) is None
             or (found := mailboxes.begin(held)) is None
         ):
             is_published = self._is_published(channel)
@@ -155,20 +124,20 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
                 return await self._receive_normal(channel)
             if channel not in mailboxes:
                 held = mailboxes.new(channel)  # lives as long as this call
-            await topics.listen(channel)
+            await self._subscriptions.listen(channel)
         if isinstance(found, tuple):
             return opened(found)
         if found.loop is not listens:
-            topics.note_wait(found)
+            self._subscriptions.note_wait(found)
         return opened(await found)
 
     def _begin_receive(self, channel: str, loop: Any) -> Entry | TaskWaiter | None:
         """For consumers.py: an entry, what to await for it, or None: call `receive`."""
-        if (listens := self._topics.loop_of(channel)) is None:
+        if (listens := self._table.loop_of(channel)) is None:
             return None
         found = self._mailboxes.begin(channel, loop)
         if listens is not loop and isinstance(found, TaskWaiter):
-            self._topics.note_wait(found)
+            self._subscriptions.note_wait(found)
         return found
 
     async def new_channel(self, prefix: str = "specific.") -> str:
@@ -180,7 +149,7 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         name = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
         self._is_published(name)
         held = self._mailboxes.new(name)
-        await self._topics.join(name.encode(), name, b"")
+        await self._subscriptions.join(name.encode(), name, b"")
         return held
 
     # The groups extension
@@ -200,61 +169,51 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
                 f"await self.channel_layer.group_add({group!r}, self.channel_name)"
             )
         name = self._group_name(group).encode()
-        await self._topics.join(name, str(channel), channel.encode())
+        await self._subscriptions.join(name, str(channel), channel.encode())
         self._terms.begin(name, str(channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Takes a channel out of a group; no error when it isn't in it."""
         self.require_valid_group_name(group)
         self._is_published(channel)
-        self._topics.leave(self._group_name(group).encode(), channel)
+        self._subscriptions.leave(self._group_name(group).encode(), channel)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        runner = self._loops.engine_for_call() or self._inline()
-        await runner.publish(name, self._payload(name, message))
+        await self._publisher().publish(name, self._payload(name, message))
 
     # Many at once
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
         """As `send` for (channel, message) pairs; None or its error for each."""
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         work = SendMany(self._operations, messages)
 
         def add(number: int, channel: str, message: Message) -> None:
             if self._is_published(channel):
-                payload = self._payload(channel, message)
-                work.publish(number, runner.publication(channel, payload))
+                work.publish(number, channel, self._payload(channel, message))
             else:
                 work.store(number, channel, channel, message)
 
-        began = await self._collect(runner, work, add)
-        return await self._run(work, runner, began)
+        began = await self._collect(publisher.engine, work, add)
+        return await publisher.send_all(work, began)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
     ) -> list[Outcome]:
         """As `group_send` for (group, message) pairs; None or its error for each."""
-        runner = self._loops.engine_for_call() or self._inline()
+        publisher = self._publisher()
         work = SendMany(self._operations, messages)
 
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
             name = self._group_name(group)
-            payload = self._payload(name, message)
-            work.publish(number, runner.publication(name, payload))
+            work.publish(number, name, self._payload(name, message))
 
         collect(work, add)
-        return await self._run(work, runner)
-
-    async def _run(
-        self, work: SendMany, runner: Any, began: float = 0.0
-    ) -> list[Outcome]:
-        if runner.outbox is not None:
-            return await work.post(runner, began)
-        return await work.run(runner.run_many, began)
+        return await publisher.send_all(work)
 
     # The flush extension
 
@@ -265,16 +224,16 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
         connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
-        for name in self._topics.names():
+        for name in self._table.names():
             if name.startswith(self._groups_begin.encode()):
-                self._topics.drop(name)
+                self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
-            runner = self._loops.engine_for_call() or self._inline()
-            await runner.unlink(self._operations.flush_pattern())
+            engine = self._publisher().engine
+            await engine.unlink(self._operations.flush_pattern())
         await self.close_pools()
         if not may_block():
-            await self._topics.listen_all()
+            await self._subscriptions.listen_all()
 
     # Names and payloads
 
@@ -307,94 +266,6 @@ class RedisPubSubChannelLayer(BaseRedisLayer):
 
     def _payload(self, name: str, message: Message) -> bytes:
         return self._codec.seal(self._codec.body(message), None, name.encode())
-
-    def _make_serializer(self, format: str, keys: Masked[Any], **options: Any) -> Any:
-        """The one for payloads: no unique bytes, no limit of age."""
-        shared = {k: v for k, v in options.items() if k == "encryption"}
-        serializer = serializer_of(format, keys, **shared)
-        is_ours = isinstance(serializer, BaseMessageSerializer)
-        self._normal_serializer = is_ours and serializer_of(format, keys, **options)
-        return serializer
-
-    def _make_normal_codec(self) -> Codec:
-        """As core's codec: unique bytes first, and tokens have a limit of age."""
-        serializer, limit = self._normal_serializer, self._size_limit
-        if not serializer or self._is_overridden("serialize", "deserialize"):
-            unique = UniqueBytes(_UNIQUE)
-            return SerializerCodec(
-                lambda message, key: unique.next() + self.serialize(message),
-                lambda member, key: self.deserialize(member[_UNIQUE:]),
-                limit,
-            )
-        return codec_of(serializer, limit)
-
-    def _begin(self) -> None:
-        """The state of this process; anew after a fork."""
-        super()._begin()
-        tell = weakly(self._tell)
-        self._outage = OutageNotifier(
-            lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
-        )
-        term = None if self.refresh_groups else self.group_expiry
-        self._terms = MembershipTimers(term, lambda *which: topics.leave(*which))
-        self._topics = topics = SubscriptionRegistry(
-            self._loops.engine, self.command_timeout, on_leave=self._terms.forget
-        )
-        self._mailboxes = LocalChannels(
-            expiry=self.expiry,
-            capacity_of=self._capacity_of(),
-            inbox_of=lambda name: "",
-            counters=self._counters,
-            on_wait=None,
-            on_end=self._topics.end,
-        )
-
-    def _inline(self) -> BlockingPubSubEngine:
-        return BlockingPubSubEngine(
-            self._blocking, self.command_timeout, self._operations, self._verbs
-        )
-
-    def _make_local(self) -> LoopSubscriptions:
-        return LoopSubscriptions(
-            topics=self._topics,
-            codec=self._codec,
-            outage=self._outage,
-            sharded=self.sharded_pubsub,
-            on_tick=weakly(self._tick),
-            on_end=weakly(self._offer),
-            hosts=self._hosts,
-            operations=self._operations,
-            mailboxes=self._mailboxes,
-            memberships=Memberships(self._operations, self.group_expiry, False),
-            counters=self._counters,
-            expiry=self.expiry,
-            group_expiry=self.group_expiry,
-            command_timeout=self.command_timeout,
-            confirm_sends=self.confirm_sends,
-        )
-
-    def _tell(self, option: str) -> None:
-        """Gives every channel of this process a message of the type that it says."""
-        if (kind := getattr(self, option)) is not None:
-            message, here = {"type": kind}, asyncio._get_running_loop()
-            names = self._mailboxes.names()
-            self._mailboxes.put(None, names, message, message.copy, here)
-
-    def _offer(self) -> None:
-        """Lets a loop in which somebody waits listen to what nobody listens to."""
-        owners = self._mailboxes.owners
-        for inbox in owners.inboxes():
-            loops = owners.waiting_loops(inbox)
-            self._loops.call_in(loops, self._topics.claim)
-
-    def _tick(self) -> None:
-        """Ends memberships; listens here to what other loops listen to no more."""
-        self._terms.end_due()
-        if not self._topics.has_orphans():
-            return
-        here, owners = asyncio.get_running_loop(), self._mailboxes.owners
-        if any(here in owners.waiting_loops(inbox) for inbox in owners.inboxes()):
-            self._topics.claim()
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

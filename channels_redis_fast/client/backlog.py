@@ -17,8 +17,6 @@ from .connection import PipelinedConnection
 from .held_back import Receiver, Refused
 from .reconnecting import ReconnectingConnection
 
-Key = bytes | str
-
 _SOON = 0.05  # seconds
 
 
@@ -168,9 +166,9 @@ class Backlog:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
-        self.keys: set[Key] = set()  # that nobody may overtake
-        self.probed: set[Key] = set()  # of those that one is tried for
-        self._trusted: set[Key] = set()  # of those that one was taken for
+        self.keys: set[bytes | str] = set()  # that nobody may overtake
+        self.probed: set[bytes | str] = set()  # of those that one is tried for
+        self._trusted: set[bytes | str] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
         self._on_error = on_error
@@ -217,7 +215,7 @@ class Backlog:
         waiting, self._calls = self._calls, []
         trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
-        held: set[Key] = set()
+        held: set[bytes | str] = set()
         for call in waiting:
             if call.done():
                 continue
@@ -236,7 +234,7 @@ class Backlog:
         """The same a little later: once for many who tell at about the same time."""
         self._wake_at(monotonic() + _SOON)
 
-    def trust(self, key: Key) -> None:
+    def trust(self, key: bytes | str) -> None:
         """A server took again what is for a key: all that waits is written at once."""
         self._trusted.add(key)
         self._wake_at(monotonic())

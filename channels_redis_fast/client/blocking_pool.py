@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import select
 import ssl
 import time
@@ -20,8 +19,8 @@ from ..commands.command import Command
 from ..commands.errors import reply_error
 from ..commands.scripts import as_known
 from .clock import TIME
-from .forks import leave_to_parent
-from .hosts import Host
+from .forks import Step, bury, leave_to_parent, on_fork
+from .host import Host
 
 _NOT_YET = object()
 _CHUNK = 1 << 16
@@ -253,19 +252,16 @@ class BlockingPool:
         except errors.RedisError:
             return False
 
-    def _forked(self) -> None:
-        _graveyard.append(self._idle)
+    def leave_to_parent(self) -> None:
+        """Forgets all, in a child: they are the parent's."""
+        bury(self._idle)
         self._idle = []
 
 
-_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
-_graveyard: list[Any] = []
-
-
-def _after_fork() -> None:
+def _leave_all_to_parent() -> None:
     for pool in list(_pools):
-        pool._forked()
+        pool.leave_to_parent()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
-    os.register_at_fork(after_in_child=_after_fork)
+_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
+on_fork(Step.POOLS, _leave_all_to_parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,13 +12,14 @@ from ..commands.errors import Kind, is_ask, kind_of
 from ..commands.scripts import key_of
 from .administration import unblock_client
 from .backlog import Call
+from .cluster_host import ClusterHost
 from .connection import PipelinedConnection
-from .hosts import ClusterHost, Host
-from .opening import open_connection
-from .reconnecting import ReconnectingConnection, pause_after
-from .shard import Restore, Shard
-from .timeouts import timeout
+from .host import Host
+from .reconnecting import ReconnectingConnection
+from .shard import Shard
+from .steps import Restore, run_steps
 from .topology import Address, Topology
+from .topology_lookup import TopologyLookup
 
 
 class ClusterShard(Shard):
@@ -36,24 +36,19 @@ class ClusterShard(Shard):
     ) -> None:
         self._topology = Topology(host.nodes)
         self._nodes: dict[Address, ReconnectingConnection] = {}
-        self._refreshing: asyncio.Task[None] | None = None
         self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
         self._reading: dict[bytes, Address] = {}  # where its last link went
         self._watching: dict[bytes | str, Callable[[], None]] = {}
-        self._problem: Exception | None = None  # why the topology is not known
-        self._not_before = 0.0  # when the nodes may be asked again
-        self._failures = 0
         super().__init__(index, host, command_timeout, restore)
+        self._lookup = TopologyLookup(
+            self, self._topology, self._nodes, self._learn, self._backlog.go_on
+        )
         self._links.discard(self._main)  # there is no one server
 
     async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all nodes that have slots; raises redis-py's errors."""
-        await self._refresh()
-        self._raise_problem()
-        if not self._topology.owners:
-            text = f"CLUSTERDOWN no node of {self.host} knows of slots"
-            raise errors.ClusterDownError(text)
-        return list(map(self._node, self._topology.owners))
+        await self._lookup.refresh()
+        return list(map(self._node, self._lookup.known_owners()))
 
     def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.
@@ -78,7 +73,7 @@ class ClusterShard(Shard):
         """As `Shard`; who only reads finds the new owner when a node is gone."""
 
         def down(error: Exception) -> None:
-            self._refresh_soon()
+            self._lookup.begin()
             on_down(error)
 
         return super().reader_link(key, greet, on_ready, down)
@@ -97,23 +92,23 @@ class ClusterShard(Shard):
             self._topology.correct(error)
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(before)
-        await self._refresh()
+        await self._lookup.refresh()
         return moved or self._topology.owner(key) != before
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
         """Ends the blocking wait of a connection; whether it was waiting."""
-        link = self._node(self._reading.get(key) or await self._owner_of(key))
+        link = self._node(self._reading.get(key) or await self._lookup.owner_of(key))
         return await unblock_client(await link.get(), client_id)
 
     async def node_of(self, key: bytes, *, anew: bool = False) -> Address:
         """The address of the node that owns a key's slot."""
         if anew:
-            await self._refresh()
-        return await self._owner_of(key)
+            await self._lookup.refresh()
+        return await self._lookup.owner_of(key)
 
     async def look_up(self) -> None:
         """Asks the nodes which slots they have."""
-        await self._refresh()
+        await self._lookup.refresh()
 
     def place_of(self, key: bytes) -> tuple[int, Address] | None:
         """Its index and the owner of a key's slot; None: nobody, as far as is known."""
@@ -134,39 +129,22 @@ class ClusterShard(Shard):
             # This once: the slot is on its way, its other keys are where they were.
             return self._node((before.host, before.port))
         owner = self._topology.owner(call.key)
-        if self._refreshing is not None and (owner is None or before is not None):
+        if self._lookup.is_under_way and (owner is None or before is not None):
             return None  # soon: the owner may be another one
         if owner is None:
-            self._refresh_soon()
-            if self._refreshing is not None:
+            self._lookup.begin()
+            if self._lookup.is_under_way:
                 return None
-            owner = self._known_owner(call.key)
+            owner = self._lookup.known_owner(call.key)
         return self._node(owner)
 
     async def _host_of(self, key: bytes) -> Host:
-        address = self._asked.pop(key, None) or await self._owner_of(key)
+        address = self._asked.pop(key, None) or await self._lookup.owner_of(key)
         self._reading[key] = address
         return self.host.node(*address)
 
     def _host_at(self, node: Address) -> Host:
         return self.host.node(*node)
-
-    async def _owner_of(self, key: bytes | str) -> Address:
-        if self._topology.owner(key) is None:
-            await self._refresh()
-        return self._known_owner(key)
-
-    def _known_owner(self, key: bytes | str) -> Address:
-        owner = self._topology.owner(key)
-        if owner is None:
-            self._raise_problem()
-            text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
-            raise errors.ClusterDownError(text)
-        return owner
-
-    def _raise_problem(self) -> None:
-        if self._problem is not None:
-            raise errors.ConnectionError(f"{self.host}: {self._problem}")
 
     def _node(self, address: Address, *, eager: bool = False) -> ReconnectingConnection:
         link = self._nodes.get(address)
@@ -180,7 +158,7 @@ class ClusterShard(Shard):
                 await self._greet_at(address, connection)
 
             link = self._nodes[address] = self._command_link(
-                open_, greet, lambda error: self._refresh_soon(), eager
+                open_, greet, lambda error: self._lookup.begin(), eager
             )
         return link
 
@@ -188,7 +166,7 @@ class ClusterShard(Shard):
         self, address: Address, connection: PipelinedConnection
     ) -> None:
         for owns, anew in self._topology.claims(address):
-            await self._restore(self.index, connection, owns, anew)
+            await run_steps(self._restore(self.index, owns, anew), connection)
 
     # What was refused
 
@@ -200,70 +178,15 @@ class ClusterShard(Shard):
             self._topology.correct(error)
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(self._topology.owner(call.key))
-            self._refresh_soon()
+            self._lookup.begin()
         if kind_of(error) is not Kind.PASSING and not is_ask(error):
-            self._refresh_soon()
+            self._lookup.begin()
         super()._heed(call, error)
 
     # Who owns what
 
-    async def _refresh(self) -> None:
-        self._refresh_soon()
-        if self._refreshing is not None:
-            await asyncio.wait([self._refreshing])
-
-    def _refresh_soon(self) -> None:
-        """Looks the topology up again, once for all who ask at the same time.
-
-        Not during the pause after nobody answered: callers must not pile up.
-        """
-        if self._refreshing is None and not self.closed:
-            if self._loop.time() < self._not_before:
-                return
-            refreshing = self.spawn(self._look_up())
-            # An eager task factory may have ended it already.
-            self._refreshing = None if refreshing.done() else refreshing
-
-    async def _look_up(self) -> None:
-        deadline = self._loop.time() + self.host.connect_timeout
-        try:
-            up = [address for address, link in self._nodes.items() if link.connection]
-            for address, seconds, question in self._topology.questions(
-                up, lambda: deadline - self._loop.time()
-            ):
-                try:
-                    async with timeout(seconds):
-                        ranges = await self._slots(address)
-                    if ranges:
-                        self._learn(address, ranges, question)
-                        return
-                    self._problem = None  # it was forgotten by the Cluster, perhaps
-                except asyncio.TimeoutError:
-                    text = f"no answer from {self.host.node(*address)} in time"
-                    self._problem = errors.ConnectionError(text)
-                except (errors.RedisError, OSError) as error:
-                    self._problem = error
-            self._failures += 1
-            pause = pause_after(self._failures, 0.0)
-            self._not_before = self._loop.time() + pause
-        finally:
-            self._refreshing = None
-            self._backlog.go_on()
-
-    async def _slots(self, address: Address) -> list[Any]:
-        link = self._nodes.get(address)
-        if link is not None and link.connection is not None:
-            return list(await link.connection.call((b"CLUSTER", b"SLOTS")))
-        host = self.host.node(*address)
-        connection = await open_connection(host, deadline=self.command_timeout)
-        try:
-            return list(await connection.call((b"CLUSTER", b"SLOTS")))
-        finally:
-            await connection.aclose()
-
     def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
         heirs = self._topology.learn(asked, ranges, question, self._is_gone)
-        self._problem, self._failures = None, 0
         for address in heirs:
             link = self._node(address, eager=True)
             if link.connection is None:
@@ -273,7 +196,7 @@ class ClusterShard(Shard):
         for address in self._nodes.keys() - self._topology.owners:
             link = self._nodes.pop(address)
             self.health.back(link)  # if it was down, it isn't missed any more
-            self.spawn(self._retire(link))
+            self.spawn(self.retire_link(link))
 
     def _is_gone(self, node: Address) -> bool:
         """Whether a node that was in use can't have handed over what it had."""
@@ -281,10 +204,6 @@ class ClusterShard(Shard):
         return link is not None and (
             link.connection is None or node not in self._topology.owners
         )
-
-    async def _retire(self, link: ReconnectingConnection) -> None:
-        await link.retire()
-        await self.close_link(link)
 
 
 def make_shard(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._logs import warn
-from .hosts import Host
+from .host import Host
 from .reconnecting import ReconnectingConnection
 
 

@@ -12,9 +12,10 @@ from redis import exceptions as errors
 from .._logs import warn
 from .._masking import Masked
 from .clock import TIME
-from .connection import PipelinedConnection, Push, number_of
+from .connection import PipelinedConnection, number_of
 from .credentials import Tokens
 from .forks import leave_to_parent
+from .reply_queue import Push
 from .timeouts import timeout
 
 

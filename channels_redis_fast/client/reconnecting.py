@@ -160,7 +160,12 @@ class ReconnectingConnection:
         self._cancel_timer()
         if self._attempt is not None:
             await asyncio.wait([self._attempt])
-        await self._answered()
+        with contextlib.suppress(errors.RedisError):
+            while self.connection is not None:
+                # Replies keep their order; who waited for room to write comes later.
+                await self.connection.call((b"PING",))
+                if self.connection is not None and self.connection.is_idle:
+                    break
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -176,15 +181,6 @@ class ReconnectingConnection:
         if connection is not None:
             await connection.aclose()
 
-    async def _answered(self) -> None:
-        """Returns when no answer is missing."""
-        with contextlib.suppress(errors.RedisError):
-            while self.connection is not None:
-                # Replies keep their order; who waited for room to write comes later.
-                await self.connection.call((b"PING",))
-                if self.connection is not None and self.connection.is_idle:
-                    return
-
     async def _connect(self) -> None:
         try:
             connection = await self._open()
@@ -198,7 +194,7 @@ class ReconnectingConnection:
                 raise
         except Exception as error:
             self._attempt = None
-            self._failed(error)
+            self._down(error, self._failures + 1)
         else:
             self._attempt = None
             self._up(connection)
@@ -223,9 +219,6 @@ class ReconnectingConnection:
         self._was_heard, self.connection = self.is_heard, None
         error = connection.error or errors.ConnectionError("connection lost")
         self._down(error, self._failures_before())
-
-    def _failed(self, error: Exception) -> None:
-        self._down(error, self._failures + 1)
 
     def _failures_before(self) -> int:
         """How many a loss follows upon."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -105,7 +105,7 @@ class SendMany:
         self._channels: list[str] = [""] * len(self.pairs)
         self._parcels = KeyBatches(operations)
         self._shards: dict[str, int] = {}
-        self._published: list[tuple[int, Request]] = []
+        self.publications: list[tuple[int, str, bytes]] = []
 
     def store(self, number: int, channel: str, non_local: str, message: Any) -> None:
         """Has a message stored in a channel key."""
@@ -117,26 +117,30 @@ class SendMany:
         self._channels[number] = channel
         self._parcels.add(number, sealed)
 
-    def publish(self, number: int, request: Request) -> None:
-        """Has a message published."""
-        self._published.append((number, request))
+    def publish(self, number: int, name: str, payload: bytes) -> None:
+        """Has a message published; the requests for these come last."""
+        self.publications.append((number, name, payload))
 
-    async def post(self, runner: Any, began: float = 0.0) -> list[Outcome]:
-        """Sends all through the runner's outbox; the outcomes until there."""
+    async def post(
+        self, outbox: Any, began: float = 0.0, publications: Sequence[Request] = ()
+    ) -> list[Outcome]:
+        """Sends all through an outbox; the outcomes until there."""
         for part in self._parcels.parts():
             request = self._operations.store([sealed for _, sealed in part])
             numbers = [number for number, _ in part]
-            posting = runner.outbox.store(request, len(part), began=began)
+            posting = outbox.store(request, len(part), began=began)
             await _post(self.outcomes, numbers, posting)
             began = 0.0  # it got on
-        for number, (_, command) in self._published:
-            await _post(self.outcomes, [number], runner.publish(*command[1:]))
+        for (number, *_), request in zip(self.publications, publications, strict=True):
+            await _post(self.outcomes, [number], outbox.publish(request, began))
+            began = 0.0
         return self.outcomes
 
-    async def run(self, run_all: RunAll, began: float = 0.0) -> list[Outcome]:
+    async def run(
+        self, run_all: RunAll, began: float = 0.0, publications: Sequence[Request] = ()
+    ) -> list[Outcome]:
         """Sends all; the outcomes."""
-        others = [request for _, request in self._published]
-        results, replies = await self._parcels.run(run_all, others, began)
+        results, replies = await self._parcels.run(run_all, list(publications), began)
         for number, result in results:
             try:
                 if isinstance(result, Exception):
@@ -144,7 +148,7 @@ class SendMany:
                 self._operations.sent(self._channels[number], result)
             except Exception as error:
                 self.outcomes[number] = error
-        for (number, _), reply in zip(self._published, replies, strict=True):
+        for (number, *_), reply in zip(self.publications, replies, strict=True):
             if isinstance(reply, Exception):
                 self.outcomes[number] = reply
         return self.outcomes
@@ -173,7 +177,8 @@ class GroupSendMany:
         for number, group, body in self._bodies:
             groups.setdefault(group, {})[number] = body
         for group, bodies in groups.items():
-            posting = outbox.store_for_group(group, list(bodies.values()))
+            request = self._operations.members(group)
+            posting = outbox.store_for_group(request, list(bodies.values()))
             await _post(self.outcomes, list(bodies), posting)
         return self.outcomes
 

@@ -11,11 +11,21 @@ from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
 from .._logs import inform
+from .._settings import Settings
 from ..wire._fanout import bundle
 from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
-from .scripts import JOIN, MEMBERS, PUT_BACK, REFRESH, SEND, SEND_MANY, number
+from .scripts import (
+    JOIN,
+    MEMBERS,
+    PUT_BACK,
+    REFRESH,
+    SEND,
+    SEND_MANY,
+    arguments_of,
+    number,
+)
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
@@ -41,30 +51,28 @@ class Operations:
     """The commands of a layer with these settings, for whoever runs them.
 
     `shard_of` maps the non-local part of a channel name, or a group's name, to the
-    index of a shard; `group_key` a group's name to its key.
+    index of one of so many `shards`; `group_key` a group's name to its key.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
-        prefix: str,
-        expiry: float,
-        group_expiry: float,
-        capacity_of: Callable[[str], int],
         codec: Codec,
-        ring_size: int,
+        shards: int,
         shard_of: Callable[[str], int],
+        capacity_of: Callable[[str], int],
         group_key: Callable[[str], bytes],
     ) -> None:
         self.codec = codec
         self.group_key = group_key
         self.shard_of = shard_of
-        self._prefix = prefix.encode()
-        self._expiry = number(expiry)
-        self._group_expiry = number(group_expiry)
+        self._prefix = settings.prefix.encode()
+        self._expiry = number(settings.expiry)
+        self._group_expiry = number(settings.group_expiry)
         self._capacity_of = capacity_of
-        self._next_shard = itertools.cycle(range(ring_size)).__next__
-        self._clean_for = min(_CLEAN_FOR, group_expiry / 10)
+        self._next_shard = itertools.cycle(range(shards)).__next__
+        self._clean_for = min(_CLEAN_FOR, settings.group_expiry / 10)
         self._clean_until: dict[str, float] = {}  # by group, in this process's time
 
     def channel_key(self, non_local: str) -> bytes:
@@ -89,7 +97,7 @@ class Operations:
     def seal(self, channel: str, non_local: str, message: Message) -> Sealed:
         """As `send`, for a command that takes several messages."""
         index, command = self.send(channel, non_local, message)
-        key, member, capacity, _ = command[3:]
+        key, member, capacity, _ = arguments_of(command)
         return Sealed(index, key, member, capacity)
 
     def store(self, sealed: list[Sealed]) -> Request:
@@ -110,9 +118,9 @@ class Operations:
 
     # To a group
 
-    def count(self, non_local: str) -> Request:
+    def count(self, non_local: str) -> Command:
         """Asks how many messages a channel key has."""
-        return self.shard_of(non_local), (b"ZCARD", self.channel_key(non_local))
+        return b"ZCARD", self.channel_key(non_local)
 
     def members(self, group: str) -> Request:
         """Asks for a group's members.

@@ -77,6 +77,11 @@ def key_of(command: Command) -> bytes | str:
     return key
 
 
+def arguments_of(command: Command) -> Command:
+    """The key that a script call touches, and its arguments."""
+    return command[3:]
+
+
 # KEYS: a channel key. ARGV: member, capacity (messages), expiry (seconds).
 # 1 when the message was added, 0 when the channel is at capacity. The score is
 # Redis's time, and later than that of every message before it, so a sender's

@@ -7,6 +7,7 @@ import functools
 from collections import deque
 from collections.abc import Callable
 
+from .._settings import Settings
 from ..client.shard import Shard
 from ..commands.errors import copy_of
 from ..commands.operations import Operations
@@ -41,8 +42,7 @@ class NormalChannelReader:
         shards: list[Shard],
         operations: Operations,
         counters: DropCounters,
-        expiry: float,
-        prefetch: int,
+        settings: Settings,
         idle: dict[str, NormalChannelReader],
     ) -> None:
         self._name = name
@@ -50,9 +50,9 @@ class NormalChannelReader:
         self._key = key = operations.channel_key(name)
         self._codec = operations.codec
         self._counters = counters
-        self._expiry = expiry
-        self._prefetch = prefetch
-        self._hold = min(_LONGEST_HOLD, expiry / 4)
+        self._expiry = settings.expiry
+        self._prefetch = settings.prefetch
+        self._hold = min(_LONGEST_HOLD, settings.expiry / 4)
         # Claimed ahead, with the time when they go back.
         self._claimed: deque[tuple[float, Outcome]] = deque()
         self._waiters: deque[asyncio.Future[Outcome]] = deque()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..client.blocking_pool import BlockingConnection
-from ..client.blocking_shard import Blocking
-from ..commands.command import Command
-from ..commands.operations import Operations, Request
-from ..commands.publishing import Publisher, Verbs
-from .memberships import Memberships
+from ..client.blocking_shards import BlockingShards
+from ..commands.operations import Request
+from .base_engine import Engine
 
 T = TypeVar("T")
 
@@ -31,111 +27,27 @@ def run_without_loop(work: Coroutine[Any, Any, T]) -> T:
     )
 
 
-class InlineShard:
-    """One shard, for the time of a call."""
-
-    __slots__ = ("_blocking", "_index", "_timeout")
-
-    def __init__(self, blocking: Blocking, index: int, command_timeout: float) -> None:
-        self._blocking = blocking
-        self._index = index
-        self._timeout = command_timeout
-
-    async def run(self, command: Command, began: float = 0.0) -> Any:
-        """The reply to a command; its call began at `began`, or now."""
-        deadline = (began or time.monotonic()) + self._timeout
-        return self._blocking.run(self._index, command, deadline)
-
-
-class BlockingEngine:
+class BlockingEngine(Engine):
     """What a `LoopEngine` is to the calls of an event loop, for the time of one call.
 
     `command_timeout` (seconds) bounds it; of many messages each round trip, as long as
     they get on. Sends are confirmed: nobody would read the answers later.
     """
 
-    outbox = None
-
-    def __init__(self, blocking: Blocking, command_timeout: float) -> None:
+    def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
         self._timeout = command_timeout
-        self.shards = [
-            InlineShard(blocking, index, command_timeout)
-            for index in range(len(blocking.shards))
-        ]
+
+    async def run(self, request: Request, began: float = 0.0) -> Any:
+        """As an `Engine`'s."""
+        deadline = (began or time.monotonic()) + self._timeout
+        return self._blocking.run(*request, deadline)
 
     async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
-        """The replies, in order, to requests written together; errors as values."""
+        """As an `Engine`'s."""
         deadline = (began or time.monotonic()) + self._timeout
         return self._blocking.run_all(requests, deadline)
 
     async def unlink(self, pattern: bytes) -> None:
         """Deletes the keys that match a glob pattern."""
         self._blocking.unlink(pattern, self._timeout)
-
-
-class BlockingPubSubEngine(Publisher, BlockingEngine):
-    """The same for the Pub/Sub layer."""
-
-    def __init__(
-        self,
-        blocking: Blocking,
-        command_timeout: float,
-        operations: Operations,
-        verbs: list[Verbs],
-    ) -> None:
-        super().__init__(blocking, command_timeout)
-        self._operations = operations
-        self._verbs = verbs
-
-
-class Conversation:
-    """A blocking connection for code that awaits replies; they are there at once."""
-
-    def __init__(self, pipe: BlockingConnection, deadline: float) -> None:
-        self._pipe = pipe
-        self._deadline = deadline
-        self._asked: deque[Answer] = deque()
-
-    def call(self, command: Command) -> Answer:
-        """Writes a command; the answer can be awaited."""
-        self._pipe.write([command], self._deadline)
-        answer = Answer(self._read)
-        self._asked.append(answer)
-        return answer
-
-    def _read(self) -> None:
-        self._asked.popleft().reply = self._pipe.read(self._deadline)
-
-
-class Answer:
-    """The reply to a command, read when it is awaited."""
-
-    def __init__(self, read: Callable[[], None]) -> None:
-        self.reply: Any = self  # until it is there
-        self._read = read
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        while self.reply is self:
-            self._read()
-        if isinstance(self.reply, Exception):
-            raise self.reply
-        return self.reply
-        yield  # a generator, if one that never waits
-
-    def cancel(self) -> None:
-        """Nothing: who doesn't read the replies gives the connection up."""
-
-
-def restore(
-    memberships: Memberships,
-    index: int,
-    pipe: BlockingConnection,
-    owns: Callable[[bytes | str], bool],
-    anew: bool,
-    deadline: float,
-) -> None:
-    """Puts back into groups what a server lost, if this process has members."""
-    if len(memberships):
-        conversation: Any = Conversation(pipe, deadline)
-        run_without_loop(memberships.restore(index, conversation, owns, anew))

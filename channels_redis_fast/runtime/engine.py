@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from .._settings import Settings
 from ..client.cluster import make_shard
-from ..client.hosts import Host
+from ..client.host import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.delivery import Delivery
@@ -20,8 +21,8 @@ from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
 from ..polling.process_key import ProcessKeyReader
 from ..wire.codec import Message
+from .base_engine import Engine
 from .memberships import Memberships
-from .unconfirmed import UnconfirmedSends
 
 _LONGEST_TICK = 1.0  # seconds
 # A reader of a normal channel is closed that was idle for so long (seconds), and the
@@ -30,23 +31,19 @@ _LONGEST_IDLE = 1.0
 _MOST_IDLE = 16
 
 
-class LoopEngine:
+class LoopEngine(Engine):
     """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
 
     def __init__(
         self,
+        settings: Settings,
         *,
         hosts: list[Host],
         operations: Operations,
         mailboxes: LocalChannels,
         memberships: Memberships,
         counters: DropCounters,
-        expiry: float,
-        group_expiry: float,
-        command_timeout: float,
         offer: Callable[[MailboxGroup], None],
-        confirm_sends: bool,
-        prefetch: int = 1,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
@@ -54,35 +51,38 @@ class LoopEngine:
         self._delivery = Delivery(mailboxes, operations.codec, counters)
         self._memberships = memberships
         self._counters = counters
-        self._expiry = expiry
+        self._settings = settings
         self._offer = offer
         self._channels: dict[str, NormalChannelReader] = {}
         self._idle: dict[str, NormalChannelReader] = {}
         self._inboxes: dict[MailboxGroup, ProcessKeyReader] = {}
         self._under_way: set[asyncio.Task[None]] = set()  # what the end waits for
         self.shards = [
-            make_shard(index, host, command_timeout, memberships.restore)
+            make_shard(
+                index, host, settings.command_timeout, memberships.restoration.steps
+            )
             for index, host in enumerate(hosts)
         ]
-        self.outbox = (
-            None
-            if confirm_sends
-            else UnconfirmedSends(self.shards, operations, counters)
+        self._tick_every = min(
+            _LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8
         )
-        self._prefetch = prefetch
-        self._tick_every = min(_LONGEST_TICK, expiry / 4, group_expiry / 8)
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
         self._closed = self._is_tending = False
+        self.on_tick: list[Callable[[], object]] = []  # what else is due by its clock
 
     # Commands
 
-    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
-        """The replies, in order, to requests written together; errors as values.
+    def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
+        """As an `Engine`'s; no coroutine, for one more for each message is felt."""
+        index, command = request
+        return self.shards[index].run(command, began)
 
-        Their call began at `began` (`time.monotonic()`; 0: now).
-        """
+    send = publish = run
+
+    async def run_all(self, requests: list[Request], began: float = 0.0) -> list[Any]:
+        """As an `Engine`'s."""
         if len(requests) == 1:
             ((index, command),) = requests
             return await self.shards[index].run_all([command], began)
@@ -104,6 +104,10 @@ class LoopEngine:
         """Deletes the keys that match a glob pattern."""
         await asyncio.gather(*(shard.unlink(pattern) for shard in self.shards))
 
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs work that outlives its caller; the end of the loop ends it."""
+        return self.shards[0].spawn(work)
+
     # Receiving
 
     def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
@@ -116,8 +120,7 @@ class LoopEngine:
                 self.shards,
                 self._operations,
                 self._counters,
-                self._expiry,
-                self._prefetch,
+                self._settings,
                 self._idle,
             )
         self._idle.pop(channel, None)
@@ -161,8 +164,7 @@ class LoopEngine:
         await asyncio.gather(*(shard.aclose() for shard in self.shards))
 
     async def _wind_up(self) -> None:
-        if self.outbox is not None:
-            await self.outbox.settled()
+        await self.flush_sends()
         channels = self._channels.values()
         await asyncio.gather(*(channel.aclose() for channel in channels))
         # Also those under way: cut short, they would pass for readers for ever.
@@ -202,6 +204,8 @@ class LoopEngine:
             shard.tidy()
         if self._memberships.refreshes_due and not self._is_tending:
             self._spawn_to_its_end(self._tend())
+        for call in self.on_tick:
+            call()
 
     async def _tend(self) -> None:
         self._is_tending = True
@@ -244,13 +248,10 @@ class LoopEngine:
         for name, receiver in list(self._idle.items())[:too_many]:
             if receiver.is_idle:
                 del self._idle[name], self._channels[name]
-                self._spawn(receiver.aclose())
+                self.spawn(receiver.aclose())
 
     def _spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """As `_spawn`; not even the end of the loop cuts it short."""
-        task = self._spawn(work)
+        """As `spawn`; not even the end of the loop cuts it short."""
+        task = self.spawn(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        return self.shards[0].spawn(work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import types
 import weakref
@@ -12,6 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from asgiref.sync import AsyncToSync
+
+from ..client.forks import Step, bury, on_fork
 
 
 class Local(Protocol):
@@ -166,7 +167,7 @@ class LoopRegistry(Generic[T]):
     def _forked(self) -> None:
         """Lets go of what is the parent's without a word to its loops."""
         # Their finalisers would close transports and touch the parent's loops.
-        _graveyard.append((self._locals, self._guards))
+        bury(self._locals, self._guards)
         self._locals, self._guards = {}, {}
         self._on_fork()
 
@@ -257,15 +258,13 @@ _all_loops: weakref.WeakSet[LoopRegistry[Any]] = weakref.WeakSet()
 _closing: dict[asyncio.Task[None], Local] = {}
 _wrapped: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _endings: set[asyncio.Task[None]] = set()
-_graveyard: list[Any] = []
 
 
 def _after_fork() -> None:
-    _graveyard.append(dict(_closing))
+    bury(dict(_closing))
     _closing.clear()
     for loops in list(_all_loops):
         loops._forked()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(Step.LOOPS, _after_fork)

@@ -1,27 +1,19 @@
-"""The memberships of this process's channels: restored, refreshed, left."""
+"""The memberships of this process's channels: joined, refreshed, left."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import re
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import Any
 
-from redis import exceptions as errors
-
-from .._logs import warn
-from ..client.connection import PipelinedConnection
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.operations import Operations, Request
-from ..commands.scripts import with_text
+from .restoration import Member, Restoration
 
-# After a failover the new primary may lack what the old one was told last (seconds).
-_RECENT = 30.0
 # Of `group_expiry`: how old a membership gets before it is made new. A refresh that
 # fails is tried again before the membership ends.
 _REFRESH_AT = 1 / 3
@@ -32,9 +24,6 @@ _LOOK_EVERY = 1 / 8
 _RETRY_AFTER = 1.0
 # So many that ended leave their groups at a time, of each shard.
 _PORTION = 1000
-
-# Redis's name for the history of its data: another after a restart or a failover.
-_HISTORY = re.compile(rb"master_replid:(\S+)")
 
 RunAll = Callable[[list[Request]], Awaitable[list[Any]]]
 
@@ -78,7 +67,8 @@ class Memberships:
         self._left: dict[int, dict[str, set[str]]] = {}
         self._look_at = time.monotonic() + _LOOK_EVERY * group_expiry
         self._not_before = 0.0
-        self._histories: dict[int, set[bytes]] = {}  # by shard: its nodes' own
+        longest = math.inf if refresh else group_expiry
+        self.restoration = Restoration(self, operations, longest)
 
     def __len__(self) -> int:
         return sum(map(len, self._known.values()))
@@ -175,53 +165,30 @@ class Memberships:
             self._groups.clear()
             self._left.clear()
 
-    async def restore(
-        self,
-        index: int,
-        connection: PipelinedConnection,
-        owns: Callable[[bytes | str], bool],
-        anew: bool = False,
-    ) -> None:
-        """Joins again what a server lost, before others use the connection.
+    # What restoring them needs
 
-        The history of its data is the one that was known: nothing was lost, and what
-        is gone was discarded or flushed by somebody, and is not resurrected; unless the
-        server came by these keys since then, not knowing what was in them (`anew`). All
-        gone: it lost its data, everything is joined again. Some there: only what is
-        recent, which a failover may have lost.
-        """
-        history = await _history(connection)
-        known = self._histories.setdefault(index, set())
-        if history in known and not anew:
-            return
-        operations = self._operations
-        ours = [
-            (group, channel)
-            for group, channel in self._snapshot()
-            if operations.shard_of(group) == index and owns(operations.group_key(group))
-        ]
-        asked = [connection.call(operations.ask(g, c)) for g, c in ours]
-        there = await _all_there(asked)
-        oldest = time.monotonic() - (_RECENT if any(there) else self._too_old())
-        with self._lock:  # some may have been discarded meanwhile
-            gone: dict[str, list[str]] = {}
-            for (group, channel), is_there in zip(ours, there, strict=True):
+    def snapshot(self) -> list[Member]:
+        """Those that are to stay."""
+        with self._lock:
+            return [
+                (group, channel)
+                for group, members in list(self._known.items())
+                for channel, membership in list(members.items())
+                if membership.since is not None
+            ]
+
+    def since(self, members: Iterable[Member], oldest: float) -> dict[str, list[str]]:
+        """Of these, the channels that still are to stay, and joined then or later."""
+        found: dict[str, list[str]] = {}
+        with self._lock:
+            for group, channel in members:
                 membership = self._find(group, channel)
                 since = membership.since if membership else None
-                if is_there is False and since is not None and since >= oldest:
-                    gone.setdefault(group, []).append(channel)
-        # Without the lock, for which whole event loops would wait: one that restores
-        # writes as slowly as its server reads.
-        rejoined = [
-            connection.call(with_text(operations.rejoin(group, channels)))
-            for group, channels in gone.items()
-        ]
-        await _all_there(rejoined)
-        self._leave_if_discarded(gone)
-        if history is not None:
-            known.add(history)
+                if since is not None and since >= oldest:
+                    found.setdefault(group, []).append(channel)
+        return found
 
-    def _leave_if_discarded(self, rejoined: dict[str, list[str]]) -> None:
+    def leave_if_discarded(self, rejoined: dict[str, list[str]]) -> None:
         """What was discarded meanwhile, over other connections, is to leave again."""
         with self._lock:
             for group, channels in rejoined.items():
@@ -286,20 +253,6 @@ class Memberships:
             if membership.since is not None:
                 membership.since = min(membership.since, limit - 1.0)
 
-    def _too_old(self) -> float:
-        """How old (seconds) a membership may be to be joined again."""
-        return float("inf") if self._refresh else self._group_expiry
-
-    def _snapshot(self) -> list[tuple[str, str]]:
-        """The memberships (group, channel) that are to stay."""
-        with self._lock:
-            return [
-                (group, channel)
-                for group, members in list(self._known.items())
-                for channel, membership in list(members.items())
-                if membership.since is not None
-            ]
-
     def _find(self, group: str, channel: str) -> _Membership | None:
         return self._known.get(group, {}).get(channel)
 
@@ -317,80 +270,3 @@ class Memberships:
         del members[channel]
         if not members:
             del self._known[group]
-
-
-async def _history(connection: PipelinedConnection) -> bytes | None:
-    """Which history of its data a server has; None where it doesn't say."""
-    try:
-        info = await connection.call((b"INFO", b"replication"))
-    except errors.ResponseError as error:
-        if may_pass(error):
-            raise
-        return None  # not allowed
-    found = _HISTORY.search(info)
-    return found[1] if found else None
-
-
-async def _all_there(replies: list[asyncio.Future[Any]]) -> list[bool | None]:
-    try:
-        return [await _is_there(reply) for reply in replies]
-    finally:
-        for reply in replies:
-            reply.cancel()  # nobody asks for those after an error
-
-
-async def _is_there(reply: asyncio.Future[Any]) -> bool | None:
-    """Whether a member is in its group; None: another node of a Cluster knows.
-
-    A key that is no group needs no restoring.
-    """
-    try:
-        return await reply is not None
-    except errors.ResponseError as error:
-        if may_pass(error):
-            raise  # then it is not done
-        if isinstance(error, errors.AskError):
-            return None
-        warn("a membership can't be restored: %s", error)
-        return True
-
-
-class MembershipTimers:
-    """When the memberships of (name, channel) end that nobody refreshes.
-
-    `leave` is called with those that began `seconds` ago, be they over by then or not;
-    None: never.
-    """
-
-    def __init__(
-        self, seconds: float | None, leave: Callable[[bytes, str], None]
-    ) -> None:
-        self._seconds = seconds
-        self._leave = leave
-        self._lock = threading.Lock()
-        self._began: dict[tuple[bytes, str], float] = {}  # the oldest first
-
-    def begin(self, name: bytes, channel: str) -> None:
-        """A term begins, anew if one is running."""
-        if self._seconds is not None:
-            with self._lock:
-                self._began.pop((name, channel), None)
-                self._began[name, channel] = time.monotonic()
-
-    def forget(self, name: bytes, channel: str) -> None:
-        """A membership ended."""
-        if self._seconds is not None:
-            with self._lock:
-                self._began.pop((name, channel), None)
-
-    def end_due(self) -> None:
-        """Ends the memberships whose terms are over."""
-        if self._seconds is None:
-            return
-        oldest = time.monotonic() - self._seconds
-        with self._lock:
-            due = list(takewhile(lambda term: term[1] <= oldest, self._began.items()))
-            for key, _ in due:
-                del self._began[key]
-        for key, _ in due:
-            self._leave(*key)

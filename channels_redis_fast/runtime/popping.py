@@ -11,8 +11,9 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from ..client.blocking_batch import Batch
 from ..client.blocking_pool import BlockingConnection, BlockingPool
-from ..client.blocking_shard import Batch, BlockingShard
+from ..client.blocking_shard import BlockingShard
 from ..commands.command import Command
 from ..commands.errors import Kind, is_ask, kind_of, may_pass
 from ..commands.operations import Operations

@@ -1,8 +1,8 @@
 """Receiving in a thread, without an event loop.
 
 A private loop for each call would be less code, and was tried. What a signal handler
-raises, such as a time limit, comes anywhere: in a callback, asyncio logs it and goes
-on. The limit is lost then, and messages with the connection whose callback it was.
+or a time limit raises comes anywhere: in a callback, asyncio logs it and goes on. The
+limit is lost then, and messages with the connection whose callback it was.
 """
 
 from __future__ import annotations

@@ -239,17 +239,19 @@ class UnconfirmedSends:
         lane = self._lanes[index]
         return lane.put(Stored(lane, command, messages, messages), began)
 
-    def publish(self, request: Request) -> Coroutine[Any, Any, None]:
+    def publish(
+        self, request: Request, began: float = 0.0
+    ) -> Coroutine[Any, Any, None]:
         """Sends a publication."""
         index, command = request
         lane = self._lanes[index]
-        return lane.put(PendingReply(lane, command))
+        return lane.put(PendingReply(lane, command), began)
 
     def store_for_group(
-        self, group: str, bodies: list[Any]
+        self, request: Request, bodies: list[Any]
     ) -> Coroutine[Any, Any, None]:
         """Sends a codec's bodies to the members that a group has when it is asked."""
-        index, command = self._operations.members(group)
+        index, command = request
         lane = self._lanes[index]
         return lane.put(Asked(lane, command, bodies))
 

@@ -118,7 +118,7 @@ async def test_pubsub_subscribes_anew_after_close_pools(valkey: Server) -> None:
         client.text("name?")  # so that it begins to receive again
         await client.was_sent(2)
         for n in range(3):
-            await eventually(lambda: layer._topics.loop_of(name), "the subscription")
+            await eventually(lambda: layer._table.loop_of(name), "the subscription")
             await layer.send(name, {"type": "chat", "text": str(n)})
             assert (await client.was_sent(3 + n))[-1] == str(n)
         client.text("name?")

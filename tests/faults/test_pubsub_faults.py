@@ -162,7 +162,7 @@ async def test_a_layer_that_starts_before_redis(server: Server) -> None:
     async with published(server.url, **TOLD) as layer:
         with pytest.raises(errors.ConnectionError):
             await layer.new_channel()
-        assert len(layer._topics) == 0
+        assert len(layer._table) == 0
         name = f"asgispecific.{'1' * 32}"
         waiting = asyncio.create_task(soon(layer, name, 30))
         await asyncio.sleep(0.2)

@@ -202,3 +202,21 @@ async def test_one_who_waits_for_room_and_is_cancelled(server: Server) -> None:
     assert await received(layer, len(left)) == left
     assert layer._loops.engine().outbox._lanes[0]._load == 0
     await layer.close_pools()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_clock_is_asked_for_until_it_is_known(
+    kind: str, make: Callable[..., Any], valkey: Server
+) -> None:
+    """Not for as long as sends come without a gap; they stay in order."""
+    layer = make(kind, valkey.url, symmetric_encryption_keys=["a key"])
+    asked, count = [], layer._operations.count
+    layer._operations.count = lambda name: asked.append(name) or count(name)
+    tasks = await begin(layer, 0, 1)
+    while not tasks[0].done():
+        tasks += await begin(layer, len(tasks), 1)
+    early = len(tasks)
+    tasks += await begin(layer, early, 300)
+    await in_order(layer, tasks)
+    assert 0 < len(asked) <= early
+    await layer.close_pools()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from channels_redis_fast.client.hosts import Host, decode_hosts
+from channels_redis_fast.client.host import Host
+from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.opening import open_connection
 from support.layers import soon
 from support.polling import eventually

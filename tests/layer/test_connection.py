@@ -12,7 +12,8 @@ import pytest
 from redis import exceptions as errors
 
 from channels_redis_fast.client.connection import PipelinedConnection
-from channels_redis_fast.client.hosts import Host, decode_hosts
+from channels_redis_fast.client.host import Host
+from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.opening import open_connection
 from support.certificates import Certificates
 from support.polling import eventually

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
+from channels_redis_fast.client import shard
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.runtime.memberships import Memberships
 from support.certificates import Certificates
 from support.forking import needs_fork
 from support.layers import end, persist, soon
@@ -278,7 +278,7 @@ def test_a_child_of_a_connection_to_be(
             await gate.wait()
 
         if when == "greeting":
-            monkeypatch.setattr(Memberships, "restore", restore)
+            monkeypatch.setattr(shard, "run_steps", restore)
         else:
             proxy.replies.hold()
         sending = asyncio.create_task(layer.send("worker", {"n": 1}))
@@ -334,7 +334,7 @@ async def test_a_fork_while_redis_is_asked_for_its_clock(
     clock: Any = layer._clock
     proxy.replies.hold()
     sending = asyncio.create_task(layer.send("worker", {"n": 1}))
-    await eventually(lambda: clock._learning, "the question")
+    await eventually(lambda: clock._queues, "the question")
 
     async def send() -> None:
         await layer.send("worker", {"n": 2})

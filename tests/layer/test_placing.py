@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
-from channels_redis_fast.subscriptions import placement, subscriber
+from channels_redis_fast.subscriptions import placement, seeking, subscriber
 from support.clusters import Cluster, slot_of
 from support.layers import end, soon
 from support.polling import eventually
@@ -93,10 +93,10 @@ async def test_a_node_that_is_away_keeps_no_name_of_others_waiting(
 
 @needs_sharded
 async def test_a_name_is_given_up_and_taken_again_while_its_slot_moves(
-    own_cluster: Cluster, caplog: pytest.LogCaptureFixture
+    own_primaries: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server's own push and its answers are told apart: nothing is cut or lost."""
-    cluster = own_cluster
+    cluster = own_primaries
     async with published(cluster.host) as layer:
         source = cluster.node_of(GROUP)
         there = [name async for name in channels_at(cluster, source, layer)]
@@ -159,16 +159,18 @@ async def test_a_slot_that_nobody_serves_holds_up_no_other(
         consumers = Consumers(layer, names)
         await eventually(lambda: everywhere(sharded, halves) == {*names}, "the names")
         lost, moving = names
-        await eventually(lambda: not layer._loops.engine()._seeking, "their places")
+        await eventually(
+            lambda: not layer._loops.engine().placement._seeking, "their places"
+        )
         for pause in "_FIRST_PAUSE", "_LONGEST_PAUSE":
-            monkeypatch.setattr(placement, pause, 60)
+            monkeypatch.setattr(seeking, pause, 60)
         source = halves.node_of(moving)
         target = next(node for node in halves.primaries if node is not source)
         halves.node_of(lost).client().execute_command(
             "CLUSTER", "DELSLOTS", slot_of(lost)
         )
         await eventually(
-            lambda: layer._loops.engine()._seeking, "a name without a place"
+            lambda: layer._loops.engine().placement._seeking, "a name without a place"
         )
         halves.migrate_slot(slot_of(moving), target)
         await eventually(lambda: moving in sharded(target), "the other name")

@@ -272,4 +272,4 @@ async def test_a_waiter_is_told_of_a_refusal(start_server: Any) -> None:
         for call in layer.new_channel(), layer.receive(f"asgispecific.{HEX}"):
             with pytest.raises(Exception, match=r"(?i)permission"):
                 await asyncio.wait_for(call, 10)
-        assert len(layer._topics) == 0
+        assert len(layer._table) == 0

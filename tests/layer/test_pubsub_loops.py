@@ -154,7 +154,7 @@ def test_who_waited_in_loops_that_were_closed_is_forgotten(valkey: Server) -> No
     async def others_go_on() -> None:
         await layer.new_channel()
         await eventually(lambda: not len(layer._mailboxes), "them to be forgotten")
-        assert not len(layer._topics)
+        assert not len(layer._table)
         await layer.close_pools()
 
     asyncio.run(others_go_on())
@@ -290,7 +290,7 @@ def test_who_takes_what_waits_is_subscribed(
 
     async def leave() -> None:
         """Something waits when this loop comes to rest."""
-        others = subscribers(valkey, name) - bool(layer._topics.loop_of(name))
+        others = subscribers(valkey, name) - bool(layer._table.loop_of(name))
         reading = asyncio.ensure_future(soon(layer, name))
         await eventually(lambda: subscribers(valkey, name) > others, "the wait")
         for n in range(3):

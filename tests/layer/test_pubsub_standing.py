@@ -89,7 +89,7 @@ def test_a_wait_that_fails_to_begin_leaves_nobody_behind(
         raise RuntimeError("this loop ends")
 
     with monkeypatch.context() as patch:
-        patch.setattr(layer._topics, "_here", refuse)
+        patch.setattr(layer._subscriptions, "_here", refuse)
         with pytest.raises(RuntimeError, match="this loop ends"):
             second.run(layer.receive(name))
     first.run(layer.send(name, {"n": 1}))

@@ -11,7 +11,7 @@ import pytest
 from redis import exceptions as errors
 
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.runtime import memberships
+from channels_redis_fast.runtime import restoration
 from support.crowds import BACK, eventually_sent, lines
 from support.layers import nothing, opened, soon
 from support.polling import eventually
@@ -65,7 +65,7 @@ async def test_some_there(
     recent: bool,
 ) -> None:
     """After a failover: what the new primary was not told yet is made good."""
-    monkeypatch.setattr(memberships, "_RECENT", 30.0 if recent else 0.0)
+    monkeypatch.setattr(restoration, "_RECENT", 30.0 if recent else 0.0)
     async with opened(server.url) as layer:
         first, second, third = await in_room(layer, 3)
         await layer.group_discard("room", third)

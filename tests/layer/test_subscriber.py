@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
+from channels_redis_fast.client.host_verbs import HostVerbs
 from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.shard import Shard
-from channels_redis_fast.subscriptions.subscriber import (
-    CLASSIC,
-    SHARDED,
-    Subscriber,
-    Verbs,
-)
+from channels_redis_fast.subscriptions.subscriber import Subscriber
 from support.polling import eventually
 from support.programs import UNSHARDED
 from support.pubsubs import subscribed
@@ -27,17 +23,18 @@ from support.servers import Server
 
 @asynccontextmanager
 async def subscribed_by(
-    server: Server, verbs: Verbs = CLASSIC
+    server: Server, sharded: bool = False
 ) -> AsyncIterator[tuple[Subscriber, list[bytes]]]:
     """A subscriber of its own, and what it delivers."""
-    (host,) = decode_hosts([server.url], 1.0)
-    shard = Shard(0, host, 1.0, _heal_nothing)
+    cluster = {"cluster": [(server.host, server.port)]}
+    host, node = decode_hosts([server.url, cluster], 1.0)
+    shard = Shard(0, host, 1.0, lambda *about: None)
     got: list[bytes] = []
     yield (
         Subscriber(
             shard,
             None,
-            verbs,
+            HostVerbs(node if sharded else host, sharded),
             deliver=lambda name, payload: got.append(payload),
             stray=lambda subscriber, name: None,
             down=lambda subscriber: None,
@@ -46,6 +43,12 @@ async def subscribed_by(
         got,
     )
     await shard.aclose()
+
+
+def answer_for(subscriber: Subscriber, name: bytes) -> asyncio.Future[Any] | None:
+    """What a name that was asked for waits for."""
+    confirmations = subscriber._confirmations
+    return confirmations.get(name) if confirmations else None
 
 
 async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
@@ -80,7 +83,7 @@ async def test_a_name_that_is_given_up_while_connecting(server: Server) -> None:
 
 async def test_a_server_without_sharded_pubsub(redis62: Server) -> None:
     """Also those hear nothing of it who come while the first one finds out."""
-    async with subscribed_by(redis62, SHARDED) as (subscriber, got):
+    async with subscribed_by(redis62, sharded=True) as (subscriber, got):
         await subscriber._link.get()  # before there is a name to find out with
         names = [b"name%d" % n for n in range(3)]
         await asyncio.gather(*map(subscriber.subscribe, [*names, *names]))
@@ -94,7 +97,7 @@ async def test_a_server_without_sharded_pubsub(redis62: Server) -> None:
 async def test_a_name_is_given_up_without_the_right(server: Server, right: str) -> None:
     """The answers that follow reach those who asked."""
     server.client().execute_command("ACL", "SETUSER", "default", f"-{right}")
-    async with subscribed_by(server, SHARDED) as (subscriber, got):
+    async with subscribed_by(server, sharded=True) as (subscriber, got):
         await subscriber.subscribe(b"name")
         pipe = subscriber._link.connection
         subscriber.unsubscribe(b"name")
@@ -128,7 +131,7 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
         steps = no_time(server)
         next(steps)
         subscriber.want(b"name")
-        answer = await eventually(lambda: subscriber._confirmations.get(b"name"), "it")
+        answer = await eventually(lambda: answer_for(subscriber, b"name"), "it")
         await asyncio.wait([answer])
         assert str(answer.exception()).startswith("BUSY")
         for _ in steps:
@@ -137,5 +140,15 @@ async def test_a_server_that_is_busy_for_a_while(server: Server) -> None:
         assert subscriber._link.connection is pipe
 
 
-async def _heal_nothing(*_: Any) -> None:
-    """There are no groups."""
+async def test_who_waits_for_a_name_while_all_is_closed(server: Server) -> None:
+    """It hears of a lost connection, and isn't cancelled with who asked first."""
+    async with subscribed_by(server) as (subscriber, _):
+        await subscriber.subscribe(b"before")
+        server.pause()
+        subscriber.want(b"name")
+        await eventually(lambda: answer_for(subscriber, b"name"), "the question")
+        waiting = asyncio.create_task(subscriber.subscribe(b"name"))
+        await asyncio.sleep(0)
+        await subscriber.shard.aclose()
+        with pytest.raises(errors.ConnectionError):
+            await waiting

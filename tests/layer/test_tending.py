@@ -15,8 +15,9 @@ from asgiref.sync import async_to_sync
 from redis import exceptions as errors
 
 from channels_redis_fast import core
+from channels_redis_fast.client.blocking_pool import BlockingConnection
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.runtime import blocking_engine
+from channels_redis_fast.runtime.blocking_engine import run_without_loop
 from support.layers import soon
 from support.polling import until
 from support.servers import Server
@@ -122,7 +123,7 @@ def test_a_refresh_that_failed_comes_again(
 def _tend(memberships: Any, run_all: Any) -> None:
     if memberships.refreshes_due:
         with contextlib.suppress(errors.ConnectionError):
-            blocking_engine.run_without_loop(memberships.tend(run_all))
+            run_without_loop(memberships.tend(run_all))
 
 
 def test_a_server_that_hangs_holds_up_few_calls(
@@ -156,21 +157,21 @@ def test_a_healer_that_blocks_keeps_the_lock_from_nobody(
         name = layer.sync.new_channel()
         layer.sync.group_add("room", name)
         server.restart(empty=True)
-        call = blocking_engine.Conversation.call
+        write = BlockingConnection.write
 
         def discard() -> None:
             with layer._memberships.leaving("room", name):
                 server.client().zrem(ROOM, name)
 
-        def write(conversation: Any, command: Any) -> Any:
-            if command[0] == b"EVAL":  # it is put back
+        def discard_before(connection: Any, commands: Any, deadline: float) -> None:
+            if any(command[0] == b"EVAL" for command in commands):  # it is put back
                 thread = threading.Thread(target=discard, daemon=True)
                 thread.start()
                 thread.join(5)
                 assert not thread.is_alive()
-            return call(conversation, command)
+            write(connection, commands, deadline)
 
-        monkeypatch.setattr(blocking_engine.Conversation, "call", write)
+        monkeypatch.setattr(BlockingConnection, "write", discard_before)
         layer.sync.send("worker", {})
         monkeypatch.undo()
         until(

@@ -249,13 +249,14 @@ class Fleet:
 
 def _listens(layer: Any, to_all: bool = False) -> bool:
     """Whether all names that have a home are confirmed; `to_all`: all have one."""
-    for name, topic in layer._topics._topics.items():
-        if topic.owner is None or not topic.owner.is_open:
+    for name, wanted in layer._table._subscriptions.items():
+        if wanted.owner is None or not wanted.owner.is_open:
             if to_all:
                 return False
             continue
-        subscriber = topic.owner._places.get(name)
-        answer = subscriber and subscriber._confirmations.get(name)
+        subscriber = wanted.owner.placement._places.get(name)
+        confirmations = subscriber and subscriber._confirmations
+        answer = confirmations and confirmations.get(name)
         if not answer or not answer.done() or answer.exception():
             return False
     return True

@@ -135,6 +135,52 @@ async def test_classic_before_redis_7() -> None:
             assert await soon(layer, names[0]) == {"n": 2}
 
 
+def refused(cluster: Cluster) -> int:
+    """How many commands the nodes did not know."""
+    errors_ = [node.client().info("errorstats") for node in cluster.primaries]
+    return sum(one.get("errorstat_ERR", {"count": 0})["count"] for one in errors_)
+
+
+async def _send_many(layer: Layer, n: int) -> None:
+    assert await layer.group_send_many([("room", {"n": n})]) == [None]
+
+
+async def _send_blocking(layer: Layer, n: int) -> None:
+    await asyncio.to_thread(layer.sync.group_send, "room", {"n": n})
+
+
+async def _send(layer: Layer, n: int) -> None:
+    await layer.group_send("room", {"n": n})
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_who_publishes_first_to_an_old_cluster(confirmed: bool) -> None:
+    """Each layer asks, in whatever way it sends; nothing is lost, or overtaken."""
+    with OldCluster() as cluster:
+        async with published(cluster.host) as receiver:
+            name = await receiver.new_channel()
+            await receiver.group_add("room", name)
+            before = refused(cluster)
+            for send in _send, _send_many, _send_blocking:
+                async with published(cluster.host, confirm_sends=confirmed) as layer:
+                    sends = []
+                    for n in range(30):
+                        sends.append(asyncio.create_task(send(layer, n)))
+                        await asyncio.sleep(0)
+                    await asyncio.gather(*sends)
+                    got = [(await soon(receiver, name))["n"] for _ in sends]
+                    if send is not _send_blocking:  # threads have no order
+                        assert got == list(range(30))
+                    assert sorted(got) == list(range(30))
+                    asked = refused(cluster)
+                    assert asked > before
+                    for n in range(3):
+                        await send(layer, n)
+                        assert await soon(receiver, name) == {"n": n}
+                    assert refused(cluster) == asked
+                    before = asked
+
+
 class Load:
     """Numbered messages to a group, as fast as they are confirmed."""
 
@@ -175,8 +221,8 @@ def seen(consumers: Consumers) -> list[list[Any]]:
     return [[m["n"] for m in got if "n" in m] for got in consumers.got.values()]
 
 
-async def test_a_slot_migrates(own_cluster: Cluster) -> None:
-    cluster = own_cluster
+async def test_a_slot_migrates(own_primaries: Cluster) -> None:
+    cluster = own_primaries
     async with published(cluster.host, **TOLD, capacity=10_000) as layer:
         names = [await layer.new_channel() for _ in range(5)]
         for name in names:

@@ -9,7 +9,9 @@ import pytest
 from redis import exceptions as errors
 
 from channels_redis_fast.client.blocking_pool import BlockingPool
-from channels_redis_fast.client.hosts import ClusterHost, Host, decode_hosts
+from channels_redis_fast.client.cluster_host import ClusterHost
+from channels_redis_fast.client.host import Host
+from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.client.opening import open_connection
 from channels_redis_fast.client.topology import SLOTS, Address, Topology
 from support.servers import Server

@@ -1,0 +1,141 @@
+"""What a Pub/Sub layer has in this process: subscriptions, mailboxes, publishers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+from ._base import BaseRedisLayer
+from ._hooks import key_after, serializer_for
+from ._settings import Settings
+from .client.blocking_shards import BlockingShards
+from .client.host_verbs import HostVerbs
+from .mailboxes.delivery import Delivery
+from .mailboxes.registry import LocalChannels
+from .runtime.blocking_engine import BlockingEngine
+from .runtime.loops import weakly
+from .runtime.membership_timers import MembershipTimers
+from .runtime.memberships import Memberships
+from .runtime.publisher import Publisher
+from .subscriptions.loop import LoopSubscriptions
+from .subscriptions.outage import OutageNotifier
+from .subscriptions.placement import Placement
+from .subscriptions.registry import SubscriptionRegistry
+from .subscriptions.table import SubscriptionTable
+from .wire._framing import UniqueBytes
+from .wire.codec import Codec, SerializerCodec, codec_of
+from .wire.formats import BaseMessageSerializer
+
+_GROUP = "__group__"
+
+
+class PubSubParts(BaseRedisLayer):
+    """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.on_disconnect = settings.on_disconnect
+        self.on_reconnect = settings.on_reconnect
+        self.normal_channels = settings.normal_channels
+        self.sharded_pubsub = settings.sharded_pubsub
+        self._groups_begin = f"{self.prefix}{_GROUP}"
+        self._normal_codec = self._make_normal_codec()
+        self._operations = self._make_operations(
+            self._normal_codec, functools.partial(key_after, self._groups_begin)
+        )
+        self._loops = self._make_loops()
+        self._blocking = BlockingShards(self._hosts, lambda *about: None)
+        self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
+        self._begin()
+
+    def _make_serializer(self, settings: Settings) -> Any:
+        """The one for payloads: no unique bytes, no limit of age."""
+        serializer = serializer_for(settings)
+        is_ours = isinstance(serializer, BaseMessageSerializer)
+        self._normal_serializer = is_ours and super()._make_serializer(settings)
+        return serializer
+
+    def _make_normal_codec(self) -> Codec:
+        """As core's codec: unique bytes first, and tokens have a limit of age."""
+        serializer, limit = self._normal_serializer, self._size_limit
+        if not serializer or self._is_overridden("serialize", "deserialize"):
+            length = self._settings.random_prefix_length
+            unique = UniqueBytes(length)
+            return SerializerCodec(
+                lambda message, key: unique.next() + self.serialize(message),
+                lambda member, key: self.deserialize(member[length:]),
+                limit,
+            )
+        return codec_of(serializer, limit)
+
+    def _begin(self) -> None:
+        """The state of this process; anew after a fork."""
+        super()._begin()
+        tell = weakly(self._tell)
+        self._outage = OutageNotifier(
+            lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
+        )
+        term = None if self.refresh_groups else self.group_expiry
+        self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
+        self._table = SubscriptionTable(on_leave=self._terms.forget)
+        self._subscriptions = subscriptions = SubscriptionRegistry(
+            self._table, self._loops.engine, self.command_timeout
+        )
+        self._mailboxes = LocalChannels(
+            expiry=self.expiry,
+            capacity_of=self._capacity_of(),
+            inbox_of=lambda name: "",
+            counters=self._counters,
+            on_wait=None,
+            on_end=self._subscriptions.end,
+        )
+
+    def _publisher(self) -> Publisher:
+        """What publishes for this call: its event loop's, or one that blocks."""
+        local: LoopSubscriptions | None = self._loops.engine_for_call()
+        if local is not None:
+            publisher: Publisher = local.publisher
+            return publisher
+        engine = BlockingEngine(self._blocking, self.command_timeout)
+        return Publisher(engine, self._operations, self._verbs)
+
+    def _make_local(self) -> LoopSubscriptions:
+        memberships = Memberships(self._operations, self.group_expiry, False)
+        engine = self._make_engine(memberships, lambda inbox: None)
+        engine.on_tick.append(weakly(self._tick))
+        table, operations = self._table, self._operations
+        return LoopSubscriptions(
+            engine,
+            Publisher(engine, operations, self._verbs),
+            table,
+            Delivery(self._mailboxes, self._codec, self._counters),
+            functools.partial(
+                Placement, engine, operations.shard_of, self._verbs, self._outage
+            ),
+            self.command_timeout,
+            on_end=weakly(self._offer),
+        )
+
+    def _tell(self, option: str) -> None:
+        """Gives every channel of this process a message of the type that it says."""
+        if (kind := getattr(self, option)) is not None:
+            message, here = {"type": kind}, asyncio._get_running_loop()
+            names = self._mailboxes.names()
+            self._mailboxes.put(None, names, message, message.copy, here)
+
+    def _offer(self) -> None:
+        """Lets a loop in which somebody waits listen to what nobody listens to."""
+        owners = self._mailboxes.owners
+        for inbox in owners.inboxes():
+            loops = owners.waiting_loops(inbox)
+            self._loops.call_in(loops, self._subscriptions.claim)
+
+    def _tick(self) -> None:
+        """Ends memberships; listens here to what other loops listen to no more."""
+        self._terms.end_due()
+        if not self._table.has_orphans():
+            return
+        here, owners = asyncio.get_running_loop(), self._mailboxes.owners
+        if any(here in owners.waiting_loops(inbox) for inbox in owners.inboxes()):
+            self._subscriptions.claim()

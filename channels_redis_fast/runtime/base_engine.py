@@ -1,0 +1,60 @@
+"""What runs a call's commands, in an event loop or in the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.operations import Request
+
+
+class Engine:
+    """Runs requests; those that send messages have a reply, unless a subclass says so.
+
+    Calls began at `began` (`time.monotonic()`; 0: now), from which their deadlines
+    count. Redis-py's errors are raised, and those that Redis answers.
+    """
+
+    def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
+        """The reply to a request."""
+        raise NotImplementedError
+
+    def run_all(
+        self, requests: list[Request], began: float = 0.0
+    ) -> Awaitable[list[Any]]:
+        """The replies, in order, to requests written together; errors as values."""
+        raise NotImplementedError
+
+    async def unlink(self, pattern: bytes) -> None:
+        """Deletes the keys that match a glob pattern."""
+        raise NotImplementedError
+
+    # What sends messages: None stands for the reply of who has none
+
+    def send(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
+        """Adds a message to a channel's key."""
+        return self.run(request, began)
+
+    def publish(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
+        """Publishes a message."""
+        return self.run(request, began)
+
+    def ask_members(
+        self, request: Request, body: Any, began: float
+    ) -> Awaitable[list[bytes] | None]:
+        """Asks for the members of a group, to whom the caller is to send a body."""
+        return self.run(request, began)
+
+    def send_many(
+        self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()
+    ) -> Awaitable[list[Outcome]]:
+        """Sends many messages."""
+        return work.run(self.run_all, began, publications)
+
+    def group_send_many(self, work: GroupSendMany) -> Awaitable[list[Outcome]]:
+        """Sends many messages to groups."""
+        return work.run(self.run_all)
+
+    async def flush_sends(self) -> None:
+        """Returns when all that was sent is answered."""

@@ -1,0 +1,48 @@
+"""An engine whose sends wait for no reply."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.operations import Request
+from .engine import LoopEngine
+from .unconfirmed import UnconfirmedSends
+
+
+class UnconfirmedEngine(LoopEngine):
+    """Sends return when the message is in a connection's buffer."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.outbox = UnconfirmedSends(self.shards, self._operations, self._counters)
+
+    def send(self, request: Request, began: float = 0.0) -> Awaitable[None]:
+        """As an `Engine`'s."""
+        return self.outbox.store(request, began=began)
+
+    def publish(self, request: Request, began: float = 0.0) -> Awaitable[None]:
+        """As an `Engine`'s."""
+        return self.outbox.publish(request, began)
+
+    def ask_members(
+        self, request: Request, body: Any, began: float
+    ) -> Awaitable[list[bytes] | None]:
+        """Has the body sent to the members when they are known; None for the caller."""
+        self._operations.codec.check(body)
+        return self.outbox.store_for_group(request, [body])
+
+    def send_many(
+        self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()
+    ) -> Awaitable[list[Outcome]]:
+        """As an `Engine`'s; the outcomes until the messages are in a buffer."""
+        return work.post(self.outbox, began, publications)
+
+    def group_send_many(self, work: GroupSendMany) -> Awaitable[list[Outcome]]:
+        """As `send_many`."""
+        return work.post(self.outbox)
+
+    async def flush_sends(self) -> None:
+        """Returns when all that was sent is answered, or never will be."""
+        await self.outbox.settled()

@@ -1,0 +1,34 @@
+"""How long a connection that was lost waits before it is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from channels_redis_fast.client import reconnecting
+from channels_redis_fast.client.reconnecting import pause_after
+
+
+@pytest.fixture(params=[0.5, 1.0])
+def jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The least and the most of what a fleet is spread over."""
+
+    class Random:
+        @staticmethod
+        def uniform(least: float, most: float) -> float:
+            assert (least, most) == (0.5, 1.0)
+            return float(request.param)
+
+    monkeypatch.setattr(reconnecting, "random", Random)
+    return float(request.param)
+
+
+def test_pauses_grow_up_to_half_a_second(jitter: float) -> None:
+    pauses = [pause_after(failures, 1.0) / jitter for failures in range(7)]
+    assert pauses == [0.0, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+    assert pause_after(10**6, 30.0) / jitter == 0.5
+
+
+def test_they_are_longer_when_it_takes_long(jitter: float) -> None:
+    assert pause_after(0, 31.0) == 0.0
+    assert pause_after(1, 31.0) / jitter == 2.0
+    assert pause_after(10**6, 31.0) / jitter == 2.0
