@@ -93,23 +93,25 @@ class LocalChannels:
                 return None
             if box.handle is None:
                 self._lifetimes.note_use(box)
-            entry = self._dispatcher.take(box) if box.messages else None
-            if entry is None:
+            found: Entry | TaskWaiter | None
+            found = entry = self._dispatcher.take(box) if box.messages else None
+            if found is None:
                 # A room for it first: what follows may already fill it.
-                here = loop or asyncio.get_running_loop()
-                waiter = self._dispatcher.enter(box, here)
-            is_fed = box.inbox.is_fed_in(None if entry else waiter.loop)
-        if self._on_wait is not None and not is_fed:
-            try:
-                self._on_wait(box.inbox)
-            except BaseException:
-                if entry is None:
-                    waiter.leave()
-                else:
-                    with self._lock:
-                        self._dispatcher.put_back(box, entry)
-                raise
-        return waiter if entry is None else entry
+                loop = loop or asyncio.get_running_loop()
+                found = self._dispatcher.enter(box, loop)
+            on_wait = self._on_wait
+            if on_wait is None or box.inbox.is_fed_in(None if entry else loop):
+                return found
+        try:
+            on_wait(box.inbox)
+        except BaseException:
+            if isinstance(found, TaskWaiter):
+                found.leave()
+            elif entry is not None:
+                with self._lock:
+                    self._dispatcher.put_back(box, entry)
+            raise
+        return found
 
     def begin_in_thread(self, name: str, waiter: ThreadWaiter) -> MailboxGroup:
         """As `begin`, for a thread, which has to see to it that the inbox is fed."""
@@ -142,22 +144,28 @@ class LocalChannels:
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:
-            for name in names:
-                box = boxes.get(name)
-                if box is None or (box.inbox is not inbox and inbox is not None):
-                    unknown += 1
-                elif box.waiters and box.waiters[0].loop is here and not box.called:
-                    waiter: Any = box.waiters.pop(0)
-                    waiter.entry = entry
-                    if not woken and here is not None:
-                        here.call_soon(wake, woken)  # whatever comes of the others
-                    woken.append(waiter)
-                    box.inbox.waiting -= 1
-                elif not box.waiters and len(box.messages or ()) < box.capacity:
-                    # As the dispatcher would, for a burst to many.
-                    (box.messages or box.queue()).append(entry)
-                else:
-                    self._dispatcher.keep(box, entry)
+            try:
+                for name in names:
+                    box = boxes.get(name)
+                    if box is None or (box.inbox is not inbox and inbox is not None):
+                        unknown += 1
+                    elif (
+                        (others := box.waiters)
+                        and not box.called
+                        and others[0].loop is here
+                    ):
+                        waiter: Any = others.pop(0)
+                        waiter.entry = entry
+                        woken.append(waiter)
+                        box.inbox.waiting -= 1
+                    elif not others and len(box.messages or ()) < box.capacity:
+                        # As the dispatcher would, for a burst to many.
+                        (box.messages or box.queue()).append(entry)
+                    else:
+                        self._dispatcher.keep(box, entry)
+            finally:
+                if woken and here is not None:
+                    here.call_soon(wake, woken)
         return unknown
 
     def put_first(self, name: str, message: Message) -> None:

@@ -164,7 +164,7 @@ def wake(waiters: list[TaskWaiter]) -> None:
         for waiter in rest:
             context = waiter._context
             # Else it got its message before it waited, and may wait for the next now.
-            if context is not None and waiter.done():
+            if context is not None and (waiter.entry or waiter.error):
                 context.run(waiter._callback, waiter)  # type: ignore[arg-type]
     except BaseException:  # KeyboardInterrupt ends the loop, which then cancels all
         if later := list(rest):
