@@ -29,10 +29,13 @@ FOUND_END_TO_END ?= build/end_to_end.json
 # environment says: else each process and its children compile all of it anew.
 PROCESSES ?= 4
 unexport PYTHONDONTWRITEBYTECODE
+# Where tests run by themselves; ARGS may name fewer. To collect all others, too, takes
+# as long as to run these.
+SERIAL = $(if $(ARGS),,$(shell grep -rl --include='test_*.py' 'mark\.serial' tests))
 define pytest
 $(BIN)/pytest -n $(PROCESSES) --dist worksteal -m "($(1)) and not serial" $(2) $(ARGS) || \
   [ $$? -eq 5 ] || $(BIN)/pytest --last-failed -m "($(1)) and not serial" $(2) $(ARGS)
-$(BIN)/pytest -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
+$(BIN)/pytest $(SERIAL) -m "($(1)) and serial" $(2) $(ARGS) || [ $$? -eq 5 ]
 endef
 
 .PHONY: demo test test-slow test-all test-wheel matrix conformance faults model bench \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from redis import utils
 
 from channels_redis_fast.client.blocking_pool import _pools
 from support import programs
@@ -40,6 +42,10 @@ pytest.register_assert_rewrite(
 settings.register_profile(
     "quick", max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
+
+# redis-py reads its version from its metadata for each connection, which takes as long
+# as to connect.
+utils.get_lib_version = functools.cache(utils.get_lib_version)
 
 # The servers of the session by the name of their fixture, which are no leak; and those
 # that tests have used since they were flushed.
@@ -201,9 +207,12 @@ def redis70(request: pytest.FixtureRequest) -> Iterator[Server]:
     yield from _share(request, Server(programs.redis70()))
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis62", "redis70"])
+@pytest.fixture(
+    scope="session",
+    params=["valkey", "redis62", pytest.param("redis70", marks=pytest.mark.slow)],
+)
 def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Each of the shared servers in turn."""
+    """Each of the shared servers in turn; `make test` does with the new and the old."""
     SHARED["any_server"] = request.getfixturevalue(request.param)
     yield SHARED["any_server"]
     del SHARED["any_server"]
@@ -271,8 +280,8 @@ def sentinels(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The shared Cluster, for tests without faults."""
-    yield from _share(request, Cluster())
+    """The shared Cluster, for tests without faults; it has no replicas."""
+    yield from _share(request, Cluster(replicas=False))
 
 
 @pytest.fixture
@@ -284,8 +293,15 @@ def own_sentinels() -> Iterator[SentinelSet]:
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
-    """A Cluster of the test's own, to fail over and to move slots in."""
+    """A Cluster of the test's own, to fail over."""
     with Cluster() as own:
+        yield own
+
+
+@pytest.fixture
+def own_primaries() -> Iterator[Cluster]:
+    """A Cluster of the test's own without replicas, to move slots in."""
+    with Cluster(replicas=False) as own:
         yield own
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any, NamedTuple
 
 from channels.exceptions import ChannelFull
@@ -28,6 +29,10 @@ from .scripts import (
 
 # A shard's index and a command for it.
 Request = tuple[int, Command]
+
+
+_REMEMBERED = 10_000  # groups
+_CLEAN_FOR = 1.0  # seconds that a group is read without a look at how old members are
 
 
 class Sealed(NamedTuple):
@@ -67,6 +72,8 @@ class Operations:
         self._group_expiry = number(settings.group_expiry)
         self._capacity_of = capacity_of
         self._next_shard = itertools.cycle(range(shards)).__next__
+        self._clean_for = min(_CLEAN_FOR, settings.group_expiry / 10)
+        self._clean_until: dict[str, float] = {}  # by group, in this process's time
 
     def channel_key(self, non_local: str) -> bytes:
         """The key of a channel, by the non-local part of its name."""
@@ -116,9 +123,17 @@ class Operations:
         return b"ZCARD", self.channel_key(non_local)
 
     def members(self, group: str) -> Request:
-        """Asks for a group's members."""
-        command = MEMBERS.on(self.group_key(group), self._group_expiry)
-        return self.shard_of(group), command
+        """Asks for a group's members.
+
+        For a second after old ones were removed, these are read as they are.
+        """
+        key, now = self.group_key(group), monotonic()
+        if now < self._clean_until.get(group, 0.0):
+            return self.shard_of(group), (b"ZRANGE", key, b"0", b"-1")
+        if len(self._clean_until) >= _REMEMBERED:
+            self._clean_until.clear()
+        self._clean_until[group] = now + self._clean_for
+        return self.shard_of(group), MEMBERS.on(key, self._group_expiry)
 
     def deliveries(self, members: list[bytes], message: Any) -> list[Request]:
         """One command for each process that has members; `message` is a codec's body.

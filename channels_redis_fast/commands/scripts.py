@@ -68,7 +68,7 @@ def as_known(command: Command, scripts: set[bytes]) -> Command:
 
 def is_repeatable(command: Command) -> bool:
     """Whether running a command twice does what running it once does."""
-    return command[0] in (b"ZREM", b"UNLINK") or command[1] in _REPEATABLE
+    return command[0] in (b"ZRANGE", b"ZREM", b"UNLINK") or command[1] in _REPEATABLE
 
 
 def key_of(command: Command) -> bytes | str:
@@ -88,22 +88,24 @@ def arguments_of(command: Command) -> Command:
 # messages keep their order in a burst and across a failover to a slower clock; but
 # never more than `expiry` ahead, so that a wrong clock can't keep messages for ever. It
 # is added before anything is removed: after another write Redis would no longer
-# refuse it for want of memory.
+# refuse it for want of memory. The last message, which may be long, is read for its
+# score only where that is not over.
 SEND = Script(
     _CLOCK
     + """\
 local key, capacity, expiry = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local last, held, score = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2], 0, now
-if last then
-    held = call('ZCARD', key)
-    score = math.min(math.max(now, last + 0.000001), now + expiry)
-end
-if held >= capacity and held > 0 then
+local held = call('ZCARD', key)
+local is_new, score = held == 0, now
+if held >= capacity and not is_new then
     held = call('ZCOUNT', key, now - expiry, '+inf')
 end
 if held >= capacity then return 0 end
+if not is_new and call('ZCOUNT', key, now, '+inf') > 0 then
+    local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+    score = math.min(last + 0.000001, now + expiry)
+end
 call('ZADD', key, score, ARGV[1])
-if last then call('ZREMRANGEBYSCORE', key, '-inf', now - expiry) end
+if not is_new then call('ZREMRANGEBYSCORE', key, '-inf', now - expiry) end
 call('EXPIRE', key, math.max(1, math.ceil(expiry)))
 return 1
 """
@@ -117,9 +119,11 @@ SEND_MANY = Script(
 local key, expiry = KEYS[1], tonumber(ARGV[1])
 local oldest = now - expiry
 local count = call('ZCOUNT', key, oldest, '+inf')
-local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
 local score, added, any = now, {}, false
-if last then score = math.min(math.max(now, last + 0.000001), now + expiry) end
+if call('ZCOUNT', key, now, '+inf') > 0 then
+    local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+    score = math.min(last + 0.000001, now + expiry)
+end
 for i = 2, #ARGV, 2 do
     local fits = count < tonumber(ARGV[i])
     added[#added + 1] = fits and 1 or 0
@@ -185,7 +189,8 @@ return there
     repeatable=True,
 )
 
-# KEYS: a group key. ARGV: group_expiry (seconds). The members that are not too old.
+# KEYS: a group key. ARGV: group_expiry (seconds). Removes members that are too old, and
+# returns the others: all through Lua, which takes Redis four times as long as ZRANGE.
 MEMBERS = Script(
     _CLOCK
     + """\

@@ -10,7 +10,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 
-from .known import deviations, everybody, start
+from .known import TOPOLOGIES, deviations, everybody, start
 from .points import LEFT_OUT, POINTS, SECTIONS
 from .subjects import Outcome, Subject, hold_all
 
@@ -40,7 +40,7 @@ def main() -> int:
             name, config = arguments.layer, arguments.config
             subjects = [Subject(name, name, config, is_local=arguments.local)]
         else:
-            subjects = everybody(start(servers))
+            subjects = everybody({each: start(servers, each) for each in TOPOLOGIES})
         found = [_held(subject) for subject in subjects]
     print()
     _print_table(subjects, found)

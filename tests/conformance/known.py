@@ -36,23 +36,27 @@ DEVIATIONS: dict[str, dict[str, str]] = {
 }
 
 
-def start(servers: ExitStack) -> dict[str, list[Any]]:
-    """Start servers; the settings of `hosts` for each topology."""
-    urls = [servers.enter_context(Server()).url for _ in range(3)]
-    cluster = servers.enter_context(Cluster(replicas=False))
-    return {"one server": urls[:1], "shards": urls, "Cluster": [cluster.host]}
+TOPOLOGIES = ("one server", "shards", "Cluster")
 
 
-def ours(layer: str, topology: str, hosts: dict[str, list[Any]]) -> Subject:
+def start(servers: ExitStack, topology: str) -> list[Any]:
+    """Start the servers of a topology; their setting of `hosts`."""
+    if topology == "Cluster":
+        return [servers.enter_context(Cluster(replicas=False)).host]
+    count = 1 if topology == "one server" else 3
+    return [servers.enter_context(Server()).url for _ in range(count)]
+
+
+def ours(layer: str, topology: str, hosts: list[Any]) -> Subject:
     """One of our layers; members stay no longer than the specification says."""
-    config = {"hosts": hosts[topology], "refresh_groups": False}
+    config = {"hosts": hosts, "refresh_groups": False}
     return Subject(f"{layer}, {topology}", OURS[layer], config)
 
 
 def everybody(hosts: dict[str, list[Any]]) -> list[Subject]:
     """All layers on all topologies that they know, ours first."""
     return [
-        *(ours(layer, topology, hosts) for layer in OURS for topology in hosts),
+        *(ours(layer, *each) for layer in OURS for each in hosts.items()),
         *(
             Subject(
                 f"{name}, {topology}", path, {"hosts": hosts[topology]}, is_rival=True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.faults import FAULTS
-from conformance.known import DEVIATIONS, deviations, ours, start
+from conformance.known import DEVIATIONS, TOPOLOGIES, deviations, ours, start
 from conformance.points import POINTS
 from conformance.sound import SoundLayer
 from conformance.steps import patience
@@ -19,7 +19,6 @@ from conformance.subjects import Outcome, Subject, hold, hold_all
 # All points of a layer are held within the first test that asks for one.
 pytestmark = pytest.mark.timeout(600)
 
-TOPOLOGIES = ("one server", "shards", "Cluster")
 Outcomes = dict[str, Outcome]
 
 
@@ -40,19 +39,15 @@ def _param(layer: str, topology: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[dict[str, list[Any]]]:
-    """Servers for the layers that are held to the points."""
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """The layer that is held to the points, with servers of its own."""
     with ExitStack() as servers:
-        yield start(servers)
-
-
-@pytest.fixture(scope="module")
-def subject(request: pytest.FixtureRequest) -> Subject:
-    """The layer that is held to the points."""
-    if isinstance(request.param, str):
-        options = request.config.option
-        return Subject(request.param, request.param, options.config, options.local)
-    return ours(*request.param, request.getfixturevalue("hosts"))
+        if isinstance(request.param, str):
+            options = request.config.option
+            yield Subject(request.param, request.param, options.config, options.local)
+        else:
+            layer, topology = request.param
+            yield ours(layer, topology, start(servers, topology))
 
 
 @pytest.fixture(scope="module")

@@ -156,16 +156,16 @@ OF_THE_MIXIN: dict[str, tuple[Any, str, type[BaseException] | None]] = {
     [
         ("core", 20),
         ("pubsub", 20),
-        ("in-memory", 20),
+        pytest.param("in-memory", 20, marks=pytest.mark.slow),
         pytest.param("core", 5_000, marks=pytest.mark.slow),
         pytest.param("pubsub", 500, marks=pytest.mark.slow),
     ],
 )
-async def test_nothing_is_left(kind: str, count: int, end: str, server: Server) -> None:
+async def test_nothing_is_left(kind: str, count: int, end: str, valkey: Server) -> None:
     options = {} if kind == "in-memory" else {"expiry": 1}
     ending, how, expected = (ENDS | OF_THE_MIXIN)[end]
     made: list[Any] = []
-    async with using(kind, server.url, **options) as layer:
+    async with using(kind, valkey.url, **options) as layer:
         clients = [Client(Fast.as_asgi(), made=made) for _ in range(count)]
         for begin in range(0, count, 100):
             some = clients[begin : begin + 100]
@@ -180,12 +180,11 @@ async def test_nothing_is_left(kind: str, count: int, end: str, server: Server) 
         if kind != "in-memory":  # which keeps queues of consumers that ended
             boxes = layer._mailboxes
             await eventually(lambda: not len(boxes), "the end of all mailboxes")
-            redis = server.client()
+            redis = valkey.client()
             await eventually(lambda: not redis.keys("*"), "the end of all memberships")
             await eventually(
                 lambda: redis.pubsub_channels() == [], "the end of subscriptions"
             )
-            redis.close()
 
 
 def alive(made: list[Any]) -> int:

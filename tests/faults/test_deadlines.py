@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from itertools import product
 from typing import Any
 
 import pytest
@@ -87,105 +88,109 @@ both = pytest.mark.parametrize(
 )
 
 
+# A kind of layer, a method, and whether the layer is connected already.
+Case = tuple[str, str, bool]
+
+
+def cases_of(*states: bool) -> dict[Case, tuple[Any, ...]]:
+    """All methods of both layers, with what they are called with."""
+    return {
+        (kind, method, connected): arguments
+        for kind in KINDS
+        for method, arguments in calls_of(kind, "x.y!z").items()
+        for connected in states
+    }
+
+
+def layers_of(cases: Iterable[Case], host: Any) -> dict[Case, Any]:
+    """A layer for each, so that no call waits for another's connection."""
+    return {
+        case: KINDS[case[0]](hosts=[host], command_timeout=TIMEOUT) for case in cases
+    }
+
+
 @both
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])
-async def test_awaited(kind: str, servers: list[Server], connected: bool) -> None:
-    await check_awaited(kind, host_of(servers), lambda: silence(servers), connected)
+async def test_awaited(servers: list[Server]) -> None:
+    await check_awaited(host_of(servers), lambda: silence(servers), True, False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 async def test_awaited_over_a_slow_line(
-    kind: str, valkey: Server, start_proxy: Callable[..., Proxy]
+    valkey: Server, start_proxy: Callable[..., Proxy]
 ) -> None:
     """What comes keeps no caller waiting, if it isn't his whole answer."""
     proxy = start_proxy(valkey)
-    await check_awaited(kind, proxy.url, lambda: slowness(proxy), connected=True)
+    await check_awaited(proxy.url, lambda: slowness(proxy), True)
 
 
 async def check_awaited(
-    kind: str,
-    host: Any,
-    trouble: Callable[[], AbstractContextManager[None]],
-    connected: bool,
+    host: Any, trouble: Callable[[], AbstractContextManager[None]], *states: bool
 ) -> None:
     """Whether all methods that are called in trouble end in time, by an error."""
-    took: dict[str, float] = {}
+    took: dict[Case, float] = {}
 
-    async def timed(layer: Any, method: str, arguments: tuple[Any, ...]) -> None:
+    async def timed(case: Case, arguments: tuple[Any, ...]) -> None:
         began = time.monotonic()
         try:
-            answer = await getattr(layer, method)(*arguments)
+            answer = await getattr(layers[case], case[1])(*arguments)
         except errors.ConnectionError as error:
             answer = [error]
-        took[method] = time.monotonic() - began
-        assert method == "group_discard" or all(answer), (method, answer)
+        took[case] = time.monotonic() - began
+        assert case[1] == "group_discard" or all(answer), (case, answer)
 
-    methods = list(calls_of(kind, ""))
-    layers = {
-        method: KINDS[kind](hosts=[host], command_timeout=TIMEOUT) for method in methods
-    }
-    names = {}
-    for method, layer in layers.items():
-        if connected or kind == "pubsub":  # which joins with a channel that it has
-            names[method] = await layer.new_channel()
-            await layer.group_add("room", names[method])
+    cases = cases_of(*states)
+    layers = layers_of(cases, host)
+    for case, layer in layers.items():
+        kind, method, connected = case
+        # A Pub/Sub layer joins with a channel that it has.
+        if connected or (kind, method) == ("pubsub", "group_add"):
+            name = await layer.new_channel()
+            await layer.group_add("room", name)
             await layer.send("other", MESSAGE)
+            cases[case] = calls_of(kind, name)[method]
     with trouble():
-        work = [
-            timed(layer, method, calls_of(kind, names.get(method, "x.y!z"))[method])
-            for method, layer in layers.items()
-        ]
-        await asyncio.gather(*work)
-    assert {method: t for method, t in took.items() if t > LIMIT} == {}
+        await asyncio.gather(*(timed(*each) for each in cases.items()))
+    assert {case: t for case, t in took.items() if t > LIMIT} == {}
     for layer in layers.values():
         await layer.close_pools()
 
 
 @both
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])
-def test_blocking(kind: str, servers: list[Server], connected: bool) -> None:
-    """Each method in a thread of its own."""
-    made: dict[str, Any] = {}
-    calls = calls_of(kind, "x.y!z")
-    if kind == "pubsub":  # an event loop does these
-        calls = {
-            m: a for m, a in calls.items() if m not in ("group_add", "new_channel")
-        }
-    for method in calls:
-        layer = KINDS[kind](hosts=[host_of(servers)], command_timeout=TIMEOUT)
-        made[method] = layer
+def test_blocking(servers: list[Server]) -> None:
+    """Each call in a thread of its own."""
+    cases = cases_of(True, False)
+    for method in "group_add", "new_channel":  # an event loop does these
+        for connected in True, False:
+            del cases["pubsub", method, connected]
+    layers = layers_of(cases, host_of(servers))
+    for (*_, connected), layer in layers.items():
         if connected:
             layer.sync.send("other", MESSAGE)
 
-    def timed(method: str) -> float:
+    def timed(case: Case) -> float:
         began = time.monotonic()
         try:
-            answer = getattr(made[method].sync, method)(*calls[method])
+            answer = getattr(layers[case].sync, case[1])(*cases[case])
         except (errors.ConnectionError, errors.TimeoutError) as error:
             answer = [error]
         took = time.monotonic() - began
-        assert all(answer), (method, answer)
+        assert all(answer), (case, answer)
         return took
 
-    with silence(servers), ThreadPoolExecutor(len(calls)) as pool:
-        took = dict(zip(calls, pool.map(timed, calls), strict=True))
-    assert {method: t for method, t in took.items() if t > LIMIT} == {}
-    for layer in made.values():
+    with silence(servers), ThreadPoolExecutor(len(cases)) as pool:
+        took = dict(zip(cases, pool.map(timed, cases), strict=True))
+    assert {case: t for case, t in took.items() if t > LIMIT} == {}
+    for layer in layers.values():
         layer.sync.close()
 
 
-@pytest.mark.parametrize("way", ["loop", "thread"])
-@pytest.mark.parametrize("kind", KINDS)
 async def test_the_first_that_is_encrypted(
-    kind: str, way: str, valkey: Server, start_proxy: Callable[..., Proxy]
+    valkey: Server, start_proxy: Callable[..., Proxy]
 ) -> None:
     """It asks for Redis's clock first, in the same time."""
     proxy = start_proxy(valkey)
     options = {"command_timeout": TIMEOUT, "symmetric_encryption_keys": ["a key"]}
 
-    async def first(method: str, argument: Any) -> Any:
+    async def first(kind: str, way: str, method: str, argument: Any) -> Any:
         layer = KINDS[kind](hosts=[proxy.url], **options)
         if way == "loop":
             await layer.group_send("room", MESSAGE)
@@ -200,32 +205,38 @@ async def test_the_first_that_is_encrypted(
         (found,) = await asyncio.gather(call, return_exceptions=True)
         await layer.close_pools()
         layer.sync.close()
-        return found
+        return found[0] if method == "send_many" else found
 
     connected, slow = asyncio.Semaphore(0), asyncio.Event()
     calls = {"send": ("jobs", MESSAGE), "send_many": ([("more", MESSAGE)],)}
-    work = [asyncio.create_task(first(*one)) for one in calls.items()]
+    cases = product(KINDS, ("loop", "thread"), calls)
+    work = {case: asyncio.create_task(first(*case, calls[case[2]])) for case in cases}
     for _ in work:
         await connected.acquire()
     proxy.replies.delay = 0.7 * TIMEOUT  # two answers take too long
     slow.set()
-    error, (outcome,) = await asyncio.gather(*work)
-    for found in error, outcome:
-        assert isinstance(found, (errors.ConnectionError, errors.TimeoutError)), found
+    for case, task in work.items():
+        found = await task
+        expected = errors.ConnectionError, errors.TimeoutError
+        assert isinstance(found, expected), (case, found)
 
 
-@pytest.mark.parametrize("method", ["new_channel", "group_add"])
 def test_of_an_event_loop_that_stands_still(
-    method: str, server: Server, threads: list[LoopThread]
+    server: Server, threads: list[LoopThread]
 ) -> None:
     """A thread doesn't wait longer for it, either."""
     thread = threads[0]
     layer = KINDS["pubsub"](hosts=[server.url], command_timeout=TIMEOUT)
     name = thread.run(layer.new_channel())
-    thread.loop.call_soon_threadsafe(time.sleep, 3 * TIMEOUT)
-    began = time.monotonic()
-    arguments = ("room", name) if method == "group_add" else ()
-    with pytest.raises((errors.ConnectionError, TimeoutError)):
-        getattr(layer.sync, method)(*arguments)
-    assert time.monotonic() - began < LIMIT
+    calls = {"new_channel": (), "group_add": ("room", name)}
+    thread.loop.call_soon_threadsafe(time.sleep, 2 * TIMEOUT)
+
+    def timed(method: str) -> float:
+        began = time.monotonic()
+        with pytest.raises((errors.ConnectionError, TimeoutError)):
+            getattr(layer.sync, method)(*calls[method])
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        assert max(pool.map(timed, calls)) < LIMIT
     thread.run(layer.close_pools())

@@ -35,7 +35,7 @@ async def test_killed_under_load_and_started_empty(
     ):
         await sender.accepts(20)
         await asyncio.to_thread(server.kill)
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         during = sender.number
         await asyncio.to_thread(server.start)
         began = loop.time()

@@ -209,15 +209,15 @@ def test_a_node_dies(own_cluster: Cluster, kind: str) -> None:
         assert layer.sync.receive("worker", 5)["n"] in (0, 1)
 
 
-def test_slots_move_under_batches(own_cluster: Cluster) -> None:
+def test_slots_move_under_batches(own_primaries: Cluster) -> None:
     """Nothing is lost, doubled or out of order, one call for all or one for each."""
-    with blocking("core", own_cluster.host, capacity=10**6) as layer:
+    with blocking("core", own_primaries.host, capacity=10**6) as layer:
         slot = slot_of("asgiworker")
-        source = own_cluster.node_of_slot(slot)
-        target = next(n for n in own_cluster.primaries if n is not source)
+        source = own_primaries.node_of_slot(slot)
+        target = next(n for n in own_primaries.primaries if n is not source)
         layer.sync.send_many([("worker", {"n": n}) for n in range(40)])
         sent = 40
-        own_cluster.migrate_slot(slot, target)
+        own_primaries.migrate_slot(slot, target)
         outcomes = layer.sync.send_many(
             [
                 ("worker", {"n": sent + n // 2}) if n % 2 else (f"other{n}", {})

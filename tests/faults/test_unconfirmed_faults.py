@@ -274,12 +274,12 @@ async def test_a_loop_that_ends_while_sends_are_tried_again(server: Server) -> N
 # Keys that move
 
 
-async def test_a_slot_that_moves(own_cluster: Cluster) -> None:
+async def test_a_slot_that_moves(own_primaries: Cluster) -> None:
     """In order, and nothing is lost or doubled."""
-    async with unconfirmed("core", own_cluster.host, capacity=3_000) as layer:
+    async with unconfirmed("core", own_primaries.host, capacity=3_000) as layer:
         key = "asgiworker"
-        source = own_cluster.node_of(key)
-        target = next(one for one in own_cluster.primaries if one is not source)
+        source = own_primaries.node_of(key)
+        target = next(one for one in own_primaries.primaries if one is not source)
         sent = 0
 
         async def send(count: int) -> None:
@@ -290,7 +290,7 @@ async def test_a_slot_that_moves(own_cluster: Cluster) -> None:
 
         await send(300)
         moving = asyncio.create_task(
-            asyncio.to_thread(own_cluster.migrate_slot, slot_of(key), target)
+            asyncio.to_thread(own_primaries.migrate_slot, slot_of(key), target)
         )
         while not moving.done() and sent < 2_500:
             await send(10)

@@ -25,16 +25,20 @@ FORMATS = {
 Pair = tuple[Peer, Peer]
 
 
-# All that they differ in, once; `make test` does with these.
-QUICK = {"msgpack", "json-encrypted"}
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(options, id=name, marks=() if name in QUICK else pytest.mark.slow)
+def with_pairs(*quick: str) -> Any:
+    """With a pair of each format; `make test` does with some."""
+    params = [
+        pytest.param(options, id=name, marks=() if name in quick else pytest.mark.slow)
         for name, options in FORMATS.items()
     ]
-)
+    return pytest.mark.parametrize("pair", params, indirect=True)
+
+
+# All that the formats differ in, once.
+in_formats = with_pairs("msgpack", "json-encrypted")
+
+
+@pytest.fixture
 async def pair(
     request: pytest.FixtureRequest, valkey: Server, start_peer: Callable[..., Any]
 ) -> Pair:
@@ -64,17 +68,18 @@ async def _exchange(
         assert collected["errors"] == {}
 
 
-@pytest.mark.parametrize("kind", ["process", "normal"])
+@in_formats
 @pytest.mark.parametrize("count", [200, pytest.param(COUNT, marks=pytest.mark.slow)])
-async def test_sends(pair: Pair, kind: str, count: int) -> None:
-    async def one_way(sender: Peer, reader: Peer, number: int) -> None:
-        name = f"worker{number}" if kind == "normal" else await reader.new_channel()
-        await _exchange(sender, name, [(reader, name)], count=count)
+async def test_sends(pair: Pair, count: int) -> None:
+    """To channels of a process and to normal ones, both ways at once."""
+    ways = []
+    for number, (sender, reader) in enumerate((pair, pair[::-1])):
+        for name in f"worker{number}", await reader.new_channel():
+            ways.append(_exchange(sender, name, [(reader, name)], count=count))
+    await asyncio.gather(*ways)
 
-    ours, theirs = pair
-    await asyncio.gather(one_way(ours, theirs, 1), one_way(theirs, ours, 2))
 
-
+@in_formats
 @pytest.mark.slow
 async def test_group_sends(pair: Pair) -> None:
     """Two groups with members in both processes; one is sent to by each."""
@@ -90,6 +95,7 @@ async def test_group_sends(pair: Pair) -> None:
     await asyncio.gather(one_way(ours, "room.ours"), one_way(theirs, "room.theirs"))
 
 
+@with_pairs("msgpack")
 async def test_a_normal_channel_in_a_group(pair: Pair) -> None:
     for sender, reader in (pair, pair[::-1]):
         await sender.group_add("room", "worker")
@@ -97,6 +103,7 @@ async def test_a_normal_channel_in_a_group(pair: Pair) -> None:
         assert await reader.receive("worker", 10) == {"type": "t", "n": 1}
 
 
+@with_pairs("msgpack")
 async def test_leaving_and_flushing(pair: Pair, valkey: Server) -> None:
     for one, other in (pair, pair[::-1]):
         name = await one.new_channel()

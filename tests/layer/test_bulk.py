@@ -145,12 +145,12 @@ async def test_a_lost_connection(
     ],
     indirect=True,
 )
-async def test_a_slot_that_moved(kind: str, way: Way, own_cluster: Cluster) -> None:
+async def test_a_slot_that_moved(kind: str, way: Way, own_primaries: Cluster) -> None:
     """The whole batch is redirected, and each channel's order stays."""
     if kind == "pubsub" and UNSHARDED:
         pytest.skip(UNSHARDED)
     sender, reader = (
-        KINDS[kind](hosts=[own_cluster.host], capacity=1000) for _ in range(2)
+        KINDS[kind](hosts=[own_primaries.host], capacity=1000) for _ in range(2)
     )
     name = await reader.new_channel()
     key = f"asgi{name.partition('!')[0]}!" if kind == "core" else name
@@ -158,9 +158,9 @@ async def test_a_slot_that_moved(kind: str, way: Way, own_cluster: Cluster) -> N
     assert await way(sender, "send_many", [(name, {"n": -1})]) == [None]
     assert await soon(reader, name) == {"n": -1}
     slot = slot_of(key)
-    source = own_cluster.node_of_slot(slot)
-    target = next(node for node in own_cluster.primaries if node is not source)
-    await asyncio.to_thread(own_cluster.migrate_slot, slot, target)
+    source = own_primaries.node_of_slot(slot)
+    target = next(node for node in own_primaries.primaries if node is not source)
+    await asyncio.to_thread(own_primaries.migrate_slot, slot, target)
     if kind == "pubsub":
         await eventually(
             lambda: target.client().pubsub_shardnumsub(name)[0][1], "the subscription"

@@ -57,7 +57,10 @@ PROGRAM = """if True:
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize("offset", [-90, pytest.param(90, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("encryption", ["fernet", "aes-gcm"])
-@pytest.mark.parametrize("make", [RedisChannelLayer, RedisPubSubChannelLayer])
+@pytest.mark.parametrize(
+    "make",
+    [RedisChannelLayer, pytest.param(RedisPubSubChannelLayer, marks=pytest.mark.slow)],
+)
 async def test_processes_of_other_clocks(
     valkey: Server, make: Callable[..., Any], encryption: str, offset: int
 ) -> None:

@@ -21,7 +21,10 @@ from support.proxy import Proxy
 from support.servers import Server
 from support.tlsfront import TLSFront
 
-COUNT = 1_000
+# Of messages; `make test` does with fewer.
+counts = pytest.mark.parametrize(
+    "count", [300, pytest.param(1_000, marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture
@@ -68,14 +71,15 @@ class Steady:
     "capacity",
     [1, 10, *(pytest.param(many, marks=pytest.mark.slow) for many in (2, 100))],
 )
+@counts
 async def test_a_fast_sender_loses_nothing_accepted(
-    valkey: Server, capacity: int, kind: str
+    valkey: Server, capacity: int, kind: str, count: int
 ) -> None:
     async with opened(valkey.url, capacity=capacity) as layer:
         channel = await layer.new_channel() if kind == "process" else "worker"
         reader = Steady(layer, channel)
         accepted: list[int] = []
-        for n in range(COUNT):
+        for n in range(count):
             try:
                 await layer.send(channel, {"n": n})
             except ChannelFull:
@@ -87,9 +91,13 @@ async def test_a_fast_sender_loses_nothing_accepted(
         assert layer.counters == {}
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 10, 100])
+@pytest.mark.parametrize(
+    "capacity",
+    [1, 10, *(pytest.param(many, marks=pytest.mark.slow) for many in (2, 100))],
+)
+@counts
 async def test_many_fast_senders_lose_nothing_accepted(
-    valkey: Server, capacity: int
+    valkey: Server, capacity: int, count: int
 ) -> None:
     async with opened(valkey.url, capacity=capacity) as layer:
         channel = await layer.new_channel()
@@ -101,9 +109,9 @@ async def test_many_fast_senders_lose_nothing_accepted(
                 await persist(layer, channel, {"n": n})
                 accepted.append(n)
 
-        await asyncio.gather(*(work(range(i, COUNT, 20)) for i in range(20)))
-        assert len(accepted) == COUNT
-        received = await reader.until(COUNT)
+        await asyncio.gather(*(work(range(i, count, 20)) for i in range(20)))
+        assert len(accepted) == count
+        received = await reader.until(count)
         assert sorted(received) == sorted(accepted)
         for i in range(20):  # in the order of each sender
             mine = [n for n in received if n % 20 == i]
@@ -161,8 +169,9 @@ async def test_who_does_not_read_while_a_neighbour_does(
 # Neighbours that come and go
 
 
+@counts
 async def test_a_steady_reader_among_others_that_come_and_go(
-    layer: RedisChannelLayer,
+    layer: RedisChannelLayer, count: int
 ) -> None:
     steady, busy = Steady(layer, name := await layer.new_channel()), True
     turns = 0
@@ -177,12 +186,12 @@ async def test_a_steady_reader_among_others_that_come_and_go(
             turns += 1
 
     others = [asyncio.create_task(come_and_go()) for _ in range(8)]
-    for n in range(COUNT):
+    for n in range(count):
         await persist(layer, name, {"n": n})
-    assert await steady.until(COUNT) == list(range(COUNT))
+    assert await steady.until(count) == list(range(count))
     busy = False
     await asyncio.gather(*others)
-    assert turns > COUNT
+    assert turns > count
     assert layer.counters == {}
 
 
@@ -190,10 +199,11 @@ async def test_a_steady_reader_among_others_that_come_and_go(
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.002], ids=["burst", "trickle"])
+@counts
 async def test_a_cancelled_receive_loses_nothing(
-    layer: RedisChannelLayer, channel: str, pause: float
+    layer: RedisChannelLayer, channel: str, pause: float, count: int
 ) -> None:
-    count = COUNT if not pause else COUNT // 4
+    count = count if not pause else count // 4
     numbers: list[int] = []
     cancelled = 0
 

@@ -149,6 +149,8 @@ def test_nothing_is_said_at_exit(valkey: Server) -> None:
         from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
         async def receive(layer):
+            # A machine that is busy is not what is to be heard of.
+            asyncio.get_running_loop().slow_callback_duration = 60
             name = await layer.new_channel()
             await layer.send(name, {HELLO!r})
             await layer.receive(name)
@@ -196,12 +198,13 @@ async def test_closed_layers_overlap_with_none(
     assert layer
 
 
-def test_made_in_many_threads_at_once(valkey: Server) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_made_in_many_threads_at_once(valkey: Server, count: int) -> None:
     def make(number: int) -> list[RedisChannelLayer]:
         return [
             RedisChannelLayer(hosts=[valkey.url], prefix=f"{number}-{n}")
-            for n in range(50)
+            for n in range(count)
         ]
 
     with ThreadPoolExecutor(8) as threads:
-        assert sum(map(len, threads.map(make, range(8)))) == 400
+        assert sum(map(len, threads.map(make, range(8)))) == 8 * count

@@ -182,8 +182,9 @@ def test_from_a_thread_of_a_running_loop(layer: RedisChannelLayer) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.slow)])
 def test_many_loops_leave_nothing(
-    layer: RedisChannelLayer, valkey: Server, new_loop: Callable[[], Any]
+    layer: RedisChannelLayer, valkey: Server, new_loop: Callable[[], Any], count: int
 ) -> None:
     before = sockets()
 
@@ -198,7 +199,7 @@ def test_many_loops_leave_nothing(
 
     with Runner(loop_factory=new_loop) as runner:
         runner.run(main(-1))
-    for n in range(100):
+    for n in range(count):
         with Runner(loop_factory=new_loop) as runner:
             runner.run(main(n))
     assert sockets() == before

@@ -95,7 +95,7 @@ async def test_the_senders_clock_does_not_matter(
 )
 async def test_order_in_a_burst(valkey: Server, prefix: int) -> None:
     """Written together and stored in the same microsecond, in the order of sending."""
-    count = 2_000
+    count = 1_000
     options = {"capacity": count, "random_prefix_length": prefix}
     async with opened(valkey.url, **options) as layer:
         sends = [layer.send("worker", {"n": n}) for n in range(count)]

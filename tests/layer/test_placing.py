@@ -93,10 +93,10 @@ async def test_a_node_that_is_away_keeps_no_name_of_others_waiting(
 
 @needs_sharded
 async def test_a_name_is_given_up_and_taken_again_while_its_slot_moves(
-    own_cluster: Cluster, caplog: pytest.LogCaptureFixture
+    own_primaries: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server's own push and its answers are told apart: nothing is cut or lost."""
-    cluster = own_cluster
+    cluster = own_primaries
     async with published(cluster.host) as layer:
         source = cluster.node_of(GROUP)
         there = [name async for name in channels_at(cluster, source, layer)]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,9 @@ MODULES = {_module(path): path for path in sorted(PACKAGE.rglob("*.py"))} | {
     _module(path): path for path in sorted(SOURCES.glob("*.pyx"))
 }
 INIT = "__init__"
+INSIDE = [module for module in MODULES if module != INIT]
+
+_parsed = cache(lambda path: ast.parse(path.read_text()))
 
 
 def _room(module: str) -> str:
@@ -96,8 +100,13 @@ def _room(module: str) -> str:
     return OUTSIDE[first]
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> frozenset[str]:
     """The dotted names of what a module imports, anywhere in it."""
+    return frozenset(_find_imports(module))
+
+
+def _find_imports(module: str) -> Iterator[str]:
     path = MODULES[module]
     if path.suffix == ".pyx":
         text = path.read_text()
@@ -105,7 +114,7 @@ def _imports(module: str) -> Iterator[str]:
             text += (SOURCES / name).read_text()
         yield from re.findall(r"^(?:from|c?import) ([\w.]+)", text, re.MULTILINE)
         return
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -124,19 +133,23 @@ def _ours(module: str) -> set[str]:
     return (found & MODULES.keys()) - {INIT}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != INIT])
-def test_imports_stay_within_what_a_room_may_know(module: str) -> None:
-    room = _room(module)
-    strange = {
-        name for name in _ours(module) if _room(name) not in {room, *ROOMS[room]}
+def test_imports_stay_within_what_a_room_may_know() -> None:
+    imports = {
+        (module, _room(module), name) for module in INSIDE for name in _ours(module)
     }
-    assert not strange
+    strange = {
+        (module, name)
+        for module, room, name in imports
+        if _room(name) not in {room, *ROOMS[room]}
+    }
+    assert strange == set()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != INIT])
-def test_rooms_know_no_strangers(module: str) -> None:
-    known = {name.partition(".")[0] for name in _imports(module)}
-    assert not known & STRANGERS.get(_room(module), set())
+def test_rooms_know_no_strangers() -> None:
+    known = {(m, name.partition(".")[0]) for m in INSIDE for name in _imports(m)}
+    assert {
+        (m, name) for m, name in known if name in STRANGERS.get(_room(m), ())
+    } == set()
 
 
 def test_no_cycles() -> None:
@@ -173,15 +186,15 @@ def test_imports_alone(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_assert_in_what_is_shipped(module: str) -> None:
+def test_no_assert_in_what_is_shipped() -> None:
     """Under `python -O` it would not be there."""
-    path = MODULES[module]
+    assert [path for path in MODULES.values() if _has_assert(path)] == []
+
+
+def _has_assert(path: Path) -> bool:
     if path.suffix == ".pyx":
-        assert not re.search(r"^\s*assert\b", path.read_text(), re.MULTILINE)
-    else:
-        nodes = ast.walk(ast.parse(path.read_text()))
-        assert [n.lineno for n in nodes if isinstance(n, ast.Assert)] == []
+        return bool(re.search(r"^\s*assert\b", path.read_text(), re.MULTILINE))
+    return any(isinstance(node, ast.Assert) for node in ast.walk(_parsed(path)))
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "bench"])

@@ -37,22 +37,22 @@ def test_a_killed_primary_is_replaced(own_cluster: Cluster) -> None:
     assert own_cluster.failover("key") is old
 
 
-def test_a_slot_moves_step_by_step(own_cluster: Cluster) -> None:
-    source = own_cluster.node_of("{a}")
-    target = next(node for node in own_cluster.primaries if node is not source)
+def test_a_slot_moves_step_by_step(own_primaries: Cluster) -> None:
+    source = own_primaries.node_of("{a}")
+    target = next(node for node in own_primaries.primaries if node is not source)
     for number in range(4):
-        own_cluster.client().set(f"{{a}}{number}", number)
-    steps = own_cluster.migration(slot_of("{a}"), target)
+        own_primaries.client().set(f"{{a}}{number}", number)
+    steps = own_primaries.migration(slot_of("{a}"), target)
     assert list(islice(steps, 3)) == ["importing", "migrating", "moved"]
     answers = [_get(source, f"{{a}}{number}") for number in range(4)]
     assert sorted(answers) == ["ASK", "here", "here", "here"]
     assert list(steps) == ["moved", "moved", "moved", "assigned"]
-    assert own_cluster.node_of("{a}") is target
+    assert own_primaries.node_of("{a}") is target
     assert sorted(target.client().keys()) == [b"{a}0", b"{a}1", b"{a}2", b"{a}3"]
     said: list[str] = []
-    own_cluster.migrate_slot(slot_of("{a}"), source, said.append, batch=10)
+    own_primaries.migrate_slot(slot_of("{a}"), source, said.append, batch=10)
     assert said == ["importing", "migrating", "moved", "assigned"]
-    assert own_cluster.node_of("{a}") is source
+    assert own_primaries.node_of("{a}") is source
 
 
 def _get(node: Server, key: str) -> str:

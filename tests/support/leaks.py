@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from asgiref.sync import SyncToAsync
 
-PATIENCE = 2.0
+PATIENCE = 5.0  # seconds; beside others it takes a while
 TASKS = Path("/proc/self/task")
 
 

@@ -10,13 +10,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(check: Callable[[], T], what: str, *, timeout: float = 10.0) -> T:
+def until(
+    check: Callable[[], T], what: str, *, timeout: float = 10.0, pause: float = 0.005
+) -> T:
     """Call `check` until it gives something true, and return that."""
     deadline = time.monotonic() + timeout
     while not (value := check()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout} s in vain for {what}")
-        time.sleep(0.005)
+        time.sleep(pause)
     return value
 
 

@@ -48,10 +48,11 @@ async def test_a_password() -> None:
             assert "the secret" not in str(caught.value)
 
 
-async def test_one_node_is_enough_to_find_the_others(cluster: Cluster) -> None:
+async def test_one_node_is_enough_to_find_the_others(own_cluster: Cluster) -> None:
     """And those that are gone, or follow another, don't matter."""
     gone = ("127.0.0.1", free_port())
-    replica = next(node for node in cluster.nodes if node not in cluster.primaries)
+    primaries = own_cluster.primaries
+    replica = next(node for node in own_cluster.nodes if node not in primaries)
     host = {"cluster": [gone, replica.address]}
     async with opened(host) as one, opened(host) as other:
         await BEHAVIOURS["groups"](one, other)

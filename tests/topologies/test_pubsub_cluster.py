@@ -221,8 +221,8 @@ def seen(consumers: Consumers) -> list[list[Any]]:
     return [[m["n"] for m in got if "n" in m] for got in consumers.got.values()]
 
 
-async def test_a_slot_migrates(own_cluster: Cluster) -> None:
-    cluster = own_cluster
+async def test_a_slot_migrates(own_primaries: Cluster) -> None:
+    cluster = own_primaries
     async with published(cluster.host, **TOLD, capacity=10_000) as layer:
         names = [await layer.new_channel() for _ in range(5)]
         for name in names:

@@ -143,12 +143,15 @@ async def test_flush_while_a_slot_moves(cluster: Cluster, way: str) -> None:
         await asyncio.to_thread(layer.sync.close)
 
 
-async def test_who_waits_for_a_node_that_owns_nothing_gets_it(cluster: Cluster) -> None:
+async def test_who_waits_for_a_node_that_owns_nothing_gets_it(
+    own_cluster: Cluster,
+) -> None:
     """An answer of the others, for whom it is no owner (yet), ends no attempt."""
-    async with opened(cluster.host) as layer:
+    primaries = own_cluster.primaries
+    async with opened(own_cluster.host) as layer:
         await layer.send("worker", {})
         shard = layer._loops.engine().shards[0]
-        new = next(node for node in cluster.nodes if node not in cluster.primaries)
+        new = next(node for node in own_cluster.nodes if node not in primaries)
         waiting = asyncio.create_task(shard._node(new.address).get())
         await asyncio.sleep(0)
         await shard.look_up()
