@@ -11,13 +11,13 @@ from ._hooks import key_after, serializer_for
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
+from .mailboxes.delivery import Delivery
 from .mailboxes.registry import LocalChannels
 from .runtime.blocking_engine import BlockingEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
 from .runtime.publisher import Publisher
-from .subscriptions.delivery import Delivery
 from .subscriptions.loop import LoopSubscriptions
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import Placement
@@ -109,7 +109,7 @@ class PubSubParts(BaseRedisLayer):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(table, self._codec, self._mailboxes, self._counters),
+            Delivery(self._mailboxes, self._codec, self._counters),
             functools.partial(
                 Placement, engine, operations.shard_of, self._verbs, self._outage
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from ..exceptions import UnreadableMessage
 from ..wire.codec import Codec, copier
@@ -22,25 +23,31 @@ class Delivery:
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
-        self._counters = counters
+        self.counters = counters
 
     def deliver(
         self,
         member: bytes,
         key: bytes,
-        inbox: MailboxGroup,
+        inbox: MailboxGroup | None,
         here: asyncio.AbstractEventLoop | None = None,
+        channels: Sequence[str] | None = None,
     ) -> None:
-        """Delivers what was popped from a process's key; `here`: the running loop."""
-        codec, counters = self._codec, self._counters
+        """Delivers what came by a key or a name; `here`: the running loop.
+
+        The message says which channels it is for, unless they are given.
+        """
+        codec, counters = self._codec, self.counters
         try:
-            channels, message, flat = codec.open(member, key)
+            named, message, flat = codec.open(member, key)
         except UnreadableMessage as error:
             counters.unreadable(key, error)
             return
-        copy = None
-        if channels and len(channels) > 1:
+        channels = (named or ()) if channels is None else channels
+        copy = None  # who alone gets it needs none
+        if len(channels) > 1:
             copy = copier(codec, member, key, message, flat)
-        unknown = self._mailboxes.put(inbox, channels or (), message, copy, here)
+        unknown = self._mailboxes.put(inbox, channels, message, copy, here)
         if unknown or not channels:
-            counters.count("for no channel of this process", inbox.name, unknown or 1)
+            place = key if inbox is None else inbox.name
+            counters.count("for no channel of this process", place, unknown or 1)

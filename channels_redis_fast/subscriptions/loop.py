@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from redis import exceptions as errors
 
 from ..client.timeouts import timeout
+from ..mailboxes.delivery import Delivery
 from ..wire.codec import Message
 from . import placement
-from .delivery import Delivery
 from .placement import Placement
 from .table import SubscriptionTable
 
@@ -59,11 +59,12 @@ class LoopSubscriptions:
         self.is_open = True
         self.taken: set[bytes] = set()
         self._table = table
+        self._delivery = delivery
         self._timeout = command_timeout
         self._on_end = on_end
         self.placement = make_placement(
             is_ours=functools.partial(table.is_owner, owner=self),
-            deliver=functools.partial(delivery.deliver, self),
+            deliver=self._deliver,
         )
         engine.on_tick.append(self._tick)
 
@@ -113,6 +114,15 @@ class LoopSubscriptions:
             await self.engine.aclose()
         finally:
             self.placement.end()
+
+    def _deliver(self, name: bytes, payload: bytes) -> None:
+        channels = self._table.channels(name, self)
+        if channels:
+            self._delivery.deliver(payload, name, None, self.loop, channels)
+        elif self._table.is_taken(name, self):
+            reason = "came to an event loop that stood still"
+            self._delivery.counters.count(reason, name)
+        # else it was on its way when the last channel left
 
     def _tick(self) -> None:
         self.placement.review(self._table.has_orphans)
