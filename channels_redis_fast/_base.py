@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -178,11 +178,12 @@ class BaseRedisLayer(LayerHooks):
         """
         if (clock := self._clock) is None or clock.is_settled:
             return 0.0
-        began, operations = monotonic(), self._operations
-        index = operations.shard_of(name)
-        await clock.learn(
-            (engine, index), lambda: engine.run((index, operations.count(name)), began)
-        )
+        began, index = monotonic(), self._operations.shard_of(name)
+
+        def ask() -> Awaitable[Any]:
+            return engine.run((index, self._operations.count(name)), began)
+
+        await clock.learn((engine, index), ask)
         return began
 
     async def _collect(

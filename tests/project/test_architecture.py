@@ -142,7 +142,7 @@ def test_imports_stay_within_what_a_room_may_know() -> None:
         for module, room, name in imports
         if _room(name) not in {room, *ROOMS[room]}
     }
-    assert strange == set()
+    assert not strange
 
 
 def test_rooms_know_no_strangers() -> None:
