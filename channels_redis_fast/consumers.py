@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from channels import consumer as channels_consumer
@@ -46,8 +46,6 @@ from ._events import LayerMessages, ReceiveLoop, end
 from .mailboxes.waiters import NOTHING, Entry, opened
 
 __all__ = ["FastDispatchMixin", "broadcast"]
-
-Frame = str | bytes | None
 
 
 class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
@@ -147,18 +145,13 @@ class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
         if frame is not None:
             await self._send_frame(frame)
 
-    def _send_frame(self, frame: str | bytes) -> Awaitable[None]:
+    def _send_frame(self, frame: str | bytes) -> Any:
         """What to await for a frame to be sent, as `send` would."""
-        sent: Awaitable[None]
-        if not self._has_own_send and type(self).send is _SEND:
-            # What Channels' two `send` would do, without their coroutines.
-            kind = "text" if isinstance(frame, str) else "bytes"
-            sent = self.base_send({"type": "websocket.send", kind: frame})
-        elif isinstance(frame, str):
-            sent = self.send(text_data=frame)
-        else:
-            sent = self.send(bytes_data=frame)
-        return sent
+        kind = "text" if isinstance(frame, str) else "bytes"
+        if self._has_own_send or type(self).send is not _SEND:
+            return self.send(**{f"{kind}_data": frame})
+        # What Channels' two `send` would do, without their coroutines.
+        return self.base_send({"type": "websocket.send", kind: frame})
 
 
 _DISPATCH = FastDispatchMixin.dispatch
@@ -194,7 +187,7 @@ class Broadcast:
         if frame is not None:
             await consumer._send_frame(frame)
 
-    async def frame(self, cls: Any, event: Any) -> Frame:
+    async def frame(self, cls: Any, event: Any) -> str | bytes | None:
         """What the members of a class are sent for an event; raises `TypeError`."""
         content = self._function(event)
         if content is None or isinstance(content, (str, bytes)):

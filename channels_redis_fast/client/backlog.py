@@ -81,7 +81,7 @@ class Call:
         if is_ask(self.retry.error):
             connection.ask()
         try:
-            is_much = connection.submit(self, command)
+            connection.submit(self, command)
         except Exception as error:  # it can't be packed
             self.set_exception(error)
             return
@@ -89,7 +89,7 @@ class Call:
         was_refused = is_passing(self.retry.error) or is_demotion(self.retry.error)
         self.is_probe = was_refused and not self.is_trusted
         if self._written is not None:
-            self._written.set_result(is_much)
+            self._written.set_result(connection.holds_much)
             self._written = None
 
     def set_result(self, reply: Any) -> None:

@@ -96,13 +96,14 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         now = monotonic()
         self._waiting.extend((receiver, None, now) for _ in commands)
 
-    def submit(self, receiver: Receiver, command: Command) -> bool:
-        """Queues a command that `on_refused` may get. Not to be used while `paused`.
-
-        True when so much is queued that the caller should let the loop write it.
-        """
+    def submit(self, receiver: Receiver, command: Command) -> None:
+        """Queues a command that `on_refused` may get. Not to be used while `paused`."""
         self.write(command)
         self._waiting.append((receiver, command, monotonic()))
+
+    @property
+    def holds_much(self) -> bool:
+        """Whether who doesn't wait for replies should let the loop write now."""
         buffer = self._buffer
         return bool(buffer) and (len(buffer) >= _MANY or len(buffer[-1]) >= _LARGE)
 

@@ -75,12 +75,13 @@ class ShardCommands(ShardConnections):
     def post(self, command: Command, receipt: Receiver) -> bool | None:
         """Queues a command whose outcome a receipt takes; None when nothing takes it.
 
-        As `PipelinedConnection.submit`.
+        True when so much is queued that the caller should let the loop write it.
         """
         connection = self._ready(command)
         if connection is None:
             return None
-        return connection.submit(receipt, as_known(command, connection.scripts))
+        connection.submit(receipt, as_known(command, connection.scripts))
+        return connection.holds_much
 
     def post_later(
         self,

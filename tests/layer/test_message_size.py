@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast._base import MessageTooLarge
+from channels_redis_fast._hooks import MessageTooLarge
 from channels_redis_fast.commands import operations
 from channels_redis_fast.exceptions import UnreadableMessage
 from channels_redis_fast.serializers import registry

@@ -14,7 +14,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from redis import exceptions as errors
 
-from channels_redis_fast import core
+from channels_redis_fast import _core_parts
 from channels_redis_fast.client.blocking_pool import BlockingConnection
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.runtime.blocking_engine import run_without_loop
@@ -74,7 +74,7 @@ def test_a_member_that_waits_in_short_loops(valkey: Server) -> None:
 def test_who_ended_with_the_last_loop(
     valkey: Server, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(core, "_TIDY_EVERY", 0.05)
+    monkeypatch.setattr(_core_parts, "_TIDY_EVERY", 0.05)
     with blocking("core", valkey.url, expiry=0.2) as layer:
 
         async def join() -> None:
