@@ -120,7 +120,7 @@ growth: $(VENV)/.test
 # Style, types, workflows (without asking GitHub) and pages.
 lint: $(VENV)/.lint docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint src/*.pyx
+	PATH=$(abspath $(BIN)):$$PATH cython-lint src/*.pyx
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
