@@ -18,18 +18,14 @@ class AskedOnce:
     the same shard of the same event loop, still do.
     """
 
-    def __init__(self) -> None:
-        self.is_known = False
+    def __init__(self, is_known: bool = False) -> None:
+        self.is_known = is_known
         self.begin()
 
     def begin(self) -> None:
         """Forgets who waits; anew after a fork, which leaves them behind."""
         self._queues: dict[object, _Queue] = {}  # by shard, of one loop or one call
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it is known, and nobody waits any more."""
-        return self.is_known and not self._queues
+        self._settle()
 
     async def learn(self, shard: object, ask: Callable[[], Awaitable[object]]) -> None:
         """Returns when it is known; needless if it `is_settled`.
@@ -40,6 +36,7 @@ class AskedOnce:
         queue = self._queues.get(shard)
         if queue is None:
             if self.is_known:
+                self._settle()
                 return
             queue = self._queues[shard] = _Queue()
         try:
@@ -51,6 +48,16 @@ class AskedOnce:
         finally:
             if queue.is_empty:
                 self._queues.pop(shard, None)
+                self._settle()
+
+    def _settle(self) -> None:
+        """Notes whether it is known, and nobody waits any more.
+
+        Threads that end their waits at the same moment may miss it; the next caller of
+        `learn` notes it then.
+        """
+        # An attribute: who sends looks at it for each message.
+        self.is_settled = self.is_known and not self._queues
 
 
 class _Queue:

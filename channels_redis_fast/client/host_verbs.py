@@ -21,8 +21,7 @@ class HostVerbs(AskedOnce):
     """
 
     def __init__(self, host: Host, sharded: bool) -> None:
-        super().__init__()
-        self.is_known = not (sharded and isinstance(host, ClusterHost))
+        super().__init__(not (sharded and isinstance(host, ClusterHost)))
         self.verbs = CLASSIC if self.is_known else SHARDED
 
     async def ask(
