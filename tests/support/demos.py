@@ -34,6 +34,17 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_without(module: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where a module is not installed."""
+    program = (
+        f"import sys; sys.modules[{module!r}] = None; "
+        f"from channels_redis_fast.__main__ import main; sys.exit(main([{command!r}]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+
+
 class Demo:
     """A running demo on free ports."""
 
