@@ -96,7 +96,9 @@ class RedisPubSubChannelLayer(PubSubParts):
         whether the message was sent. Without `confirm_sends` it returns when the
         message is in a connection's buffer.
         """
-        publisher = self._publisher()
+        # As `_publisher`, without its call for each message.
+        local = self._loops.engine_for_call()
+        publisher = self._publisher() if local is None else local.publisher
         if self._is_published(channel):
             await publisher.publish(channel, self._payload(channel, message))
         else:

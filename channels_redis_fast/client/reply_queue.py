@@ -73,7 +73,8 @@ class ReplyQueue:
         gets, waiting, on_push = self._reader.gets, self._waiting, self._on_push
         held = self._held.by_key
         while (reply := gets()) is not _NOT_YET:
-            if on_push is not None and _is_push(reply):
+            # By the newer protocol a push is of a subclass of list.
+            if on_push and isinstance(reply, list) and reply and reply[0] in _PUSHES:
                 on_push(reply)
                 continue
             receiver, command, at = waiting.popleft()
@@ -149,8 +150,3 @@ class ReplyQueue:
 
 def _tell(_: ReplyQueue, refused: Refused) -> None:
     tell(refused)
-
-
-def _is_push(reply: Any) -> bool:
-    # By the newer protocol a push is of a subclass.
-    return isinstance(reply, list) and bool(reply) and reply[0] in _PUSHES

@@ -9,6 +9,7 @@ from redis import exceptions as errors
 
 from ..commands.command import Command
 from ..commands.errors import is_demotion
+from ..commands.scripts import key_of
 from .administration import unblock_client, unlink_keys
 from .backlog import Call
 from .connection import PipelinedConnection
@@ -92,7 +93,11 @@ class Shard(ShardCommands):
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
         """The connection that takes a command now; None if others come first."""
-        return self._usable(self._main, command)
+        # As `_usable`, without its call: this is done for each message.
+        connection, keys = self._main.connection, self._backlog.keys
+        if connection is None or connection.paused:
+            return None
+        return None if keys and key_of(command) in keys else connection
 
     def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """Where a call that waits goes; None: not known yet."""
