@@ -146,9 +146,9 @@ class FastDispatchMixin(AsyncConsumer):  # type: ignore[misc]
             await self._send_frame(frame)
 
     def _send_frame(self, frame: str | bytes) -> Any:
-        """What to await for a frame to be sent, as `send` would."""
+        """What to await for a frame to be sent, as `send` (perhaps its own) would."""
         kind = "text" if isinstance(frame, str) else "bytes"
-        if self._has_own_send or type(self).send is not _SEND:
+        if self._has_own_send or getattr(self.send, "__func__", None) is not _SEND:
             return self.send(**{f"{kind}_data": frame})
         # What Channels' two `send` would do, without their coroutines.
         return self.base_send({"type": "websocket.send", kind: frame})

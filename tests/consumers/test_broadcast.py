@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest.mock import AsyncMock, call
 
 import pytest
 from channels.consumer import AsyncConsumer
@@ -207,6 +208,16 @@ async def test_an_overridden_send_is_called(
         await layer.group_send("room", {"type": "notice", "content": "hello"})
         for client in clients:
             assert await client.was_sent(1) == ["hello!"]
+
+
+async def test_a_send_of_one_consumer_is_called() -> None:
+    """As a test of a handler may set it, in a consumer that no client has."""
+    consumer, sent = Room(), AsyncMock()
+    consumer.send = sent
+    handler: Any = consumer.notice
+    for content in "text", b"bytes":
+        await handler({"type": "notice", "content": content})
+    assert sent.await_args_list == [call(text_data="text"), call(bytes_data=b"bytes")]
 
 
 async def test_what_it_raises_ends_each(valkey: Server) -> None:
