@@ -72,6 +72,8 @@ class PubSubParts(BaseRedisLayer):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
+        for verbs in self._verbs:
+            verbs.begin()
         tell = weakly(self._tell)
         self._outage = OutageNotifier(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")

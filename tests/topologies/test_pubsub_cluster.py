@@ -13,6 +13,7 @@ from redis import exceptions as errors
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 from support import programs
 from support.clusters import SLOTS, Cluster, slot_of
+from support.forking import in_child, needs_fork
 from support.layers import end, soon
 from support.polling import eventually
 from support.programs import UNSHARDED
@@ -179,6 +180,23 @@ async def test_who_publishes_first_to_an_old_cluster(confirmed: bool) -> None:
                         assert await soon(receiver, name) == {"n": n}
                     assert refused(cluster) == asked
                     before = asked
+
+
+@needs_fork
+async def test_a_fork_while_a_cluster_is_asked(cluster: Cluster) -> None:
+    """The child has none of the parent's callers: its own needn't ask again each."""
+    async with published(cluster.host) as layer:
+        (verbs,) = layer._verbs
+        sending = asyncio.create_task(layer.group_send("room", {}))
+        await eventually(lambda: verbs._queues, "the question")
+        assert in_child(lambda: asyncio.run(_settles(layer))) == b"True"
+        await sending
+
+
+async def _settles(layer: Layer) -> bytes:
+    await layer.group_send("room", {})
+    await layer.close_pools()
+    return str(all(verbs.is_settled for verbs in layer._verbs)).encode()
 
 
 class Load:
