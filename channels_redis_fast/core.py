@@ -156,9 +156,10 @@ class RedisChannelLayer(CoreParts):
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
         body = operations.codec.body(message)
-        began = monotonic()
-        members = await engine.ask_members(operations.members(group), body, began)
+        request, began = operations.members(group), monotonic()
+        members = await engine.ask_members(request, body, began)
         if members:
+            operations.note_members(request[1])
             requests = operations.deliveries(members, body)
             replies = await engine.run_all(requests, began)
             operations.delivered(group, len(members), replies)

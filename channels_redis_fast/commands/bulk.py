@@ -184,9 +184,7 @@ class GroupSendMany:
 
     async def run(self, run_all: RunAll) -> list[Outcome]:
         """Asks for the members of all groups, then sends to all; the outcomes."""
-        groups = list(dict.fromkeys(group for _, group, _ in self._bodies))
-        asked = await run_all([self._operations.members(group) for group in groups])
-        members = dict(zip(groups, asked, strict=True))
+        members = await self._ask(run_all)
         parcels = KeyBatches(self._operations)
         for number, group, body in self._bodies:
             if not isinstance(members[group], Exception):
@@ -201,6 +199,17 @@ class GroupSendMany:
                     group, members[group], by_number.get(number, [])
                 )
         return self.outcomes
+
+    async def _ask(self, run_all: RunAll) -> dict[str, Any]:
+        """The members of each group; errors as values."""
+        operations = self._operations
+        groups = dict.fromkeys(group for _, group, _ in self._bodies)
+        requests = [operations.members(group) for group in groups]
+        replies = await run_all(requests)
+        for (_, command), reply in zip(requests, replies, strict=True):
+            if not isinstance(reply, Exception):
+                operations.note_members(command)
+        return dict(zip(groups, replies, strict=True))
 
     def _add_all(
         self, parcels: KeyBatches, number: int, members: list[bytes], body: Any

@@ -17,6 +17,7 @@ from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
 from .scripts import (
+    EVALSHA,
     JOIN,
     MEMBERS,
     PUT_BACK,
@@ -24,6 +25,7 @@ from .scripts import (
     SEND,
     SEND_MANY,
     arguments_of,
+    key_of,
     number,
 )
 
@@ -73,7 +75,8 @@ class Operations:
         self._capacity_of = capacity_of
         self._next_shard = itertools.cycle(range(shards)).__next__
         self._clean_for = min(_CLEAN_FOR, settings.group_expiry / 10)
-        self._clean_until: dict[str, float] = {}  # by group, in this process's time
+        # By the keys of groups, in this process's time.
+        self._clean_until: dict[bytes | str, float] = {}
 
     def channel_key(self, non_local: str) -> bytes:
         """The key of a channel, by the non-local part of its name."""
@@ -127,13 +130,21 @@ class Operations:
 
         For a second after old ones were removed, these are read as they are.
         """
-        key, now = self.group_key(group), monotonic()
-        if now < self._clean_until.get(group, 0.0):
+        key = self.group_key(group)
+        if monotonic() < self._clean_until.get(key, 0.0):
             return self.shard_of(group), (b"ZRANGE", key, b"0", b"-1")
-        if len(self._clean_until) >= _REMEMBERED:
-            self._clean_until.clear()
-        self._clean_until[group] = now + self._clean_for
         return self.shard_of(group), MEMBERS.on(key, self._group_expiry)
+
+    def note_members(self, command: Command) -> None:
+        """Notes that members came by a command of `members`, and no error.
+
+        Only then old ones are removed: a replica would refuse that, and let its own
+        members be read, as if there were no others.
+        """
+        if command[0] is EVALSHA:
+            if len(self._clean_until) >= _REMEMBERED:
+                self._clean_until.clear()
+            self._clean_until[key_of(command)] = monotonic() + self._clean_for
 
     def deliveries(self, members: list[bytes], message: Any) -> list[Request]:
         """One command for each process that has members; `message` is a codec's body.

@@ -117,7 +117,7 @@ class Asked(PendingReply):
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            self.lane.outbox.deliver(reply, self.bodies, self.batch)
+            self.lane.outbox.deliver(self.command, reply, self.bodies, self.batch)
 
 
 class ShardQueue:
@@ -255,8 +255,11 @@ class UnconfirmedSends:
         lane = self._lanes[index]
         return lane.put(Asked(lane, command, bodies))
 
-    def deliver(self, members: list[bytes], bodies: list[Any], batch: Batch) -> None:
-        """The second half of a group's messages."""
+    def deliver(
+        self, command: Command, members: list[bytes], bodies: list[Any], batch: Batch
+    ) -> None:
+        """The second half of a group's messages, whose members came by a command."""
+        self._operations.note_members(command)
         parcels = KeyBatches(self._operations)
         for number, body in enumerate(bodies):
             for sealed in self._operations.seal_all(members, body):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import exceptions as errors
 
+from channels_redis_fast.runtime.unconfirmed import FAILED
 from support.crowds import GONE, Crowd, Sender, eventually_sent, lines
 from support.layers import opened, soon
 from support.polling import eventually
-from support.servers import Server
+from support.servers import Server, free_port
 
 
 async def test_a_replica_answers(
@@ -114,3 +116,25 @@ async def test_what_a_server_wont_have_is_asked_for_now_and_then(
         client.delete(key)
         await layer.send(name, {"n": 1})
         assert await soon(layer, name) == {"n": 1}
+
+
+async def test_the_members_that_a_replica_has_are_no_answer(
+    start_server: Callable[..., Server],
+) -> None:
+    """It may know fewer than its primary: also who asks again soon is told."""
+    server = start_server()
+    server.client().replicaof(server.host, free_port())
+    message: dict[str, Any] = {}
+    async with opened(server.url, command_timeout=0.2) as layer:
+        for _ in range(2):
+            with pytest.raises(errors.ReadOnlyError):
+                await layer.group_send("room", message)
+            (outcome,) = await layer.group_send_many([("room", message)])
+            assert isinstance(outcome, errors.ReadOnlyError)
+            with pytest.raises(errors.ReadOnlyError):
+                await asyncio.to_thread(layer.sync.group_send, "room", message)
+    async with opened(server.url, confirm_sends=False, command_timeout=0.2) as layer:
+        for count in 1, 2:
+            await layer.group_send("room", message)
+            await layer.flush_sends()
+            assert layer.counters == {FAILED: count}
