@@ -43,7 +43,7 @@ class BaseRedisLayer(LayerHooks):
 
     extensions = ["groups", "flush"]
 
-    _loops: LoopRegistry[Any]  # of LoopEngine or a subclass
+    _loops: LoopRegistry[Any]  # of what the layer has in an event loop
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations

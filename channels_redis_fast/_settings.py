@@ -23,9 +23,9 @@ _NORMAL_CHANNELS = ("single", "broadcast")
 class Settings:
     """The options of a layer; raises `InvalidSetting` for a wrong value.
 
-    README.md says what they mean. `hosts` and the keys, which may hold secrets, are
-    checked by those who open them. Both layers have all: one has the defaults of what
-    only the other one's users can set.
+    docs/options.md says what they mean. What `hosts` and the keys hold, which may be
+    secret, is checked by those who open them. Both layers have all: one has the
+    defaults of what only the other one's users can set.
     """
 
     hosts: Masked[Any]

@@ -9,7 +9,7 @@
             return {"text": event["text"]}
 
 What this needs of Channels beyond its documentation, and only this (each has a test in
-tests/consumers/test_consumers.py):
+tests/consumers):
 
 - `AsyncConsumer.__call__` sets `scope`, `base_send`, `channel_layer`, `channel_name`
   and `channel_receive`, gives all events to `dispatch`, and ends quietly by
@@ -20,8 +20,8 @@ tests/consumers/test_consumers.py):
   whose handlers run in threads;
 - `AsyncJsonWebsocketConsumer.send_json` sends what `encode_json` makes, and
   `AsyncWebsocketConsumer.send` takes it as `text_data`, or as `bytes_data`;
-- that `send` and `AsyncConsumer.send` do nothing but give `base_send` the ASGI event
-  `websocket.send` with `text` or `bytes`.
+- its `send`, and `AsyncConsumer.send` below it, only give `base_send` the ASGI event
+  `websocket.send`, with `text` or `bytes`.
 
 _old_connections.py needs six attributes of Django's connections.
 """

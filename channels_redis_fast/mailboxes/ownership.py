@@ -49,7 +49,7 @@ class Ownership:
             return list(self._inboxes.values())
 
     def inbox(self, name: str) -> MailboxGroup:
-        """Those under the key of that name, which nobody may read yet."""
+        """Those under the key of that name; they may be new, and read by nobody."""
         with self._lock:
             inbox = self._inboxes.get(name)
             if inbox is None:

@@ -30,7 +30,7 @@ class Engine:
         """Deletes the keys that match a glob pattern."""
         raise NotImplementedError
 
-    # What sends messages: None stands for the reply of who has none
+    # What sends messages. A reply is None where nobody waits for it
 
     def send(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """Adds a message to a channel's key."""
