@@ -95,9 +95,10 @@ report: $(VENV)/.bench
 	$(if $(wildcard $(FOUND_END_TO_END)),$(BIN)/python bench/end_to_end/browsers.py \
 	  $(FOUND_END_TO_END))
 
-# The micro-benchmarks of bench, as one table.
+# The compiled functions one by one, then what operations take of Redis: two tables.
 micro: $(VENV)/.bench
 	$(BIN)/python bench/micro.py $(ARGS)
+	$(BIN)/python bench/redis_cpu.py
 
 # Without threads: the tracer lets them switch in the midst of what is one step in C.
 coverage: $(TRACED)/.done

@@ -60,7 +60,8 @@ BLOCKING = (
     *("channels_redis-core", "channels_redis-pubsub", "channels_nats"),
 )
 QUEUE = (
-    *("core", "core-unconfirmed", "core-prefetch", "core-both", "pubsub"),
+    *("core", "core-unconfirmed", "core-prefetch", "core-both"),
+    *("pubsub", "pubsub-prefetch"),
     *("channels_redis-core", "channels_redis-pubsub", "channels_nats", "limit-core"),
 )
 WAITING = (

@@ -165,6 +165,7 @@ CONTENDERS = {
         Contender("core-sync", "core", OURS, _ours("core"), blocking=True),
         _ours_of("pubsub", "pubsub"),
         _ours_of("pubsub-unconfirmed", "pubsub", confirm_sends=False),
+        _ours_of("pubsub-prefetch", "pubsub", prefetch=100),
         _ours_of("pubsub-aes-gcm", "pubsub", encryption="aes-gcm"),
         Contender("pubsub-sync", "pubsub", OURS, _ours("pubsub"), blocking=True),
         Contender(

@@ -38,6 +38,7 @@ class PubSubParts(BaseRedisLayer):
         self.on_disconnect = settings.on_disconnect
         self.on_reconnect = settings.on_reconnect
         self.normal_channels = settings.normal_channels
+        self.prefetch = settings.prefetch
         self.sharded_pubsub = settings.sharded_pubsub
         self._groups_begin = f"{self.prefix}{_GROUP}"
         self._normal_codec = self._make_normal_codec()

@@ -60,6 +60,9 @@ class Settings:
         _check_keys(self.symmetric_encryption_keys.value)
         _check_choice("encryption", self.encryption, ENCRYPTIONS)
         _check_choice("normal_channels", self.normal_channels, _NORMAL_CHANNELS)
+        if self.prefetch > 1 and self.normal_channels == "broadcast":
+            text = "prefetch is of no use with normal_channels='broadcast': {!r}"
+            raise InvalidSetting(text.format(self.prefetch))
         _check_message_type("on_disconnect", self.on_disconnect)
         _check_message_type("on_reconnect", self.on_reconnect)
 

@@ -17,6 +17,7 @@ from .commands.bulk import Outcome, SendMany, collect
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.loops import may_block
+from .subscriptions.loop import LoopSubscriptions
 from .sync import SyncPubSubChannelLayer
 from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere, is_made_here
@@ -35,7 +36,8 @@ class RedisPubSubChannelLayer(PubSubParts):
     message of a channel that `new_channel` didn't make goes to one reader, by core's
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
-    `max_message_size`, `confirm_sends` and what is raised: as the core layer's.
+    `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
+    "single") and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         command_timeout: float = 5.0,
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
+        prefetch: int = 1,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -77,6 +80,7 @@ class RedisPubSubChannelLayer(PubSubParts):
             command_timeout=command_timeout,
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
+            prefetch=prefetch,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,
@@ -231,6 +235,7 @@ class RedisPubSubChannelLayer(PubSubParts):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
+            self._loops.for_each(LoopSubscriptions.forget_claimed)
             engine = self._publisher().engine
             await engine.unlink(self._operations.flush_pattern())
         await self.close_pools()

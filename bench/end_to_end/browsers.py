@@ -94,7 +94,8 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"![{CAPTION}](measured/{PLOT})"
     yield ""
-    yield from table(["", *TITLES.values()], rows_of_docs(data["rows"]))
+    measured = (one for one in rows_of_docs(data["rows"]) if any(one[1:]))
+    yield from table(["", *TITLES.values()], measured)
     yield ""
     yield from filled(
         "† Frames were lost, or came twice or late. [The full report]"

@@ -28,6 +28,9 @@ class Engine(placement.Engine, Protocol):
     def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel."""
 
+    def forget_claimed(self) -> None:
+        """Drops what readers of normal channels claimed ahead."""
+
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered."""
 
@@ -71,6 +74,10 @@ class LoopSubscriptions:
     def receive(self, channel: str) -> Coroutine[Any, Any, Message]:
         """The next message of a normal channel, which is not published."""
         return self.engine.receive(channel)
+
+    def forget_claimed(self) -> None:
+        """Drops what readers of normal channels claimed ahead."""
+        self.engine.forget_claimed()
 
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered."""

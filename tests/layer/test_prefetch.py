@@ -22,9 +22,11 @@ KEY = "asgiworker"
 COUNT = 3_000
 
 
-@pytest.fixture
-async def layer(valkey: Server) -> AsyncIterator[RedisChannelLayer]:
-    async with opened(valkey.url, prefetch=4) as layer:
+@pytest.fixture(params=["core", "pubsub"])
+async def layer(
+    valkey: Server, request: pytest.FixtureRequest
+) -> AsyncIterator[RedisChannelLayer]:
+    async with opened(valkey.url, kind=request.param, prefetch=4) as layer:
         yield layer
 
 

@@ -41,6 +41,7 @@ async def layer(valkey: Server) -> AsyncIterator[Layer]:
         ({"expiry": 0}, "expiry"),
         ({"group_expiry": "day"}, "group_expiry"),
         ({"normal_channels": "all"}, "'all'"),
+        ({"normal_channels": "broadcast", "prefetch": 3}, "prefetch.*broadcast.*: 3"),
         ({"on_disconnect": 1}, "on_disconnect"),
         ({"on_reconnect": ""}, "on_reconnect"),
         ({"prefix": b"asgi"}, "prefix"),

@@ -16,7 +16,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
     "constructors": {
         # All that CONFIG may hold: users name these options.
         "core.py: RedisChannelLayer": 15,
-        "pubsub.py: RedisPubSubChannelLayer": 17,
+        "pubsub.py: RedisPubSubChannelLayer": 18,
     },
 }
 

@@ -191,7 +191,8 @@ class Fleet:
 
     def _sweep(self) -> None:
         for layer in self.layers:
-            layer._loops.engine()._sweep()
+            engine: Any = layer._loops.engine()
+            (engine if self.is_core else engine.engine)._sweep()
 
     def _is_stored(self, channel: Channel) -> bool:
         return self.is_core or channel.owner is None

@@ -25,9 +25,11 @@ MESSAGES = {
 
 
 @asynccontextmanager
-async def opened(*hosts: Any, **options: Any) -> AsyncIterator[RedisChannelLayer]:
-    """A core layer on these hosts."""
-    layer = RedisChannelLayer(hosts=list(hosts), **options)
+async def opened(
+    *hosts: Any, kind: str = "core", **options: Any
+) -> AsyncIterator[Any]:
+    """A layer on these hosts, a core layer unless another `kind` is named."""
+    layer = KINDS[kind](hosts=list(hosts), **options)
     try:
         yield layer
     finally:

@@ -104,3 +104,44 @@ def test_the_pattern_of_all_keys() -> None:
     """What of a prefix would be a glob is none."""
     layer = RedisChannelLayer(prefix="a[b]*?")
     assert layer._operations.flush_pattern() == rb"a\[b\]\*\?*"
+
+
+def test_members_are_read_as_they_are_for_a_while(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are too old are removed first, and again when a second is over."""
+    now = 1000.0
+    monkeypatch.setattr(
+        "channels_redis_fast.commands.operations.monotonic", lambda: now
+    )
+
+    def read() -> bytes:
+        index, command = operations.members("room")
+        assert index == shard_of("room", 3)
+        assert key_of(command) == b"asgi:group:room"
+        return command[0]
+
+    assert read() == b"EVALSHA"
+    assert read() == b"ZRANGE"
+    operations.members("another")
+    now += 0.99
+    assert read() == b"ZRANGE"
+    now += 0.02
+    assert read() == b"EVALSHA"
+    assert read() == b"ZRANGE"
+
+
+@pytest.mark.parametrize(("group_expiry", "seconds"), [(2, 0.2), (86400, 1.0)])
+def test_short_memberships_are_looked_at_more_often(
+    group_expiry: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(
+        "channels_redis_fast.commands.operations.monotonic", lambda: now
+    )
+    layer = RedisChannelLayer(group_expiry=group_expiry)
+    layer._operations.members("room")
+    now += seconds * 0.99
+    assert layer._operations.members("room")[1][0] == b"ZRANGE"
+    now += seconds * 0.02
+    assert layer._operations.members("room")[1][0] == b"EVALSHA"
