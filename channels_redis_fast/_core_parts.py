@@ -22,6 +22,7 @@ from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
+from .wire._names import split_local
 
 _TIDY_EVERY = 1.0  # seconds
 
@@ -60,7 +61,7 @@ class CoreParts(BaseRedisLayer):
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
-            inbox_of=self._operations.non_local,
+            inbox_of=split_local,
             counters=self._counters,
             on_wait=weakly(self._wake_owner),
             on_end=self._memberships.end,

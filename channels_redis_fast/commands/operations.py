@@ -13,7 +13,6 @@ from redis import exceptions as errors
 from .._logs import inform
 from .._settings import Settings
 from ..wire._fanout import bundle
-from ..wire._names import split_local
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
 from .scripts import (
@@ -217,10 +216,6 @@ class Operations:
             b"\\" + bytes((c,)) if c in special else bytes((c,)) for c in self._prefix
         )
         return escaped + b"*"
-
-    def non_local(self, channel: str) -> str:
-        """The part of a name up to and including the first `!`, unchecked."""
-        return split_local(channel)
 
 
 def _decodable(names: list[bytes]) -> list[bytes]:

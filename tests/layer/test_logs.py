@@ -66,7 +66,7 @@ async def test_what_can_be_read_is_received(valkey: Server, raising: Raising) ->
         assert layer.counters == {"unreadable": 1}
     async with opened(valkey.url) as layer:
         name = await layer.new_channel()
-        key = layer._operations.channel_key(layer._operations.non_local(name))
+        key = layer._operations.channel_key(layer._non_local(name))
         waiting = asyncio.create_task(soon(layer, name))
         await layer.send(name, {"n": 0})
         assert await waiting == {"n": 0}

@@ -8,9 +8,8 @@ import pytest
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from channels_redis_fast.commands import operations as operations_
 from channels_redis_fast.commands.operations import Operations
-from channels_redis_fast.commands.scripts import MEMBERS, SEND, SEND_MANY, key_of
+from channels_redis_fast.commands.scripts import SEND, SEND_MANY, key_of
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.wire._hashing import shard_of
 
@@ -61,24 +60,6 @@ def test_a_group_has_one_command_for_each_process(operations: Operations) -> Non
         assert one.shard == shard_of(name, 3)
 
 
-def test_members_are_read_as_they_are_where_no_old_ones_are(
-    operations: Operations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For a second after those were removed: a command alone has not done it yet."""
-    now = 7.0
-    monkeypatch.setattr(operations_, "monotonic", lambda: now)
-    asked = [operations.members("room")[1] for _ in range(2)]
-    assert [command[1] for command in asked] == [MEMBERS.sha, MEMBERS.sha]
-    operations.note_members(asked[0])
-    now += 0.9
-    plain = operations.members("room")[1]
-    assert plain == (b"ZRANGE", b"asgi:group:room", b"0", b"-1")
-    operations.note_members(plain)  # which removed nothing
-    assert operations.members("hall")[1][1] == MEMBERS.sha
-    now += 0.2
-    assert operations.members("room")[1] == asked[0]
-
-
 def test_only_zero_is_full(operations: Operations) -> None:
     for reply in 1, None:
         operations.sent("jobs", reply)
@@ -119,11 +100,13 @@ def test_members_are_read_as_they_are_for_a_while(
         index, command = operations.members("room")
         assert index == shard_of("room", 3)
         assert key_of(command) == b"asgi:group:room"
+        operations.note_members(command)
         return command[0]
 
+    operations.members("room")  # and no answer: nothing was removed
     assert read() == b"EVALSHA"
     assert read() == b"ZRANGE"
-    operations.members("another")
+    assert operations.members("another")[1][0] == b"EVALSHA"
     now += 0.99
     assert read() == b"ZRANGE"
     now += 0.02
@@ -140,7 +123,7 @@ def test_short_memberships_are_looked_at_more_often(
         "channels_redis_fast.commands.operations.monotonic", lambda: now
     )
     layer = RedisChannelLayer(group_expiry=group_expiry)
-    layer._operations.members("room")
+    layer._operations.note_members(layer._operations.members("room")[1])
     now += seconds * 0.99
     assert layer._operations.members("room")[1][0] == b"ZRANGE"
     now += seconds * 0.02
