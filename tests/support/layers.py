@@ -25,9 +25,7 @@ MESSAGES = {
 
 
 @asynccontextmanager
-async def opened(
-    *hosts: Any, kind: str = "core", **options: Any
-) -> AsyncIterator[Any]:
+async def opened(*hosts: Any, kind: str = "core", **options: Any) -> AsyncIterator[Any]:
     """A layer on these hosts, a core layer unless another `kind` is named."""
     layer = KINDS[kind](hosts=list(hosts), **options)
     try:
