@@ -122,17 +122,17 @@ class SendMany:
         self.publications.append((number, name, payload))
 
     async def post(
-        self, outbox: Any, began: float = 0.0, publications: Sequence[Request] = ()
+        self, sends: Any, began: float = 0.0, publications: Sequence[Request] = ()
     ) -> list[Outcome]:
-        """Sends all through an outbox; the outcomes until there."""
+        """Sends all and waits for no reply; the outcomes until there."""
         for part in self._parcels.parts():
             request = self._operations.store([sealed for _, sealed in part])
             numbers = [number for number, _ in part]
-            posting = outbox.store(request, len(part), began=began)
+            posting = sends.store(request, len(part), began=began)
             await _post(self.outcomes, numbers, posting)
             began = 0.0  # it got on
         for (number, *_), request in zip(self.publications, publications, strict=True):
-            await _post(self.outcomes, [number], outbox.publish(request, began))
+            await _post(self.outcomes, [number], sends.publish(request, began))
             began = 0.0
         return self.outcomes
 
@@ -171,25 +171,25 @@ class GroupSendMany:
             codec.check(body)
         self._bodies.append((number, group, body))
 
-    async def post(self, outbox: Any) -> list[Outcome]:
-        """Sends all through an outbox; the outcomes until there."""
+    async def post(self, sends: Any) -> list[Outcome]:
+        """Sends all and waits for no reply; the outcomes until there."""
         groups: dict[str, dict[int, Any]] = {}
         for number, group, body in self._bodies:
             groups.setdefault(group, {})[number] = body
         for group, bodies in groups.items():
             request = self._operations.members(group)
-            posting = outbox.store_for_group(request, list(bodies.values()))
+            posting = sends.store_for_group(request, list(bodies.values()))
             await _post(self.outcomes, list(bodies), posting)
         return self.outcomes
 
     async def run(self, run_all: RunAll) -> list[Outcome]:
         """Asks for the members of all groups, then sends to all; the outcomes."""
         members = await self._ask(run_all)
-        parcels = KeyBatches(self._operations)
+        batches = KeyBatches(self._operations)
         for number, group, body in self._bodies:
             if not isinstance(members[group], Exception):
-                self._add_all(parcels, number, members[group], body)
-        results, _ = await parcels.run(run_all, [])
+                self._add_all(batches, number, members[group], body)
+        results, _ = await batches.run(run_all, [])
         by_number: dict[int, list[Any]] = {}
         for number, result in results:
             by_number.setdefault(number, []).append(result)
@@ -212,7 +212,7 @@ class GroupSendMany:
         return dict(zip(groups, replies, strict=True))
 
     def _add_all(
-        self, parcels: KeyBatches, number: int, members: list[bytes], body: Any
+        self, batches: KeyBatches, number: int, members: list[bytes], body: Any
     ) -> None:
         try:
             sealed = self._operations.seal_all(members, body)
@@ -220,7 +220,7 @@ class GroupSendMany:
             self.outcomes[number] = error
             return
         for one in sealed:
-            parcels.add(number, one)
+            batches.add(number, one)
 
     def _outcome(self, group: str, members: Any, results: list[Any]) -> Outcome:
         if isinstance(members, Exception):

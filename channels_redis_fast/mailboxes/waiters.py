@@ -27,7 +27,7 @@ def opened(entry: Entry) -> Message:
 
 
 class Leave(Protocol):
-    """Mailboxes, as who waits sees them."""
+    """The dispatcher, as those who wait see it."""
 
     def withdraw(self, waiter: Any) -> None:
         """Ends a wait; a message that was given goes back."""
@@ -52,7 +52,7 @@ class TaskWaiter:
         "_asyncio_future_blocking",
         "_callback",
         "_context",
-        "_mailboxes",
+        "_dispatcher",
         "box",
         "entry",
         "error",
@@ -62,12 +62,12 @@ class TaskWaiter:
     )
 
     def __init__(
-        self, box: Any, loop: asyncio.AbstractEventLoop, mailboxes: Leave
+        self, box: Any, loop: asyncio.AbstractEventLoop, dispatcher: Leave
     ) -> None:
         self._asyncio_future_blocking = False
         self._callback: Callable[[TaskWaiter], object] | None = None
         self._context: contextvars.Context | None = None
-        self._mailboxes = mailboxes
+        self._dispatcher = dispatcher
         self.box = box
         self.loop = loop
         self.is_used = True
@@ -83,7 +83,7 @@ class TaskWaiter:
             entry = self.result()
         except GeneratorExit:  # garbage, collected perhaps in the midst of other work
             self._callback = self._context = None
-            self._mailboxes.withdraw_later(self)
+            self._dispatcher.withdraw_later(self)
             raise
         except BaseException:
             self.leave()
@@ -99,7 +99,7 @@ class TaskWaiter:
 
     def nudge(self) -> None:
         """Ends a wait with `NOTHING`, unless a message comes; called in the loop."""
-        if self._mailboxes.forget(self):
+        if self._dispatcher.forget(self):
             self.give(NOTHING)
 
     def give_back(self) -> Entry | None:
@@ -113,7 +113,7 @@ class TaskWaiter:
 
     def leave(self) -> None:
         """Ends the wait; what was given goes back."""
-        self._mailboxes.withdraw(self)
+        self._dispatcher.withdraw(self)
         self.error = asyncio.CancelledError()  # one that holds no frame
         self._callback = self._context = None
 
@@ -149,7 +149,7 @@ class TaskWaiter:
         """Ends the wait; False when a message was given: the task gives it back."""
         if self.done():
             return False
-        self._mailboxes.withdraw(self)
+        self._dispatcher.withdraw(self)
         self.fail(asyncio.CancelledError(*(() if msg is None else (msg,))))
         return True
 

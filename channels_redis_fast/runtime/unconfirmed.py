@@ -63,14 +63,14 @@ class Batch:
 class PendingReply:
     """What stands in a connection's queue where else a caller's future does."""
 
-    __slots__ = ("batch", "command", "lane", "messages", "weight")
+    __slots__ = ("batch", "command", "messages", "queue", "weight")
 
     batch: Batch | None
 
     def __init__(
-        self, lane: ShardQueue, command: Command, messages: int = 1, weight: int = 1
+        self, queue: ShardQueue, command: Command, messages: int = 1, weight: int = 1
     ) -> None:
-        self.lane = lane
+        self.queue = queue
         self.command = command
         self.messages = messages
         self.weight = weight
@@ -82,11 +82,11 @@ class PendingReply:
 
     def set_result(self, reply: Any) -> None:
         """Takes the reply."""
-        self.lane.take(self, reply)
+        self.queue.take(self, reply)
 
     def set_exception(self, error: BaseException) -> None:
         """Takes the error: of the command, or of the connection."""
-        self.lane.failed(self, error)
+        self.queue.failed(self, error)
 
     def answer(self, reply: Any) -> None:
         """What a reply means; a publication's doesn't matter."""
@@ -101,7 +101,7 @@ class Stored(PendingReply):
         """Counts the messages that found no room."""
         full = (not reply) if isinstance(reply, int) else reply.count(0)
         if full:
-            self.lane.counters.count(FULL, _name(self.command), full)
+            self.queue.counters.count(FULL, _name(self.command), full)
 
 
 class Asked(PendingReply):
@@ -109,30 +109,30 @@ class Asked(PendingReply):
 
     __slots__ = ("bodies",)
 
-    def __init__(self, lane: ShardQueue, command: Command, bodies: list[Any]) -> None:
+    def __init__(self, queue: ShardQueue, command: Command, bodies: list[Any]) -> None:
         count = len(bodies)
-        super().__init__(lane, command, count, count * _GROUP_WEIGHT)
+        super().__init__(queue, command, count, count * _GROUP_WEIGHT)
         self.bodies = bodies
 
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            self.lane.outbox.deliver(self.command, reply, self.bodies, self.batch)
+            self.queue.sends.deliver(self.command, reply, self.bodies, self.batch)
 
 
 class ShardQueue:
     """The unanswered sends at one shard, and who waits for room, in their order."""
 
     def __init__(
-        self, outbox: UnconfirmedSends, shard: Shard, counters: DropCounters
+        self, sends: UnconfirmedSends, shard: Shard, counters: DropCounters
     ) -> None:
-        self.outbox = outbox
+        self.sends = sends
         self.counters = counters
         self._shard = shard
         self._load = 0
         self._senders: deque[tuple[PendingReply, asyncio.Future[bool]]] = deque()
 
-    async def put(self, receipt: PendingReply, began: float = 0.0) -> None:
+    async def put(self, pending: PendingReply, began: float = 0.0) -> None:
         """Returns when the command is in a connection's buffer, which has room.
 
         Raises redis-py's `ConnectionError` when there is no connection, or no room
@@ -140,39 +140,39 @@ class ShardQueue:
         """
         much: bool | None = None
         if not self._senders and self._load < _MOST:
-            much = self._shard.post(receipt.command, receipt)
+            much = self._shard.post(pending.command, pending)
         if much is None:
-            await self._put_later(receipt, began)
+            await self._put_later(pending, began)
             return
-        self._add(receipt, self.outbox.batch)
+        self._add(pending, self.sends.batch)
         if much:
             await asyncio.sleep(0)  # else a loop of sends would keep it from writing
 
-    def push(self, receipt: PendingReply, batch: Batch) -> None:
+    def push(self, pending: PendingReply, batch: Batch) -> None:
         """As `put`, for what can't wait and belongs to an earlier send."""
-        self._add(receipt, batch)
-        if self._shard.post(receipt.command, receipt) is None:
-            self._shard.post_later(receipt.command, receipt)
+        self._add(pending, batch)
+        if self._shard.post(pending.command, pending) is None:
+            self._shard.post_later(pending.command, pending)
 
-    def take(self, receipt: PendingReply, reply: Any) -> None:
+    def take(self, pending: PendingReply, reply: Any) -> None:
         """A reply came."""
         try:
-            receipt.answer(reply)
+            pending.answer(reply)
         except Exception as error:  # of a serialiser, for instance
-            self._count(receipt, error)
-        self._remove(receipt)
+            self._count(pending, error)
+        self._remove(pending)
 
-    def failed(self, receipt: PendingReply, error: BaseException) -> None:
+    def failed(self, pending: PendingReply, error: BaseException) -> None:
         """An error came, that nothing was tried again for, or in vain."""
-        self._count(receipt, error)
-        self._remove(receipt)
+        self._count(pending, error)
+        self._remove(pending)
 
     # Steps
 
-    async def _put_later(self, receipt: PendingReply, began: float) -> None:
+    async def _put_later(self, pending: PendingReply, began: float) -> None:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[bool] = loop.create_future()
-        self._senders.append((receipt, written))
+        self._senders.append((pending, written))
         if len(self._senders) == 1:  # else there is no room, or it is kept for many
             self._admit()
         left = self._shard.command_timeout - (monotonic() - began if began else 0.0)
@@ -180,8 +180,8 @@ class ShardQueue:
         try:
             await written
         except BaseException:
-            if receipt.batch is not None and not _is_written(written):
-                self._remove(receipt)
+            if pending.batch is not None and not _is_written(written):
+                self._remove(pending)
             raise
         finally:
             timer.cancel()
@@ -194,26 +194,26 @@ class ShardQueue:
     def _admit(self) -> None:
         """Writes for those who wait for room, as long as there is some."""
         while self._senders and self._load < _MOST:
-            receipt, written = self._senders.popleft()
+            pending, written = self._senders.popleft()
             if not written.done():
-                self._add(receipt, self.outbox.batch)
-                self._shard.post_later(receipt.command, receipt, written)
+                self._add(pending, self.sends.batch)
+                self._shard.post_later(pending.command, pending, written)
 
-    def _add(self, receipt: PendingReply, batch: Batch) -> None:
-        self._load += receipt.weight
-        receipt.batch = batch
+    def _add(self, pending: PendingReply, batch: Batch) -> None:
+        self._load += pending.weight
+        pending.batch = batch
         batch.add()
 
-    def _remove(self, receipt: PendingReply) -> None:
-        self._load -= receipt.weight
-        if receipt.batch is not None:
-            receipt.batch.remove()
+    def _remove(self, pending: PendingReply) -> None:
+        self._load -= pending.weight
+        if pending.batch is not None:
+            pending.batch.remove()
         if self._senders and self._load <= _FEW:
             self._admit()
 
-    def _count(self, receipt: PendingReply, error: BaseException) -> None:
-        detail = f"{_name(receipt.command)}: {error}"
-        self.counters.count(FAILED, detail, receipt.messages)
+    def _count(self, pending: PendingReply, error: BaseException) -> None:
+        detail = f"{_name(pending.command)}: {error}"
+        self.counters.count(FAILED, detail, pending.messages)
 
 
 class UnconfirmedSends:
@@ -229,45 +229,45 @@ class UnconfirmedSends:
         self.batch = Batch()
         self._earlier: list[Batch] = []
         self._operations = operations
-        self._lanes = [ShardQueue(self, shard, counters) for shard in shards]
+        self._queues = [ShardQueue(self, shard, counters) for shard in shards]
 
     def store(
         self, request: Request, messages: int = 1, *, began: float = 0.0
     ) -> Coroutine[Any, Any, None]:
         """Sends what adds messages to a channel's key; `began`: as `ShardQueue.put`."""
         index, command = request
-        lane = self._lanes[index]
-        return lane.put(Stored(lane, command, messages, messages), began)
+        queue = self._queues[index]
+        return queue.put(Stored(queue, command, messages, messages), began)
 
     def publish(
         self, request: Request, began: float = 0.0
     ) -> Coroutine[Any, Any, None]:
         """Sends a publication."""
         index, command = request
-        lane = self._lanes[index]
-        return lane.put(PendingReply(lane, command), began)
+        queue = self._queues[index]
+        return queue.put(PendingReply(queue, command), began)
 
     def store_for_group(
         self, request: Request, bodies: list[Any]
     ) -> Coroutine[Any, Any, None]:
         """Sends a codec's bodies to the members that a group has when it is asked."""
         index, command = request
-        lane = self._lanes[index]
-        return lane.put(Asked(lane, command, bodies))
+        queue = self._queues[index]
+        return queue.put(Asked(queue, command, bodies))
 
     def deliver(
         self, command: Command, members: list[bytes], bodies: list[Any], batch: Batch
     ) -> None:
         """The second half of a group's messages, whose members came by a command."""
         self._operations.note_members(command)
-        parcels = KeyBatches(self._operations)
+        batches = KeyBatches(self._operations)
         for number, body in enumerate(bodies):
             for sealed in self._operations.seal_all(members, body):
-                parcels.add(number, sealed)
-        for part in parcels.parts():
+                batches.add(number, sealed)
+        for part in batches.parts():
             index, command = self._operations.store([sealed for _, sealed in part])
-            lane = self._lanes[index]
-            lane.push(Stored(lane, command, len(part), len(part)), batch)
+            queue = self._queues[index]
+            queue.push(Stored(queue, command, len(part), len(part)), batch)
 
     async def settled(self) -> None:
         """Returns when all that was sent until now is answered, or never will be."""

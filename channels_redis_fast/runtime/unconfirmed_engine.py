@@ -16,33 +16,33 @@ class UnconfirmedEngine(LoopEngine):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.outbox = UnconfirmedSends(self.shards, self._operations, self._counters)
+        self.sends = UnconfirmedSends(self.shards, self._operations, self._counters)
 
     def send(self, request: Request, began: float = 0.0) -> Awaitable[None]:
         """As an `Engine`'s."""
-        return self.outbox.store(request, began=began)
+        return self.sends.store(request, began=began)
 
     def publish(self, request: Request, began: float = 0.0) -> Awaitable[None]:
         """As an `Engine`'s."""
-        return self.outbox.publish(request, began)
+        return self.sends.publish(request, began)
 
     def ask_members(
         self, request: Request, body: Any, began: float
     ) -> Awaitable[list[bytes] | None]:
         """Has the body sent to the members when they are known; None for the caller."""
         self._operations.codec.check(body)
-        return self.outbox.store_for_group(request, [body])
+        return self.sends.store_for_group(request, [body])
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()
     ) -> Awaitable[list[Outcome]]:
         """As an `Engine`'s; the outcomes until the messages are in a buffer."""
-        return work.post(self.outbox, began, publications)
+        return work.post(self.sends, began, publications)
 
     def group_send_many(self, work: GroupSendMany) -> Awaitable[list[Outcome]]:
         """As `send_many`."""
-        return work.post(self.outbox)
+        return work.post(self.sends)
 
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered, or never will be."""
-        await self.outbox.settled()
+        await self.sends.settled()

@@ -361,13 +361,13 @@ async def test_what_waits_may_bring_more_to_wait() -> None:
     """The members of a group, and then its messages, while no connection is there."""
     layer = RedisChannelLayer(confirm_sends=False)
     shard: Any = Away([b"specific.x!y"])
-    outbox = UnconfirmedSends([shard], layer._operations, layer._counters)
+    sends = UnconfirmedSends([shard], layer._operations, layer._counters)
     index, members = layer._operations.members("room")
-    lane = outbox._lanes[index]
-    lane.push(Asked(lane, members, [layer._codec.body({"n": 1})]), outbox.batch)
-    await asyncio.wait_for(outbox.settled(), 5)
+    queue = sends._queues[index]
+    queue.push(Asked(queue, members, [layer._codec.body({"n": 1})]), sends.batch)
+    await asyncio.wait_for(sends.settled(), 5)
     assert [key_of(command) for command in shard.ran] == [
         b"asgi:group:room",
         b"asgispecific.x!",
     ]
-    assert lane._load == 0
+    assert queue._load == 0
