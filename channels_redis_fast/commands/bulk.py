@@ -121,6 +121,13 @@ class SendMany:
         """Has a message published; the requests for these come last."""
         self.publications.append((number, name, payload))
 
+    def give_up(self, numbers: set[int], error: Exception) -> None:
+        """Publications that failed before they could be written."""
+        rest = [one for one in self.publications if one[0] not in numbers]
+        self.publications = rest
+        for number in numbers:
+            self.outcomes[number] = error
+
     async def post(
         self, sends: Any, began: float = 0.0, publications: Sequence[Request] = ()
     ) -> list[Outcome]:

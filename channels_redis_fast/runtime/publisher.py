@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 
@@ -45,27 +44,32 @@ class Publisher:
 
         Its call began at `began` (`time.monotonic()`; 0: now).
         """
-        named = [(name, payload) for _, name, payload in work.publications]
-        began = await self._learn((name for name, _ in named), began)
-        requests = [self._publication(*one) for one in named]
+        if not all(verbs.is_settled for verbs in self._verbs):
+            began = await self._learn(work, began or monotonic())
+        requests = [
+            self._publication(name, payload) for _, name, payload in work.publications
+        ]
         return await self.engine.send_many(work, began, requests)
 
     def _publication(self, name: str, payload: bytes) -> Request:
         index = self._operations.shard_of(name)
         return index, (self._verbs[index].verbs.publish, name, payload)
 
-    async def _learn(self, names: Iterable[str], began: float) -> float:
-        """Asks the hosts of these names for their commands; `began`, or now if asked.
+    async def _learn(self, work: SendMany, began: float) -> float:
+        """Asks the hosts that it publishes at; when the rest of the call began.
 
-        What is for a host that doesn't answer fails by itself.
+        What is for a host that doesn't answer fails by that. The others have as long
+        as if it had answered at once.
         """
-        if all(verbs.is_settled for verbs in self._verbs):
-            return began
-        began = began or monotonic()
-        by_host = {self._operations.shard_of(name): name for name in names}
-        for index, name in by_host.items():
-            with suppress(RedisError):
-                await self._ask(index, name, began)
+        by_host: dict[int, dict[int, str]] = {}
+        for number, name, _ in work.publications:
+            by_host.setdefault(self._operations.shard_of(name), {})[number] = name
+        for index, names in by_host.items():
+            try:
+                await self._ask(index, next(iter(names.values())), began)
+            except RedisError as error:
+                work.give_up({*names}, error)
+                began = monotonic()
         return began
 
     async def _ask(self, index: int, name: str, began: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -172,6 +173,20 @@ async def test_a_slot_that_moved(kind: str, way: Way, own_primaries: Cluster) ->
     assert got == list(range(60))
     await sender.close_pools()
     await reader.close_pools()
+
+
+async def test_silent_hosts_cost_no_other(way: Way, valkey: Server) -> None:
+    """Clusters are asked for their commands first, each in its turn."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = {"cluster": [silent.getsockname()]}
+        layer = KINDS["pubsub"](hosts=[host, host, valkey.url], command_timeout=0.5)
+        pairs = [(f"group{n}", {"n": n}) for n in range(30)]
+        places = [layer.consistent_hash(layer._group_name(g)) for g, _ in pairs]
+        assert {*places} == {0, 1, 2}
+        outcomes = await way(layer, "group_send_many", pairs)
+        for place, outcome in zip(places, outcomes, strict=True):
+            assert isinstance(outcome, errors.ConnectionError) == (place < 2)
+        await layer.close_pools()
 
 
 async def test_one_bad_message_costs_no_other(way: Way, valkey: Server) -> None:
