@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis import exceptions as errors
 
@@ -10,6 +12,10 @@ from channels_redis_fast.client.hosts import decode_hosts
 from channels_redis_fast.commands.command import Command
 from channels_redis_fast.commands.errors import reply_error
 from channels_redis_fast.commands.publishing import CLASSIC, SHARDED
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.runtime.blocking_engine import run_without_loop
+from support.forking import in_child, needs_fork
+from support.layers import end
 
 SERVER, CLUSTER = decode_hosts(
     ["redis://localhost", {"cluster": [("localhost", 7000)]}], 1.0
@@ -58,3 +64,24 @@ async def test_as_long_as_it_does_not_say() -> None:
         await verbs.ask("a shard", "n", run)
     assert verbs.verbs is SHARDED
     assert not verbs.is_settled
+
+
+@needs_fork
+async def test_a_child_does_not_wait_for_its_parent() -> None:
+    """Whose question is under way: in the child nobody hears the answer."""
+    layer = RedisPubSubChannelLayer(hosts=[{"cluster": [("localhost", 7000)]}])
+    (verbs,) = layer._verbs
+    answer = asyncio.get_running_loop().create_future()
+    asking = asyncio.create_task(verbs.ask("a shard", "n", lambda _: answer))
+    await asyncio.sleep(0)
+
+    async def run(command: Command) -> None:
+        raise reply_error("ERR wrong number of arguments for 'spublish' command")
+
+    def is_settled() -> bytes:
+        run_without_loop(verbs.ask("a shard of the child", "n", run))
+        return str(verbs.is_settled).encode()
+
+    assert in_child(is_settled) == b"True"
+    assert not verbs.is_settled
+    await end(asking)
