@@ -164,6 +164,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
+def test_the_matrix_is_as_large() -> None:
+    cells = re.findall(r"Cell\(\"3\.(\d+)t?\"", (ROOT / ".ci/noxfile.py").read_text())
+    text = CONTRIBUTING.read_text()
+    assert f"in {len(cells)} combinations of versions" in text
+    assert f"Python 3.10 to 3.{max(map(int, cells))}," in text
+
+
 def test_the_readme_is_short() -> None:
     assert README.stat().st_size <= 6 * 1024
 
