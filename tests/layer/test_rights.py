@@ -18,13 +18,17 @@ from support.clusters import Cluster, slot_of
 from support.layers import end, opened, soon
 from support.paths import DOCS
 from support.polling import eventually
+from support.programs import UNSHARDED
 from support.servers import Server
+from support.syncing import KINDS
 
 TEXT = (DOCS / "hosts.md").read_text()
 LIMITS = ["~asgi*", "resetchannels", "&asgi*"]
 FLUSH = "+scan +unlink"
 CLUSTER = "+cluster|slots +asking"
 SELECT = "+select"
+CLASSIC = "+subscribe +unsubscribe +publish"
+SHARDED = "+ssubscribe +sunsubscribe +spublish"
 
 # redis-py's, which need no right or take a refusal.
 FREE = {"auth", "client|setinfo"}
@@ -35,7 +39,7 @@ SetUser = Callable[..., dict[str, Any]]
 def listed() -> list[str]:
     """The commands that the TEXT says everybody needs."""
     (text,) = re.findall(r"## Users with few rights\n(.*?)(?:\n##|\Z)", TEXT, re.DOTALL)
-    for more in FLUSH, CLUSTER, SELECT:
+    for more in FLUSH, CLUSTER, SELECT, CLASSIC, SHARDED:
         assert f"`{more}`" in text
     block = re.search(r"\n\n((?:    \+.*\n)+)\n", text)
     assert block is not None
@@ -179,6 +183,39 @@ async def test_on_a_cluster(cluster: Cluster) -> None:
     assert used.commands() >= needed
     for node in cluster.nodes:
         node.client().acl_deluser("limited")
+
+
+async def test_of_pubsub(any_server: Server, set_user: SetUser) -> None:
+    host = set_user(*listed(), *CLASSIC.split())
+    await publish(host, [any_server], CLASSIC)
+
+
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+async def test_of_sharded_pubsub(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        set_limited(node, *listed(), *CLUSTER.split(), *SHARDED.split())
+    host = {"cluster": cluster.host["cluster"]}
+    host |= {"username": "limited", "password": "secret"}
+    await publish(host, cluster.nodes, SHARDED)
+    for node in cluster.nodes:
+        node.client().acl_deluser("limited")
+
+
+async def publish(host: Any, servers: list[Server], rules: str) -> None:
+    """To a channel, a group and a worker; all of the rules are needed, and no more."""
+    used, needed = Usage(servers), {rule[1:] for rule in rules.split()}
+    layer = KINDS["pubsub"](hosts=[host])
+    name = await layer.new_channel()
+    await layer.group_add("room", name)
+    for sent in layer.send(name, {}), layer.group_send("room", {}):
+        await sent
+        assert await soon(layer, name) == {}
+    await layer.send("worker", {})
+    assert await soon(layer, "worker") == {}
+    await layer.group_discard("room", name)
+    await eventually(lambda: used.commands() >= needed, "all of them")
+    await layer.close_pools()
+    assert not set.union(*map(refused, servers))
 
 
 @pytest.mark.parametrize("missing", ["client|unblock", "client|id"])
