@@ -186,6 +186,18 @@ def test_imports_alone(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_every_module_is_in_its_room_on_the_page() -> None:
+    _, tree, _ = (ROOT / "docs" / "architecture.md").read_text().split("```", 2)
+    folder, shown = "", set()
+    for line in tree.splitlines():
+        if found := re.match(r"  (\w+)/", line):
+            folder = f"{found[1]}."
+        names = re.findall(r"(\w+)\.py\b|\b(_\w+)\b(?!\.)", line)
+        shown |= {folder + (name or compiled) for name, compiled in names}
+    ours = {m for m in INSIDE if not m.startswith(("demo.", "_version", "__main__"))}
+    assert {m for m in ours if not m.endswith(INIT)} <= shown
+
+
 def test_no_assert_in_what_is_shipped() -> None:
     """Under `python -O` it would not be there."""
     assert [path for path in MODULES.values() if _has_assert(path)] == []
