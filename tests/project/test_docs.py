@@ -129,6 +129,19 @@ def test_every_counter_has_its_row() -> None:
     assert {*used} <= {name for cells in shown for name in names(cells[0])}
 
 
+def test_every_warning_has_its_row() -> None:
+    text = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    used = re.findall(r'\bwarn\(\s*"([^"]+)"', text)
+    assert len(used) > 6
+    table = rows(section(DOCS / "operations.md", "What to watch"))
+    shown = [line for cells in table for line in names(cells[0])]
+    for template in used:
+        # As shown: a word for each value, or dots at the end.
+        parts = map(re.escape, re.split("%[sd]", template))
+        line = re.compile(r"\S+".join(parts).removesuffix(r"\S+") + r".*")
+        assert any(map(line.fullmatch, shown)), template
+
+
 # What must be right
 
 
