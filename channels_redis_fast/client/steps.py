@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -13,7 +14,7 @@ from .connection import PipelinedConnection
 from .topology import Owns
 
 # Yields commands that are written together, and is sent their replies: errors of the
-# server are values, others end it.
+# server are values; others end it, which closes it.
 Steps = Generator[list[Command], list[Any], None]
 
 # What is run on each new connection, before any caller gets it: for a shard's index,
@@ -26,9 +27,10 @@ async def run_steps(steps: Steps | None, connection: PipelinedConnection) -> Non
     """Runs all steps; raises redis-py's `ConnectionError`, and what the steps do."""
     if steps is None:
         return
-    commands = next(steps, None)
-    while commands is not None:
-        commands = _next(steps, await _replies(connection, commands))
+    with contextlib.closing(steps):
+        commands = next(steps, None)
+        while commands is not None:
+            commands = _next(steps, await _replies(connection, commands))
 
 
 async def _replies(connection: PipelinedConnection, commands: list[Command]) -> Any:
@@ -52,10 +54,11 @@ def run_steps_blocking(
     """The same for a caller that blocks, until a `deadline` (`time.monotonic()`)."""
     if steps is None:
         return
-    commands = next(steps, None)
-    while commands is not None:
-        pipe.write(commands, deadline)
-        commands = _next(steps, [pipe.read(deadline) for _ in commands])
+    with contextlib.closing(steps):
+        commands = next(steps, None)
+        while commands is not None:
+            pipe.write(commands, deadline)
+            commands = _next(steps, [pipe.read(deadline) for _ in commands])
 
 
 def _next(steps: Steps, replies: list[Any]) -> list[Command] | None:

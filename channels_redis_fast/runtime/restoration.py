@@ -69,13 +69,15 @@ class Restoration:
         gone = self._gone(ours, [_is_there(reply) for reply in asked])
         # Without a lock, for which whole event loops would wait: one that restores
         # writes as slowly as its server reads.
-        rejoined = yield [
-            with_text(self._operations.rejoin(group, channels))
-            for group, channels in gone.items()
-        ]
-        for reply in rejoined:
-            _is_there(reply)
-        self._joined.leave_if_discarded(gone)
+        try:
+            rejoined = yield [
+                with_text(self._operations.rejoin(group, channels))
+                for group, channels in gone.items()
+            ]
+            for reply in rejoined:
+                _is_there(reply)
+        finally:  # whatever came of it: some may have joined
+            self._joined.leave_if_discarded(gone)
         if history is not None:
             known.add(history)
 

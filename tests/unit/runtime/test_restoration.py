@@ -130,3 +130,22 @@ def test_who_left_meanwhile(memberships: Memberships) -> None:
     with pytest.raises(StopIteration):
         steps.send([b"1", b"1"])
     assert memberships._left[0]["room"] == {"b", "c"}
+
+
+@pytest.mark.parametrize("replies", [[b"1", LOADING], None])
+def test_who_left_while_it_failed(
+    memberships: Memberships, replies: list[Any] | None
+) -> None:
+    """One group was refused, or the connection broke: some may have joined again."""
+    steps = memberships.restoration.steps(0, owns_all)
+    next(steps)
+    steps.send([HERE])
+    steps.send([None] * 4)
+    with memberships.leaving("room", "a"):
+        pass
+    if replies:
+        with pytest.raises(errors.BusyLoadingError):
+            steps.send(replies)
+    else:
+        steps.close()
+    assert memberships._left[0]["room"] == {"a"}
