@@ -23,7 +23,8 @@ from support.servers import Server
 from support.syncing import KINDS
 
 TEXT = (DOCS / "hosts.md").read_text()
-LIMITS = ["~asgi*", "resetchannels", "&asgi*"]
+LIMITS = ["~asgi*", "resetchannels"]
+CHANNELS = "&asgi*"
 FLUSH = "+scan +unlink"
 CLUSTER = "+cluster|slots +asking"
 SELECT = "+select"
@@ -39,7 +40,7 @@ SetUser = Callable[..., dict[str, Any]]
 def listed() -> list[str]:
     """The commands that the TEXT says everybody needs."""
     (text,) = re.findall(r"## Users with few rights\n(.*?)(?:\n##|\Z)", TEXT, re.DOTALL)
-    for more in FLUSH, CLUSTER, SELECT, CLASSIC, SHARDED:
+    for more in FLUSH, CLUSTER, SELECT, CHANNELS, CLASSIC, SHARDED:
         assert f"`{more}`" in text
     block = re.search(r"\n\n((?:    \+.*\n)+)\n", text)
     assert block is not None
@@ -186,14 +187,15 @@ async def test_on_a_cluster(cluster: Cluster) -> None:
 
 
 async def test_of_pubsub(any_server: Server, set_user: SetUser) -> None:
-    host = set_user(*listed(), *CLASSIC.split())
+    host = set_user(*listed(), CHANNELS, *CLASSIC.split())
     await publish(host, [any_server], CLASSIC)
 
 
 @pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
 async def test_of_sharded_pubsub(cluster: Cluster) -> None:
     for node in cluster.nodes:
-        set_limited(node, *listed(), *CLUSTER.split(), *SHARDED.split())
+        rules = [*listed(), *CLUSTER.split(), CHANNELS, *SHARDED.split()]
+        set_limited(node, *rules)
     host = {"cluster": cluster.host["cluster"]}
     host |= {"username": "limited", "password": "secret"}
     await publish(host, cluster.nodes, SHARDED)
