@@ -205,6 +205,7 @@ class ReconnectingConnection:
             self._attempt = None
         if attempt.cancelled():  # as all tasks are at the end of `asyncio.run`
             self._error = errors.ConnectionError("connecting was cancelled")
+            self._try_later(_LONGEST_PAUSE)  # if the loop goes on
             if self.on_cancelled is not None and not self._closed:
                 self.on_cancelled()
 
@@ -238,9 +239,10 @@ class ReconnectingConnection:
         self._failures += 1
         self._error = error
         self._not_before = self._loop.time() + pause
-        if self._closed:
-            return
-        if self._eager or self.was_up:
+        self._try_later(pause)
+
+    def _try_later(self, pause: float) -> None:
+        if not self._closed and (self._eager or self.was_up):
             self._cancel_timer()
             self._timer = self._loop.call_later(pause, self._try_again)
 

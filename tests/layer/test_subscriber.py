@@ -51,6 +51,21 @@ def answer_for(subscriber: Subscriber, name: bytes) -> asyncio.Future[Any] | Non
     return confirmations.get(name) if confirmations else None
 
 
+async def test_connecting_that_was_cancelled(server: Server) -> None:
+    """As by somebody who cancels all tasks of a loop, which goes on."""
+    async with subscribed_by(server) as (subscriber, got):
+        await subscriber.subscribe(b"name")
+        link = subscriber._link
+        greet: Any = link._greet
+        link._greet = lambda connection: asyncio.sleep(60)
+        server.client().client_kill_filter(_type="pubsub")
+        attempt = await eventually(lambda: link._attempt, "another attempt")
+        link._greet = greet
+        attempt.cancel()
+        await eventually(lambda: server.client().publish("name", "1"), "a subscriber")
+        await eventually(lambda: got, "a message")
+
+
 async def test_what_comes_when_a_name_was_given_up(server: Server) -> None:
     """By then another node of a Cluster may deliver it, too."""
     async with subscribed_by(server) as (subscriber, got):
