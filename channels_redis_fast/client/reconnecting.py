@@ -74,7 +74,7 @@ class ReconnectingConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self._failures = 0
-        self._down_since = 0.0
+        self._down_since = self._loop.time()
         self._not_before = 0.0
         self._closed = False
 
@@ -204,8 +204,9 @@ class ReconnectingConnection:
         if self._attempt is attempt:
             self._attempt = None
         if attempt.cancelled():  # as all tasks are at the end of `asyncio.run`
-            self._error = errors.ConnectionError("connecting was cancelled")
-            self._try_later(_LONGEST_PAUSE)  # if the loop goes on
+            error = errors.ConnectionError("connecting was cancelled")
+            self._wait(error, _LONGEST_PAUSE)  # if the loop goes on
+            self._not_before = 0.0
             if self.on_cancelled is not None and not self._closed:
                 self.on_cancelled()
 
@@ -222,9 +223,9 @@ class ReconnectingConnection:
         self._down(error, self._failures_before())
 
     def _failures_before(self) -> int:
-        """How many a loss follows upon."""
+        """How many a loss follows upon; from now on it is counted how long it takes."""
         if monotonic() - self.up_since > _PROVEN:
-            self._failures = 0
+            self._failures, self._down_since = 0, self._loop.time()
         return self._failures
 
     def _down(self, error: Exception, failures: int) -> None:
@@ -239,9 +240,6 @@ class ReconnectingConnection:
         self._failures += 1
         self._error = error
         self._not_before = self._loop.time() + pause
-        self._try_later(pause)
-
-    def _try_later(self, pause: float) -> None:
         if not self._closed and (self._eager or self.was_up):
             self._cancel_timer()
             self._timer = self._loop.call_later(pause, self._try_again)
