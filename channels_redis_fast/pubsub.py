@@ -100,9 +100,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         whether the message was sent. Without `confirm_sends` it returns when the
         message is in a connection's buffer.
         """
-        # As `_publisher`, without its call for each message.
-        local = self._loops.engine_for_call()
-        publisher = self._publisher() if local is None else local.publisher
+        publisher = self._publisher()
         if self._is_published(channel):
             await publisher.publish(channel, self._payload(channel, message))
         else:
@@ -230,8 +228,9 @@ class RedisPubSubChannelLayer(PubSubParts):
         connections and subscribes the channels over new ones.
         """
         await self.flush_sends()
+        begin = self._groups_begin.encode()
         for name in self._table.names():
-            if name.startswith(self._groups_begin.encode()):
+            if name.startswith(begin):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
         if self.normal_channels == "single":
