@@ -9,7 +9,6 @@ from redis import exceptions as errors
 
 from ..commands.command import Command
 from ..commands.errors import is_demotion
-from ..commands.scripts import key_of
 from .administration import unblock_client, unlink_keys
 from .backlog import Call
 from .connection import PipelinedConnection
@@ -93,11 +92,7 @@ class Shard(ShardCommands):
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
         """The connection that takes a command now; None if others come first."""
-        # As `_usable`, without its call: this is done for each message.
-        connection, keys = self._main.connection, self._backlog.keys
-        if connection is None or connection.paused:
-            return None
-        return None if keys and key_of(command) in keys else connection
+        return self._usable(self._main, command)
 
     def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """Where a call that waits goes; None: not known yet."""
