@@ -52,9 +52,6 @@ class CoreParts(BaseRedisLayer):
         """The state of this process; anew after a fork."""
         super()._begin()
         self.client_prefix = uuid.uuid4().hex
-        unique = getattr(self._serializer, "unique", None)
-        if unique is not None:
-            unique.reseed()
         self._memberships = Memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
