@@ -47,12 +47,8 @@ class Host:
         return dict(self._settings.value)
 
     def make_connection(self, *, pushes: bool = False) -> Any:
-        """A new redis-py connection to it, not yet connected; for `pushes` or not.
-
-        Subscribers can authenticate anew by the newer protocol only.
-        """
-        newer = {"protocol": 3} if pushes and self.tokens else {}
-        return self._connections({**OURS, **newer}).make_connection()
+        """A new redis-py connection to it, not yet connected; for `pushes` or not."""
+        return self._connections(pushes).make_connection()
 
     async def connect(self, connection: Any) -> None:
         """Connects it; raises redis-py's errors, and for what is no Redis 5 or later.
@@ -153,7 +149,10 @@ class Host:
         pool: aioredis.ConnectionPool = pool_of(aioredis, arguments)
         return pool
 
-    def _connections(self, ours: dict[str, Any]) -> aioredis.ConnectionPool:
+    def _connections(self, pushes: bool) -> aioredis.ConnectionPool:
+        # Subscribers can authenticate anew by the newer protocol only.
+        newer = {"protocol": 3} if pushes and self.tokens else {}
+        ours = {**OURS, **newer}
         pool = self.pool(**ours)
         pool.connection_kwargs.update(ours)  # a URL's own options win over arguments
         return pool

@@ -46,8 +46,7 @@ class SentinelHost(Host):
 
     def make_connection(self, *, pushes: bool = False) -> Any:
         """A new connection; what it was found with is closed by `release`."""
-        newer = {"protocol": 3} if pushes and self.tokens else {}
-        pool = self._connections({**OURS, **newer})
+        pool = self._connections(pushes)
         connection = pool.make_connection()
         # redis-py's connection knows its pool by a weak proxy only.
         connection._channels_redis_fast_pool = pool
