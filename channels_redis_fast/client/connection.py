@@ -109,7 +109,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
 
     def ask(self) -> None:
         """Queues ASKING, which lets the next command into a slot on its way here."""
-        self.call((b"ASKING",)).add_done_callback(_consume)
+        self.call((b"ASKING",)).add_done_callback(consume)
 
     def expect(self, receiver: Receiver) -> None:
         """Gives a receiver the next reply: what it got was of a command without one."""
@@ -203,7 +203,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
             again = min(again, left, self._tell_late(oldest, self._deadline))
         elif self.heard <= oldest:
             # The reply is waited for like any other.
-            self.call((b"PING",)).add_done_callback(_consume)
+            self.call((b"PING",)).add_done_callback(consume)
         self._check_in(min(again, self._held.tell_late(oldest)))
 
     def _fail(self, error: Exception | None) -> None:
@@ -233,7 +233,7 @@ def number_of(transport: asyncio.Transport | None) -> int:
     return -1 if sock is None else int(sock.fileno())
 
 
-def _consume(future: asyncio.Future[Any]) -> None:
+def consume(future: asyncio.Future[Any]) -> None:
     """Marks the outcome of a future that nobody awaits as seen."""
     if not future.cancelled():
         future.exception()

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ..client.connection import PipelinedConnection
+from ..client.connection import PipelinedConnection, consume
 from ..commands.publishing import CLASSIC, Verbs
 
 Confirmation = asyncio.Future[Any]
@@ -45,7 +45,7 @@ class Confirmations:
         confirmation = self._by_name.get(name)
         if confirmation is None:
             confirmation = self._connection.call((self._verbs.subscribe, name))
-            confirmation.add_done_callback(_consume)
+            confirmation.add_done_callback(consume)
             self._by_name[name] = confirmation
         return confirmation
 
@@ -70,7 +70,7 @@ class Confirmations:
     def _say_farewell(self, name: bytes) -> None:
         connection, command = self._connection, (self._verbs.unsubscribe, name)
         if self._verbs is CLASSIC:
-            connection.call(command).add_done_callback(_consume)
+            connection.call(command).add_done_callback(consume)
         elif connection.error is None:
             connection.write(command)
             connection.post(_Farewell(connection), (b"PING",))
@@ -104,9 +104,3 @@ class _Farewell:
             self._connection.expect(self)
         else:
             self._connection.abort(error)
-
-
-def _consume(answer: Confirmation) -> None:
-    """Marks the outcome of an answer that nobody awaits as seen."""
-    if not answer.cancelled():
-        answer.exception()
