@@ -123,9 +123,8 @@ class TopologyLookup:
         try:
             async with timeout(seconds):
                 ranges = await self._ask(address)
-            self._problem = (
-                None  # without any, it was forgotten by the Cluster, perhaps
-            )
+            # A node without any was forgotten by the Cluster, perhaps.
+            self._problem = None
             return ranges
         except asyncio.TimeoutError:
             host = self._shard.host.node(*address)

@@ -16,9 +16,8 @@ Entry = tuple[bytes, bytes]
 def popped(reply: Any) -> list[Entry]:
     """What BZPOPMIN or ZPOPMIN gave; raises `InvalidResponse` for another shape."""
     if isinstance(reply, list):
-        if len(reply) == 3 and isinstance(
-            reply[1], bytes
-        ):  # of BZPOPMIN: the key first
+        # BZPOPMIN names the key first.
+        if len(reply) == 3 and isinstance(reply[1], bytes):
             return [(reply[1], reply[2])]
         if len(reply) % 2 == 0 and isinstance(reply[0], bytes):
             return list(zip(reply[::2], reply[1::2], strict=True))
