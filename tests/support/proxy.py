@@ -252,7 +252,9 @@ class Proxy:
             for pump in pumps:
                 pump.cancel()
             for writer in writers:
-                writer.close()
+                # Closed twice, one of TLS can't be cut: Python 3.11.2.
+                if not writer.is_closing():
+                    writer.close()
             results = await asyncio.gather(
                 *pumps,
                 *(writer.wait_closed() for writer in writers),

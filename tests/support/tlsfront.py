@@ -30,8 +30,10 @@ class TLSFront:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.proxy.stop()
-        self.server.stop()
+        try:
+            self.proxy.stop()
+        finally:
+            self.server.stop()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.server, name)
