@@ -15,7 +15,7 @@ from channels.exceptions import ChannelFull, StopConsumer
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer as Layer
 from channels_redis_fast.subscriptions.subscriber import Subscriber
-from support.layers import end, nothing, soon
+from support.layers import end, nothing, persist, soon
 from support.peers import CORE, PUBSUB
 from support.polling import eventually
 from support.pubsubs import published, subscribed, subscribers
@@ -99,7 +99,7 @@ async def test_one_reader_of_the_fleet_gets_a_message(
     peers = [await start_peer(PUBSUB, {"hosts": [valkey.url]}) for _ in range(2)]
     readings = [p.begin("collect", "worker", timeout=20, idle=1.0) for p in peers]
     for n in range(300):
-        await layer.send("worker", {"n": n, "from": "here"})
+        await persist(layer, "worker", {"n": n, "from": "here"})
     got = [n for reading in readings for _, n in (await reading)["received"]]
     assert sorted(got) == list(range(300))
 
