@@ -27,7 +27,7 @@ FOUND_END_TO_END ?= build/end_to_end.json
 # The processes that tests run in: they wait more than they compute. Each imports all
 # tests and starts servers of its own. What is compiled is kept, whatever the
 # environment says: else each process and its children compile all of it anew.
-PROCESSES ?= 4
+PROCESSES ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 # Where tests run by themselves; ARGS may name fewer. To collect all others, too, takes
 # as long as to run these.

@@ -182,7 +182,7 @@ def matrix(session: nox.Session, cell: Cell) -> None:
     session.chdir(folder)
     # As `make test` does. 5: no test, where none failed or the arguments name none.
     for some, codes in (
-        (("-n", "4", "--dist", "worksteal", "-m", "not serial"), [0, 1, 5]),
+        (("-n", "6", "--dist", "worksteal", "-m", "not serial"), [0, 1, 5]),
         (
             ("--last-failed", "--last-failed-no-failures=none", "-m", "not serial"),
             [0, 5],
