@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager
 from redis.exceptions import RedisError
 
 from ._base import BaseRedisLayer
-from ._hooks import key_after
-from ._settings import Settings
+from ._hooks import key_after, serializer_for
+from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
 from .client.topology import Owns
+from .commands.history import HistoryCommands
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .runtime.blocking_engine import BlockingEngine, run_without_loop
@@ -23,6 +24,8 @@ from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
+from .wire.codec import codec_of
+from .wire.placed import PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
 
@@ -34,7 +37,10 @@ class CoreParts(BaseRedisLayer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._operations = self._make_operations(self._codec, self._group_key_of())
+        group_key = self._group_key_of()
+        if self._histories is not None:
+            self._history = self._make_history(self._histories, group_key)
+        self._operations = self._make_operations(self._codec, group_key)
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, weakly(self._restore))
         self._begin()
@@ -47,6 +53,21 @@ class CoreParts(BaseRedisLayer):
         if type(self)._group_key is not CoreParts._group_key:
             return self._group_key
         return functools.partial(key_after, f"{self.prefix}:group:")
+
+    def _make_history(
+        self, table: HistoryTable, group_key: Callable[[str], bytes]
+    ) -> HistoryCommands:
+        """What is kept has no unique bytes, and may be older than what is received."""
+        settings, limit, kept = self._settings, self._size_limit, self._codec
+        is_ours = not self._is_overridden("serialize", "deserialize")
+        serializer = serializer_for(settings) if is_ours else None
+        if serializer is not None:
+            kept = codec_of(serializer, limit)
+        parts = parts_for(serializer, is_ours)
+        self._codec = PlacedCodec(self._codec, limit, parts)
+        kept = PlacedCodec(kept, limit, parts)
+        shard_of = self._shard_of()
+        return HistoryCommands(table, self.prefix, kept, group_key, shard_of)
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
@@ -61,8 +82,20 @@ class CoreParts(BaseRedisLayer):
             inbox_of=split_local,
             counters=self._counters,
             on_wait=weakly(self._wake_owner),
-            on_end=self._memberships.end,
+            on_end=self._ended(),
         )
+        self._replays = self._make_replays(self._history, lambda local: local)
+        self._delivery = self._make_delivery(self._codec)
+
+    def _ended(self) -> Callable[[str], None]:
+        """What is told the channels that ended."""
+        memberships, ended = self._memberships, weakly(self._end)
+        return memberships.end if self._history is None else ended
+
+    def _end(self, channel: str) -> None:
+        self._memberships.end(channel)
+        if self._replays is not None:
+            self._replays.end(channel)
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""
@@ -71,7 +104,7 @@ class CoreParts(BaseRedisLayer):
         return contextlib.nullcontext()
 
     def _inline(self) -> BlockingEngine:
-        engine = BlockingEngine(self._blocking, self.command_timeout)
+        engine = self._blocking_engine()
         self._tidy()
         return engine
 
@@ -86,6 +119,8 @@ class CoreParts(BaseRedisLayer):
             engine = BlockingEngine(self._blocking, self.command_timeout / 4)
             with contextlib.suppress(RedisError):  # next time
                 run_without_loop(self._memberships.tend(engine.run_all))
+        if self._replays is not None:
+            self._replays.look_blocking()
 
     def _make_local(self) -> LoopEngine:
         return self._make_engine(self._memberships, weakly(self._offer))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._base import BaseRedisLayer
 from ._hooks import key_after, serializer_for
-from ._settings import Settings
+from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
-from .mailboxes.delivery import Delivery
+from .commands.history import HistoryCommands
 from .mailboxes.registry import LocalChannels
-from .runtime.blocking_engine import BlockingEngine
+from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
@@ -26,8 +27,11 @@ from .subscriptions.table import SubscriptionTable
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, SerializerCodec, codec_of
 from .wire.formats import BaseMessageSerializer
+from .wire.placed import PlacedCodec, parts_for
 
 _GROUP = "__group__"
+
+Recover = Callable[[list[bytes]], Awaitable[None]]
 
 
 class PubSubParts(BaseRedisLayer):
@@ -41,6 +45,8 @@ class PubSubParts(BaseRedisLayer):
         self.prefetch = settings.prefetch
         self.sharded_pubsub = settings.sharded_pubsub
         self._groups_begin = f"{self.prefix}{_GROUP}"
+        if self._histories is not None:
+            self._history = self._make_history(self._histories)
         self._normal_codec = self._make_normal_codec()
         self._operations = self._make_operations(
             self._normal_codec, functools.partial(key_after, self._groups_begin)
@@ -49,6 +55,24 @@ class PubSubParts(BaseRedisLayer):
         self._blocking = BlockingShards(self._hosts, lambda *about: None)
         self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
         self._begin()
+
+    def _make_history(self, table: HistoryTable) -> HistoryCommands:
+        begin, limit = self._groups_begin.encode(), self._size_limit
+
+        def group_of(name: bytes) -> str | None:
+            is_one = name.startswith(begin)
+            return name[len(begin) :].decode() if is_one else None
+
+        is_ours = not self._is_overridden("serialize", "deserialize")
+        parts = parts_for(self._serializer, is_ours)
+        self._codec = codec = PlacedCodec(self._codec, limit, parts, group_of)
+        name_of = functools.partial(key_after, self._groups_begin)
+        shard_of, groups_begin = self._shard_of(), self._groups_begin
+
+        def shard_of_group(group: str) -> int:
+            return shard_of(f"{groups_begin}{group}")
+
+        return HistoryCommands(table, self.prefix, codec, name_of, shard_of_group)
 
     def _make_serializer(self, settings: Settings) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
@@ -81,7 +105,7 @@ class PubSubParts(BaseRedisLayer):
         )
         term = None if self.refresh_groups else self.group_expiry
         self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
-        self._table = SubscriptionTable(on_leave=self._terms.forget)
+        self._table = SubscriptionTable(on_leave=self._left())
         self._subscriptions = subscriptions = SubscriptionRegistry(
             self._table, self._loops.engine, self.command_timeout
         )
@@ -93,6 +117,30 @@ class PubSubParts(BaseRedisLayer):
             on_wait=None,
             on_end=self._subscriptions.end,
         )
+        self._replays = self._make_replays(self._history, lambda local: local.engine)
+        self._delivery = self._make_delivery(self._codec)
+
+    def _left(self) -> Callable[[bytes, str], None]:
+        """What is told each name and channel whose ways part."""
+        return self._terms.forget if self._history is None else weakly(self._leave)
+
+    def _leave(self, name: bytes, channel: str) -> None:
+        self._terms.forget(name, channel)
+        begin = self._groups_begin.encode()
+        if self._replays is not None and name.startswith(begin):
+            self._replays.leave(name[len(begin) :].decode(), channel)
+
+    def _recover(self, engine: LoopEngine) -> Recover | None:
+        """Asks for what groups missed while nobody heard their names."""
+        begin, replays = self._groups_begin.encode(), self._replays
+        if replays is None:
+            return None
+
+        async def recover(names: list[bytes]) -> None:
+            groups = [n[len(begin) :].decode() for n in names if n.startswith(begin)]
+            await replays.catch_up(engine, groups)
+
+        return recover
 
     def _publisher(self) -> Publisher:
         """What publishes for this call: its event loop's, or one that blocks."""
@@ -100,8 +148,7 @@ class PubSubParts(BaseRedisLayer):
         if local is not None:
             publisher: Publisher = local.publisher
             return publisher
-        engine = BlockingEngine(self._blocking, self.command_timeout)
-        return Publisher(engine, self._operations, self._verbs)
+        return Publisher(self._blocking_engine(), self._operations, self._verbs)
 
     def _make_local(self) -> LoopSubscriptions:
         memberships = Memberships(self._operations, self.group_expiry, False)
@@ -112,9 +159,14 @@ class PubSubParts(BaseRedisLayer):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(self._mailboxes, self._codec, self._counters),
+            self._delivery,
             functools.partial(
-                Placement, engine, operations.shard_of, self._verbs, self._outage
+                Placement,
+                engine,
+                operations.shard_of,
+                self._verbs,
+                self._outage,
+                self._recover(engine),
             ),
             self.command_timeout,
             on_end=weakly(self._offer),

@@ -13,6 +13,7 @@ from channels.layers import BaseChannelLayer
 from ._core_parts import CoreParts
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
+from ._replay import CoreReplay
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .exceptions import ForeignChannel
@@ -26,14 +27,14 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 Message = dict[str, Any]
 
 
-class RedisChannelLayer(CoreParts):
+class RedisChannelLayer(CoreReplay, CoreParts):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
-    `confirm_sends` (False: a send waits for no answer) and `prefetch` (how many
-    messages a reader of a normal channel claims at a time). A wrong value raises
-    `ValueError`, an unknown option `TypeError`.
+    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many messages
+    a reader of a normal channel claims at a time) and `history` (what is kept of which
+    groups). A wrong value raises `ValueError`, an unknown option `TypeError`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RedisChannelLayer(CoreParts):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        history: Any = None,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -75,6 +77,7 @@ class RedisChannelLayer(CoreParts):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            history=history,
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
@@ -149,12 +152,16 @@ class RedisChannelLayer(CoreParts):
         engine = self._loops.engine_for_call() or self._inline()
         with self._memberships.leaving(group, channel):
             await engine.run(request)
+        if self._replays is not None:
+            self._replays.leave(group, channel)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Sends a message to every member of a group; full ones miss it (logged)."""
         self.require_valid_group_name(group)
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
+        if self._history is not None and (rule := self._history.rule(group)):
+            return await self._append(engine, group, rule, message)
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began)
@@ -187,6 +194,11 @@ class RedisChannelLayer(CoreParts):
 
         Returns for each None, or the exception that `group_send` would have raised.
         """
+        if self._history is not None:
+            return await self._append_many(messages)
+        return await self._group_send_many(messages)
+
+    async def _group_send_many(self, messages: Iterable[Any]) -> list[Outcome]:
         work = GroupSendMany(self._operations, messages)
 
         def add(number: int, group: str, message: Message) -> None:
@@ -207,6 +219,8 @@ class RedisChannelLayer(CoreParts):
         await (self._loops.engine_for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
         self._memberships.clear()
+        if self._replays is not None:
+            self._replays.clear()
 
     # What applications of channels_redis also use
 

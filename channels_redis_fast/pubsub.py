@@ -12,8 +12,9 @@ from channels.layers import BaseChannelLayer
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
+from ._replay import PubSubReplay
 from ._settings import Settings
-from .commands.bulk import Outcome, SendMany, collect
+from .commands.bulk import Outcome, Payload, SendMany, collect
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.loops import may_block
@@ -27,7 +28,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(PubSubParts):
+class RedisPubSubChannelLayer(PubSubReplay, PubSubParts):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -37,7 +38,7 @@ class RedisPubSubChannelLayer(PubSubParts):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single") and what is raised: as the core layer's.
+    "single"), `history` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        history: Any = None,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -85,6 +87,7 @@ class RedisPubSubChannelLayer(PubSubParts):
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,
             sharded_pubsub=bool(sharded_pubsub),
+            history=history,
         )
         super().__init__(settings)
         self._published: dict[str, bool] = {}  # names that were checked
@@ -186,6 +189,10 @@ class RedisPubSubChannelLayer(PubSubParts):
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
+        if self._history is not None and (rule := self._history.rule(group)):
+            append = self._history.append(group, rule, message)
+            await self._publisher().append(name, append)
+            return
         await self._publisher().publish(name, self._payload(name, message))
 
     # Many at once
@@ -214,7 +221,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
             name = self._group_name(group)
-            work.publish(number, name, self._payload(name, message))
+            work.publish(number, name, self._publication(group, name, message))
 
         collect(work, add)
         return await publisher.send_all(work)
@@ -233,7 +240,7 @@ class RedisPubSubChannelLayer(PubSubParts):
             if name.startswith(begin):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
-        if self.normal_channels == "single":
+        if self.normal_channels == "single" or self._history is not None:
             self._loops.for_each(LoopSubscriptions.forget_claimed)
             engine = self._publisher().engine
             await engine.unlink(self._operations.flush_pattern())
@@ -269,6 +276,11 @@ class RedisPubSubChannelLayer(PubSubParts):
         if channel.startswith(self._groups_begin):
             raise InvalidName(f"channel names can't begin as groups do: {channel!r}")
         return ours or self.normal_channels == "broadcast"
+
+    def _publication(self, group: str, name: str, message: Message) -> Payload:
+        if self._history is not None and (rule := self._history.rule(group)):
+            return self._history.append(group, rule, message)
+        return self._payload(name, message)
 
     def _payload(self, name: str, message: Message) -> bytes:
         return self._codec.seal(self._codec.body(message), None, name.encode())

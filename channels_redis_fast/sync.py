@@ -6,15 +6,16 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._replay import SyncReplay
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
-from .mailboxes.delivery import Delivery
 from .runtime.blocking_engine import run_without_loop
 from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
 from .runtime.popping import Popper
 from .runtime.thread_reader import ThreadReader, pop_message
+from .types import Recovery
 from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
@@ -23,7 +24,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer:
+class SyncChannelLayer(SyncReplay):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -63,7 +64,7 @@ class SyncChannelLayer:
         reader = ThreadReader(
             self._popper([shard], non_local),
             layer._mailboxes,
-            Delivery(layer._mailboxes, layer._codec, layer._counters),
+            layer._delivery,
             layer._offer,
         )
         return reader.receive(channel, deadline_of(timeout))
@@ -103,9 +104,9 @@ class SyncChannelLayer:
 
     # Steps
 
-    def _run(self, method: str, *args: Any) -> Any:
+    def _run(self, method: str, *args: Any, **options: Any) -> Any:
         self._check(method)
-        return run_without_loop(getattr(self._layer, method)(*args))
+        return run_without_loop(getattr(self._layer, method)(*args, **options))
 
     def _check(self, method: str) -> None:
         if not may_block():
@@ -166,6 +167,16 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         self._layer.require_valid_group_name(group)
         self._layer._is_published(channel)
         self._there("group_add", self._layer.command_timeout, group, channel)
+
+    def group_join(
+        self, group: str, channel: str, since: str | None = None
+    ) -> Recovery:
+        """Adds a channel of this process to a group, after what came after `since`."""
+        self._layer.require_valid_group_name(group)
+        self._layer._is_published(channel)
+        timeout = self._layer.command_timeout
+        recovery: Recovery = self._there("group_join", timeout, group, channel, since)
+        return recovery
 
     def _there(
         self,

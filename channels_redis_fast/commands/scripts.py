@@ -1,4 +1,4 @@
-"""The Lua scripts: each declares its one key, so all topologies run the same text."""
+"""The Lua scripts: each declares its keys, which share a slot: all topologies run it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ EVALSHA = b"EVALSHA"
 class Script:
     """A Lua text and its digest, by which servers know it once it ran there.
 
-    `repeatable`: to run it twice does what running it once does.
+    `keys`: how many it touches, of one slot. `repeatable`: to run it twice does what running it once does.
     """
 
-    def __init__(self, text: str, *, repeatable: bool = False) -> None:
+    def __init__(self, text: str, *, keys: int = 1, repeatable: bool = False) -> None:
         self.text = text.encode()
+        self._keys = b"%d" % keys
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
         _TEXTS[self.sha] = self.text
         if repeatable:
             _REPEATABLE.update((self.sha, self.text))
 
     def on(self, key: bytes | str, *args: bytes | str) -> Command:
-        """The command that runs it on `key`."""
-        return (EVALSHA, self.sha, b"1", key, *args)
+        """The command that runs it on `key`; others come first in `args`."""
+        return (EVALSHA, self.sha, self._keys, key, *args)
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

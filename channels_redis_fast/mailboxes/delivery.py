@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..exceptions import UnreadableMessage
-from ..wire.codec import Codec, copier
+from ..types import POSITION
+from ..wire.codec import Codec, Message, copier
 from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
+
+# Takes a message with a position, what copies it, its channels and the running loop;
+# returns those channels that don't get it by its place in an order.
+Take = Callable[
+    [Message, Callable[[], Message], Sequence[str], asyncio.AbstractEventLoop | None],
+    Sequence[str],
+]
 
 
 class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
+    `take` is given the messages that have a position.
     """
 
     def __init__(
-        self, mailboxes: LocalChannels, codec: Codec, counters: DropCounters
+        self,
+        mailboxes: LocalChannels,
+        codec: Codec,
+        counters: DropCounters,
+        take: Take | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
+        self._take = take
 
     def deliver(
         self,
@@ -45,8 +59,13 @@ class Delivery:
             return
         channels = (named or ()) if channels is None else channels
         copy = None  # who alone gets it needs none
-        if len(channels) > 1:
+        is_placed = self._take is not None and POSITION in message
+        if len(channels) > 1 or is_placed:
             copy = copier(codec, member, key, message, flat)
+            if self._take is not None and is_placed and channels:
+                channels = self._take(message, copy, channels, here)
+                if not channels:
+                    return
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
         if unknown or not channels:
             place = key if inbox is None else inbox.name

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ..wire.codec import Message
 from .dispatcher import Dispatcher
 from .dropped import DropCounters
 from .lifetimes import Lifetimes
-from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
+from .mailbox import UNENDING, ChannelName, Mailbox, MailboxGroup, Snapshot
 from .ownership import Ownership
 from .waiters import Entry, TaskWaiter, ThreadWaiter, Waiter, wake
 
@@ -132,15 +132,16 @@ class LocalChannels:
         message: Message,
         copy: Callable[[], Message] | None,
         here: asyncio.AbstractEventLoop | None = None,
+        expiry: float | None = None,
     ) -> int:
         """Gives a channel the message, or several a `copy` of it each.
 
         Channels of other inboxes count as none, unless `inbox` is None. `here` is the
-        running loop, whose tasks go on together. Returns how many names were no
-        channels.
+        running loop, whose tasks go on together. `expiry` (seconds) is the layer's
+        unless another is given. Returns how many names were no channels.
         """
         together: dict[Any, Any] | None = None if copy is None else {}
-        entry = time.monotonic() + self._expiry, message, copy, together
+        entry = time.monotonic() + (expiry or self._expiry), message, copy, together
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:
@@ -167,6 +168,25 @@ class LocalChannels:
                 if woken and here is not None:
                     here.call_soon(wake, woken)
         return unknown
+
+    def has_room(self, name: str) -> bool:
+        """Whether there is a channel that takes one more message."""
+        box = self._boxes.get(name)
+        return box is not None and len(box.messages or ()) < box.room
+
+    def offer(
+        self,
+        names: Iterable[str],
+        message: Message,
+        copy: Callable[[], Message],
+        here: asyncio.AbstractEventLoop | None,
+    ) -> list[str]:
+        """As `put`, to channels that have room, and keep it; returns the others."""
+        with self._lock:
+            rooms = {name: self.has_room(name) for name in names}
+            ready = [name for name, has_room in rooms.items() if has_room]
+            self.put(None, ready, message, copy, here, UNENDING)
+        return [name for name, has_room in rooms.items() if not has_room]
 
     def put_first(self, name: str, message: Message) -> None:
         """Puts a message back that was taken, and reached nobody."""

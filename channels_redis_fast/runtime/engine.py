@@ -15,7 +15,6 @@ from ..client.host import Host
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.delivery import Delivery
-from ..mailboxes.dropped import DropCounters
 from ..mailboxes.mailbox import MailboxGroup
 from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
@@ -42,15 +41,15 @@ class LoopEngine(Engine):
         operations: Operations,
         mailboxes: LocalChannels,
         memberships: Memberships,
-        counters: DropCounters,
+        delivery: Delivery,
         offer: Callable[[MailboxGroup], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
-        self._delivery = Delivery(mailboxes, operations.codec, counters)
+        self._delivery = delivery
         self._memberships = memberships
-        self._counters = counters
+        self._counters = delivery.counters
         self._settings = settings
         self._offer = offer
         self._channels: dict[str, NormalChannelReader] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -37,7 +37,8 @@ class Placement:
 
     `shard_of` maps a name to the index of a shard, whose commands are in `verbs`.
     `is_ours` says whether a name is still wanted here. `deliver` takes each message, by
-    name and payload.
+    name and payload. `recover` is awaited with names that are heard again, before that
+    counts as the end of an outage.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Placement:
         shard_of: Callable[[str], int],
         verbs: list[HostVerbs],
         outage: OutageNotifier,
+        recover: Callable[[list[bytes]], Awaitable[None]] | None = None,
         *,
         is_ours: Callable[[bytes], bool],
         deliver: Callable[[bytes, bytes], None],
@@ -55,6 +57,8 @@ class Placement:
         self._shard_of = shard_of
         self._verbs = verbs
         self._outage = outage
+        self._recover = recover
+        self._recovering: set[Subscriber] = set()
         self._is_ours = is_ours
         self._deliver = deliver
         self._subscribers: dict[Place, Subscriber] = {}
@@ -110,7 +114,7 @@ class Placement:
 
     def note_confirmed(self, subscriber: Subscriber) -> None:
         """Notes that somebody was told of a subscription there."""
-        if subscriber.is_up:
+        if subscriber.is_up and subscriber not in self._recovering:
             self._outage.back(subscriber)
 
     def review(self, has_orphans: Callable[[], bool]) -> None:
@@ -171,7 +175,7 @@ class Placement:
             deliver=self._deliver,
             stray=self._stray,
             down=self._down,
-            up=self._outage.back,
+            up=self._up,
         )
 
     def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:
@@ -217,6 +221,23 @@ class Placement:
     def _stray(self, subscriber: Subscriber, name: bytes) -> None:
         self._forget_place(name, subscriber)
         self.seek(name)
+
+    def _up(self, subscriber: Subscriber) -> None:
+        if self._recover is None:
+            self._outage.back(subscriber)
+        else:
+            self._recovering.add(subscriber)
+            self.engine.spawn(self._recovered(subscriber, self._recover))
+
+    async def _recovered(
+        self, subscriber: Subscriber, recover: Callable[[list[bytes]], Awaitable[None]]
+    ) -> None:
+        try:
+            await recover(list(subscriber.names))
+        finally:
+            self._recovering.discard(subscriber)
+        if subscriber.is_up:
+            self._outage.back(subscriber)
 
     def _down(self, subscriber: Subscriber) -> None:
         if subscriber.was_up and self._is_needed(subscriber):

@@ -1,0 +1,237 @@
+"""The history of a group at Redis: what to say, and what the answers mean; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redis import exceptions as errors
+
+from .._settings import HistoryTable
+from ..exceptions import UnreadableMessage
+from ..types import BEGINNING, History, position_of
+from ..wire.codec import Message, copier
+from ..wire.placed import InGroup, PlacedCodec
+from ..wire.positions import Position, read_id, read_placed
+from .command import Command
+from .operations import Request
+from .scripts import Script, number
+
+# KEYS: position, history (a stream whose ids are the positions). The position's value:
+# 8 digits of the server process's id, the time (ms) of the last message, its position.
+#
+# Offsets are contiguous in an epoch. A new one begins where it can't be known that they
+# are: the position is gone, or a server process that began later (after a restart or a
+# failover) may lack messages which others have seen. It is asked for its id if the last
+# message isn't so new that no failover fits in between.
+_POSITION = """\
+local call = redis.call
+local time = call('TIME')
+local now = math.floor(time[1] * 1000 + time[2] / 1000)
+local was = call('GET', KEYS[1])
+local process, epoch, offset
+local function this_process()
+    local info = redis.pcall('INFO', 'server')
+    if type(info) ~= 'string' then return nil end
+    return string.match(info, 'run_id:(%x%x%x%x%x%x%x%x)')
+end
+local function begin(former)
+    local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+    if last then former = math.max(former, tonumber(string.match(last[1], '^%d+'))) end
+    epoch, offset = math.max(now, former + 1), 0
+    call('UNLINK', KEYS[2])
+end
+local function id() return string.format('%013.0f-%012.0f', epoch, offset) end
+local function note(seconds)
+    local stamp = string.format('%013.0f', now)
+    call('SET', KEYS[1], process .. stamp .. id(), 'EX', seconds)
+end
+if was then
+    process, epoch, offset = string.match(was, '^(%x+)%d%d%d%d%d%d%d%d%d%d%d%d%d'
+        .. '(%d%d%d%d%d%d%d%d%d%d%d%d%d)%-(%d+)$')
+    epoch, offset = tonumber(epoch), tonumber(offset)
+else
+    process = this_process() or '00000000'
+end
+"""
+
+# ARGV: what stands before the position in a message, and what behind, size (messages),
+# ttl and position_ttl (seconds), the command and the name to publish with, or ''.
+APPEND = Script(
+    _POSITION
+    + """\
+if not was then
+    begin(0)
+else
+    local last = tonumber(string.sub(was, 9, 21))
+    if now - last > 100 or now < last then
+        local here = this_process()
+        if here and here ~= process then
+            process = here
+            begin(epoch)
+        end
+    end
+end
+offset = offset + 1
+note(ARGV[5])
+local message = ARGV[1] .. id() .. ARGV[2]
+local entry = string.format('%.0f-%.0f', epoch, offset)
+call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], entry, 'm', message)
+call('EXPIRE', KEYS[2], ARGV[4])
+local receivers = 0
+if ARGV[6] ~= '' then receivers = call(ARGV[6], ARGV[7], message) end
+return {id(), receivers}
+""",
+    keys=2,
+)
+
+# ARGV: position_ttl (seconds), size (messages), the offset after which messages are
+# asked for, or ''. The position, which lives on, and the newest messages of its epoch.
+SINCE = Script(
+    _POSITION
+    + """\
+if not was then
+    begin(0)
+    note(ARGV[1])
+    return {id()}
+end
+call('EXPIRE', KEYS[1], ARGV[1])
+local found = {id()}
+if ARGV[3] == '' then return found end
+local first = math.max(tonumber(ARGV[3]), offset - tonumber(ARGV[2])) + 1
+if first > offset then return found end
+local from, to = string.format('%.0f-%.0f', epoch, first), id()
+for _, entry in ipairs(call('XRANGE', KEYS[2], from, to)) do
+    found[#found + 1] = entry[2][2]
+end
+return found
+""",
+    keys=2,
+    repeatable=True,
+)
+
+# ARGV: position_ttl (seconds). Drops what is kept; the position of the new epoch.
+FORGET = Script(
+    _POSITION
+    + """\
+begin(epoch or 0)
+note(ARGV[1])
+return {id()}
+""",
+    keys=2,
+)
+
+
+Append = Callable[[bytes], Request]
+
+
+class Found(NamedTuple):
+    """Where a group is, and what is kept of it, in order.
+
+    Each message with its position, and with what makes copies of it.
+    """
+
+    position: Position
+    entries: list[tuple[Position, tuple[Message, Callable[[], Message]]]]
+
+
+class HistoryCommands:
+    """The commands of groups that have a history, by the rules of a `table`.
+
+    `name_of` gives a group's name at Redis, which its keys carry as their tag, and
+    `shard_of` the index of its shard.
+    """
+
+    def __init__(
+        self,
+        table: HistoryTable,
+        prefix: str,
+        codec: PlacedCodec,
+        name_of: Callable[[str], bytes],
+        shard_of: Callable[[str], int],
+    ) -> None:
+        self._table = table
+        self._begin = prefix.encode()
+        self._codec = codec
+        self._name_of = name_of
+        self._shard_of = shard_of
+
+    def rule(self, group: str) -> History | None:
+        """What is kept of a group; None: nothing."""
+        return self._table.lookup(group)
+
+    def place(self, group: str, since: Any) -> Position | str | None:
+        """The place that users name; "" if there is none; raises `TypeError`.
+
+        It may come from a browser: whatever is no position of the group is no error.
+        """
+        if since is None or since == BEGINNING:
+            return None if since is None else BEGINNING
+        if not isinstance(since, str):
+            raise TypeError(
+                f"since must be a position (str) or None, not {since!r:.200}"
+            )
+        return read_placed(group, since) or ""
+
+    def append(self, group: str, rule: History, message: Message) -> Append:
+        """Appends a message to a group's history, and publishes it by a command.
+
+        The command (b"": none) is given to what is returned. Raises as a codec's body.
+        """
+        name = self._name_of(group)
+        head, tail = self._codec.parts(message, name)
+        numbers = (number(rule.size), number(rule.ttl), number(rule.position_ttl))
+
+        def request(verb: bytes) -> Request:
+            return self._request(APPEND, group, head, tail, *numbers, verb, name)
+
+        return request
+
+    def appended(self, reply: Any) -> Position:
+        """The position of the message; raises the error in its place."""
+        if isinstance(reply, Exception):
+            raise reply
+        return _position(reply)
+
+    def since(self, group: str, rule: History, offset: int | None) -> Request:
+        """Asks for a group's position, and what is kept of it after an offset."""
+        after = b"" if offset is None else b"%d" % offset
+        numbers = number(rule.position_ttl), number(rule.size)
+        return self._request(SINCE, group, *numbers, after)
+
+    def forget(self, group: str, rule: History) -> Request:
+        """Drops a group's history."""
+        return self._request(FORGET, group, number(rule.position_ttl))
+
+    def found(self, group: str, reply: Any) -> Found:
+        """What the answer to `since` or `forget` says; what can't be read is missing."""
+        entries = [self._entry(group, member) for member in reply[1:]]
+        return Found(_position(reply), [entry for entry in entries if entry])
+
+    def _entry(self, group: str, member: bytes) -> Any:
+        name, codec = self._name_of(group), InGroup(self._codec, group)
+        try:
+            opened = codec.open(member, name)
+        except UnreadableMessage:
+            return None
+        _, message, flat = opened
+        place = position_of(message)
+        position = None if place is None else read_placed(group, place)
+        copy = copier(codec, member, name, message, flat)
+        return None if position is None else (position, (message, copy))
+
+    def _request(self, script: Script, group: str, *arguments: bytes) -> Request:
+        name = self._name_of(group)
+        position = b"%b:position:{%b}" % (self._begin, name)
+        history = b"%b:history:{%b}" % (self._begin, name)
+        command: Command = script.on(position, history, *arguments)
+        return self._shard_of(group), command
+
+
+def _position(reply: Any) -> Position:
+    position = None
+    if isinstance(reply, list) and reply and isinstance(reply[0], bytes):
+        position = read_id(reply[0].decode("ascii", "replace"))
+    if position is None:
+        raise errors.InvalidResponse(f"no position: {reply!r:.200}")
+    return position

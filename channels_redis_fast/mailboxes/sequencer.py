@@ -1,0 +1,162 @@
+"""The messages of one group in the order of their positions; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+from ..wire.positions import Position
+
+T = TypeVar("T")
+
+
+class Step(NamedTuple, Generic[T]):
+    """What comes next: an item and its position, or a gap and where it ends.
+
+    A gap (no item): what came up to that position is lost, as far as it wasn't told.
+    """
+
+    position: Position
+    item: T | None
+
+
+class Sequencer(Generic[T]):
+    """Takes what comes in any order, once or often, and gives each item once, in order.
+
+    `last` is the position up to which it gave them: None until the first `fill`. What
+    comes too early waits, while there is a `hole`, for what a `fill` brings. The newest
+    `size` items stay, for those who come later.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.last: Position | None = None
+        self._size = size
+        self._kept: dict[int, T] = {}  # by offset: those up to `last`, the oldest first
+        self._early: dict[Position, T] = {}
+        self._head: Position = 0, 0  # where Redis is known to be
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether something waits for what is missing before it, or is known of."""
+        return bool(self._early) or self._is_before(self._head)
+
+    def take(self, position: Position, item: T) -> list[Step[T]]:
+        """Takes what came; the steps that follow from it."""
+        last = self.last
+        if last is not None and last[0] == position[0] and position[1] <= last[1]:
+            return []  # it came before
+        self._early[position] = item
+        steps = self._drain()
+        if len(self._early) > self._size:  # Redis keeps no more; it is asked again
+            del self._early[min(self._early)]
+        self.trim()
+        return steps
+
+    def fill(
+        self, position: Position, found: Iterable[tuple[Position, T]], after: int
+    ) -> list[Step[T]]:
+        """Takes what Redis keeps after an offset, up to the group's position.
+
+        The steps that follow from it: what is missing then is gone. More is kept than
+        `size` until `trim`, for those who need the oldest of it.
+        """
+        items = {at[1]: item for at, item in found if at[0] == position[0]}
+        steps = self._bridge(position, items)
+        self._merge(position[0], items)
+        steps += self._drain()
+        while self._is_before(position) and self._is_after(after):
+            steps += [self._jump(position), *self._drain()]
+        self._head = position
+        self._early = {at: it for at, it in self._early.items() if self._is_ahead(at)}
+        return steps
+
+    def after(self, position: Position) -> list[tuple[Position, T]] | None:
+        """The items between a position and `last`; None: not all of them are here."""
+        last = self.last
+        if last is None or position[0] != last[0] or position[1] > last[1]:
+            return None
+        if position[1] < self.begin[1]:
+            return None
+        offsets = range(position[1] + 1, last[1] + 1)
+        return [((last[0], offset), self._kept[offset]) for offset in offsets]
+
+    @property
+    def begin(self) -> Position:
+        """The position before the oldest item that is kept."""
+        assert self.last is not None
+        epoch, offset = self.last
+        return epoch, next(iter(self._kept), offset + 1) - 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is kept anywhere."""
+        has_all = self.last is not None and self.begin[1] == 0
+        return has_all or len(self._kept) >= self._size
+
+    def trim(self) -> None:
+        """Lets the oldest items go, over `size`."""
+        while len(self._kept) > self._size:
+            del self._kept[next(iter(self._kept))]
+
+    # Steps
+
+    def _drain(self) -> list[Step[T]]:
+        """Gives what isn't too early any more."""
+        steps: list[Step[T]] = []
+        while self.last is not None and self._early:
+            position = self.last[0], self.last[1] + 1
+            if position not in self._early:
+                break
+            item = self._kept[position[1]] = self._early.pop(position)
+            self.last = position
+            steps.append(Step(position, item))
+        return steps
+
+    def _bridge(self, position: Position, items: dict[int, T]) -> list[Step[T]]:
+        """Begins where Redis is, or goes there over a gap, if there is one."""
+        if self.last is None:
+            self.last = position
+            return []
+        after = self.last[0], self.last[1] + 1
+        is_same = after[0] == position[0]
+        if is_same and (
+            after[1] > position[1] or after[1] in items or after in self._early
+        ):
+            return []
+        return [self._jump(position)]
+
+    def _jump(self, position: Position) -> Step[T]:
+        """Goes on before the first item that came, or at a position at the latest.
+
+        What Redis keeps of the time before is no more than a part of what is missing.
+        """
+        epoch = position[0]
+        waiting = (at[1] for at in self._early if at[0] == epoch)
+        self._kept = {}
+        self.last = epoch, min(min(waiting, default=position[1] + 1) - 1, position[1])
+        return Step(self.last, None)
+
+    def _merge(self, epoch: int, items: dict[int, T]) -> None:
+        """Puts items before those that are kept, or to those that wait."""
+        assert self.last is not None
+        last, begin = self.last[1], self.begin[1]
+        for offset, item in items.items():
+            if offset > last:
+                self._early.setdefault((epoch, offset), item)
+        older: dict[int, T] = {}
+        while begin in items:
+            older[begin] = items[begin]
+            begin -= 1
+        self._kept = dict(reversed(older.items())) | self._kept
+
+    def _is_before(self, position: Position) -> bool:
+        last = self.last
+        return last is not None and last[0] == position[0] and last[1] < position[1]
+
+    def _is_after(self, offset: int) -> bool:
+        """Whether all was asked for; not what another epoch had before."""
+        return self.last is not None and self.last[1] >= offset
+
+    def _is_ahead(self, position: Position) -> bool:
+        assert self.last is not None
+        return position[0] == self.last[0] and position[1] > self.last[1]

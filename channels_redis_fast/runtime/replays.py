@@ -1,0 +1,271 @@
+"""What channels that joined a group with `group_join` still have to get."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
+from typing import Any
+
+from redis import exceptions as errors
+
+from ..commands.errors import copy_of
+from ..commands.history import HistoryCommands
+from ..mailboxes.followers import Answer, Followers, Joining
+from ..mailboxes.registry import LocalChannels
+from ..types import POSITION
+from ..wire.codec import Message
+from ..wire.positions import Position, read_id
+from .base_engine import Engine
+from .blocking_engine import BlockingEngine, run_without_loop
+from .engine import LoopEngine
+
+# What comes too early waits so long (seconds) for what is missing, which most likely is
+# on its way, before Redis is asked for it.
+_PATIENCE = 0.1
+# How often (seconds) who fell behind is looked at: whether it reads again.
+_LOOK_EVERY = 0.05
+# A group with messages in the last minute is asked for its position so often (seconds):
+# the last message may be missing, and no other one tells. So many groups at a time.
+_ACTIVE = 60.0
+_ASK_EVERY = 10.0
+_PORTION = 500
+
+
+Asking = asyncio.Task[errors.RedisError | None]
+
+
+class Replays:
+    """The groups that channels of this process follow, each from its position on.
+
+    `existing` gives the running loop's engine, if there is one, and `blocking` one for
+    callers without. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        commands: HistoryCommands,
+        mailboxes: LocalChannels,
+        existing: Callable[[], LoopEngine | None],
+        blocking: Callable[[], BlockingEngine | None],
+    ) -> None:
+        self._commands = commands
+        self._mailboxes = mailboxes
+        self._existing = existing
+        self._blocking = blocking
+        self._lock = threading.RLock()
+        self._groups: dict[str, Followers] = {}
+        self._joined: dict[str, set[str]] = {}  # groups, by channel
+        # Under way, by loop and group.
+        self._asking: dict[tuple[object, str], Asking] = {}
+        self._looks: set[asyncio.AbstractEventLoop] = set()  # in which a look is due
+
+    # What came
+
+    def take(
+        self,
+        message: Message,
+        copy: Callable[[], Message],
+        channels: Sequence[str],
+        here: asyncio.AbstractEventLoop | None,
+    ) -> Sequence[str]:
+        """Takes a message that has a position; those channels that don't follow it."""
+        group, _, text = message[POSITION].rpartition("@")
+        followers, position = self._groups.get(group), read_id(text)
+        if followers is None or position is None:
+            return channels
+        with self._lock:
+            names = followers.names
+            others = [channel for channel in channels if channel not in names]
+            followers.take(position, (message, copy), here)
+        if not followers.is_settled:
+            self._look_soon()
+        return others
+
+    # Who follows
+
+    async def join(
+        self,
+        engine: Any,
+        group: str,
+        channel: str,
+        place: Position | str | None,
+        begin: Callable[[], Awaitable[Any]],
+    ) -> Answer:
+        """Has a channel follow a group from a place; `begin` has Redis add it."""
+        joining = Joining(channel, place)
+        here = asyncio._get_running_loop()
+        with self._lock:
+            followers = self._followers(group)
+            followers.join(joining, here)
+            self._joined.setdefault(channel, set()).add(group)
+        try:
+            begun = begin()  # is written before what is asked then
+            if joining.answer is None and isinstance(engine, LoopEngine):
+                self._ask_in_background(engine, group)
+            await begun
+            while joining.answer is None:
+                await self._ask(engine, group)
+        except BaseException:
+            with self._lock:
+                if joining in followers.joining:
+                    followers.joining.remove(joining)
+            self.leave(group, channel)
+            raise
+        return joining.answer
+
+    def leave(self, group: str, channel: str) -> None:
+        """A channel follows a group no more."""
+        with self._lock:
+            groups = self._joined.get(channel, set())
+            groups.discard(group)
+            if not groups:
+                self._joined.pop(channel, None)
+            if (followers := self._groups.get(group)) is not None:
+                followers.leave(channel)
+                if not len(followers):
+                    del self._groups[group]
+
+    def end(self, channel: str) -> None:
+        """A channel ended."""
+        for group in list(self._joined.get(channel, ())):
+            self.leave(group, channel)
+
+    def clear(self) -> None:
+        """Nobody follows anything any more."""
+        with self._lock:
+            self._groups.clear()
+            self._joined.clear()
+
+    # What Redis keeps
+
+    async def catch_up(self, engine: LoopEngine, groups: Iterable[str]) -> None:
+        """Asks for what these groups may have missed; what fails is tried again."""
+        with self._lock:
+            found = [group for group in groups if group in self._groups]
+            for group in found:
+                self._groups[group].is_unsure = True
+        for start in range(0, len(found), _PORTION):
+            portion = found[start : start + _PORTION]
+            asking = (self._ask(engine, group) for group in portion)
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    def tick(self) -> None:
+        """What is due by the clock, every second or so, in a loop that runs."""
+        engine, now = self._existing(), monotonic()
+        if engine is None or not self._groups:
+            return
+        with self._lock:
+            due = [group for group in self._groups if self._is_due(group, now)]
+            for group in due[:_PORTION]:
+                self._groups[group].asked_at = now
+        for group in due[:_PORTION]:
+            self._ask_in_background(engine, group)
+        if any(not one.is_settled for one in list(self._groups.values())):
+            self._look_soon()
+
+    # Steps
+
+    def _followers(self, group: str) -> Followers:
+        followers = self._groups.get(group)
+        if followers is None:
+            rule = self._commands.rule(group)
+            assert rule is not None
+            followers = Followers(group, rule.size, self._mailboxes)
+            self._groups[group] = followers
+        return followers
+
+    def _is_due(self, group: str, now: float) -> bool:
+        """Whether Redis is to be asked; a position that nobody asks for ends there."""
+        followers = self._groups[group]
+        if followers.has_hole or followers.is_unsure:
+            return True
+        every = _ASK_EVERY
+        if now - followers.active_at > _ACTIVE:
+            rule = self._commands.rule(group)
+            every = max(_ASK_EVERY, rule.position_ttl / 4 if rule else 0.0)
+        return now - followers.asked_at > every
+
+    async def _ask(self, engine: Engine, group: str) -> None:
+        """Returns when Redis was asked what it keeps; one asks for all who wait."""
+        if isinstance(engine, LoopEngine):
+            task = self._ask_in_background(engine, group)
+            await asyncio.wait([task])
+            if task.cancelled():
+                raise errors.ConnectionError("the event loop ends")
+            error = task.result()
+        else:
+            error = await self._fetch(engine, group)
+        if error is not None:
+            raise copy_of(error)
+
+    def _ask_in_background(self, engine: LoopEngine, group: str) -> Asking:
+        """Asks what Redis keeps of a group, unless that is under way."""
+        key = engine.loop, group
+        task = self._asking.get(key)
+        if task is None or task.done():
+            task = self._asking[key] = engine.spawn(self._fetch(engine, group))
+            task.add_done_callback(lambda done: self._asked(key, done))
+        return task
+
+    def _asked(self, key: tuple[object, str], task: Asking) -> None:
+        if self._asking.get(key) is task:
+            del self._asking[key]
+
+    async def _fetch(self, engine: Engine, group: str) -> errors.RedisError | None:
+        """Asks Redis what it keeps of a group, and takes that; or returns the error."""
+        with self._lock:
+            followers, rule = self._groups.get(group), self._commands.rule(group)
+            if followers is None or rule is None:
+                return None
+            question = followers.question()
+            followers.asked_at = monotonic()
+        request = self._commands.since(group, rule, question.after)
+        followers.is_unsure = True  # whatever ends this
+        try:
+            found = self._commands.found(group, await engine.run(request))
+        except errors.RedisError as error:
+            return error
+        with self._lock:
+            here = asyncio._get_running_loop()
+            followers.fill(question, found.position, found.entries, here)
+        if not followers.is_settled:
+            self._look_soon()
+        return None
+
+    def _look_soon(self) -> None:
+        """Has somebody look at what is missing, before long."""
+        engine = self._existing()
+        if engine is None:
+            self.look_blocking()
+        elif engine.loop not in self._looks:
+            self._looks.add(engine.loop)
+            engine.loop.call_later(_LOOK_EVERY, self._look, engine)
+
+    def _look(self, engine: LoopEngine) -> None:
+        """Gives those who fell behind what they have room for, and asks for more."""
+        self._looks.discard(engine.loop)
+        with self._lock:
+            unsettled = [one for one in self._groups.values() if not one.is_settled]
+            lacking = [
+                one.group
+                for one in unsettled
+                if (one.catch_up(engine.loop) or one.is_hole_old(_PATIENCE))
+                and not one.is_unsure  # else it is asked already, or by the clock
+            ]
+        for group in lacking:
+            self._ask_in_background(engine, group)
+        if unsettled:
+            self._look_soon()
+
+    def look_blocking(self) -> None:
+        """The same for a caller that blocks, who alone may be there to ask."""
+        with self._lock:
+            unsettled = [one for one in self._groups.values() if not one.is_settled]
+            lacking = [
+                one.group for one in unsettled if one.catch_up(None) or one.has_hole
+            ]
+        if lacking and (engine := self._blocking()) is not None:
+            for group in lacking:  # an error: next time
+                run_without_loop(self._fetch(engine, group))
