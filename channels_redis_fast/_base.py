@@ -160,8 +160,7 @@ class BaseRedisLayer(LayerHooks):
         return Replays(history, self._mailboxes, here, blocking)
 
     def _make_delivery(self, codec: Codec) -> Delivery:
-        take = None if self._replays is None else self._replays.take
-        return Delivery(self._mailboxes, codec, self._counters, take)
+        return Delivery(self._mailboxes, codec, self._counters, self._replays)
 
     def _blocking_engine(self) -> BlockingEngine:
         return BlockingEngine(self._blocking, self.command_timeout)

@@ -64,7 +64,7 @@ class CoreParts(BaseRedisLayer):
         if serializer is not None:
             kept = codec_of(serializer, limit)
         parts = parts_for(serializer, is_ours)
-        self._codec = PlacedCodec(self._codec, limit, parts)
+        self._codec = PlacedCodec(self._codec, limit, None)
         kept = PlacedCodec(kept, limit, parts)
         shard_of = self._shard_of()
         return HistoryCommands(table, self.prefix, kept, group_key, shard_of)

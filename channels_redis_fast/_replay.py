@@ -142,7 +142,7 @@ class CoreReplay(ReplayCalls, CoreParts):
             operations.delivered(group, len(members), replies)
 
     async def _append_many(self, messages: Iterable[Any]) -> list[Outcome]:
-        """As `group_send_many`: those with a history one by one, all others together."""
+        """As `group_send_many`: what has a history one by one, all else together."""
         pairs = list(messages)
         kept = {at: pair for at, pair in enumerate(pairs) if self._is_kept(pair)}
         others = [pair for at, pair in enumerate(pairs) if at not in kept]

@@ -84,11 +84,11 @@ class Settings:
 
     def histories(self) -> HistoryTable | None:
         """The table of `history`, None without one; raises `InvalidSetting`."""
-        if not self.history and (self.history is None or self.history == {}):
+        if self.history is None or self.history == {}:
             return None
         if not isinstance(self.history, Mapping):
-            text = f"history must be a dict of pattern to (messages, seconds): {self.history!r}"
-            raise InvalidSetting(text)
+            text = "history must be a dict of pattern to (messages, seconds): {!r}"
+            raise InvalidSetting(text.format(self.history))
         if {"{", "}"} & {*self.prefix} and not _TAGGED.match(self.prefix):
             text = "with a history, prefix can't have braces, but for a whole tag: {!r}"
             raise InvalidPrefix(text.format(self.prefix))

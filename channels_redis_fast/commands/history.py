@@ -64,7 +64,7 @@ if not was then
     begin(0)
 else
     local last = tonumber(string.sub(was, 9, 21))
-    if now - last > 100 or now < last then
+    if now - last > 10 or now < last then
         local here = this_process()
         if here and here ~= process then
             process = here
@@ -204,7 +204,7 @@ class HistoryCommands:
         return self._request(FORGET, group, number(rule.position_ttl))
 
     def found(self, group: str, reply: Any) -> Found:
-        """What the answer to `since` or `forget` says; what can't be read is missing."""
+        """What the answer to `since` or `forget` says; what is unreadable is missing."""
         entries = [self._entry(group, member) for member in reply[1:]]
         return Found(_position(reply), [entry for entry in entries if entry])
 

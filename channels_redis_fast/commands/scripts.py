@@ -1,4 +1,4 @@
-"""The Lua scripts: each declares its keys, which share a slot: all topologies run it."""
+"""The Lua scripts: each declares its keys, of one slot, so all topologies run it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ EVALSHA = b"EVALSHA"
 class Script:
     """A Lua text and its digest, by which servers know it once it ran there.
 
-    `keys`: how many it touches, of one slot. `repeatable`: to run it twice does what running it once does.
+    `keys`: how many it touches. `repeatable`: to run it twice does what running it
+    once does.
     """
 
     def __init__(self, text: str, *, keys: int = 1, repeatable: bool = False) -> None:

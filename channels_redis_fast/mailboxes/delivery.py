@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..exceptions import UnreadableMessage
 from ..types import POSITION
@@ -12,19 +13,30 @@ from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
 
-# Takes a message with a position, what copies it, its channels and the running loop;
-# returns those channels that don't get it by its place in an order.
-Take = Callable[
-    [Message, Callable[[], Message], Sequence[str], asyncio.AbstractEventLoop | None],
-    Sequence[str],
-]
+Loop = asyncio.AbstractEventLoop | None
+
+
+class Order(Protocol):
+    """Who brings messages that have a position into their order."""
+
+    def take(
+        self,
+        message: Message,
+        copy: Callable[[], Message],
+        channels: Sequence[str],
+        here: Loop,
+    ) -> Sequence[str]:
+        """Takes a message; those of its channels that it isn't given to in order."""
+
+    def note_loss(self) -> None:
+        """Notes that messages may have been lost."""
 
 
 class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
-    `take` is given the messages that have a position.
+    `order` is given the messages that have a position.
     """
 
     def __init__(
@@ -32,19 +44,19 @@ class Delivery:
         mailboxes: LocalChannels,
         codec: Codec,
         counters: DropCounters,
-        take: Take | None = None,
+        order: Order | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
-        self._take = take
+        self._order = order
 
     def deliver(
         self,
         member: bytes,
         key: bytes,
         inbox: MailboxGroup | None,
-        here: asyncio.AbstractEventLoop | None = None,
+        here: Loop = None,
         channels: Sequence[str] | None = None,
     ) -> None:
         """Delivers what came by a key or a name; `here`: the running loop.
@@ -59,14 +71,21 @@ class Delivery:
             return
         channels = (named or ()) if channels is None else channels
         copy = None  # who alone gets it needs none
-        is_placed = self._take is not None and POSITION in message
-        if len(channels) > 1 or is_placed:
+        order = self._order
+        if order is not None and (POSITION not in message or not channels):
+            order = None
+        if len(channels) > 1 or order is not None:
             copy = copier(codec, member, key, message, flat)
-            if self._take is not None and is_placed and channels:
-                channels = self._take(message, copy, channels, here)
+            if order is not None:
+                channels = order.take(message, copy, channels, here)
                 if not channels:
                     return
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
         if unknown or not channels:
             place = key if inbox is None else inbox.name
             counters.count("for no channel of this process", place, unknown or 1)
+
+    def note_loss(self) -> None:
+        """Notes that what was on its way may be lost."""
+        if self._order is not None:
+            self._order.note_loss()

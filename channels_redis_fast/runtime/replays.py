@@ -83,6 +83,11 @@ class Replays:
             self._look_soon()
         return others
 
+    def note_loss(self) -> None:
+        """Messages of any group may be lost: Redis is asked, by the clock."""
+        for followers in list(self._groups.values()):
+            followers.is_unsure = True
+
     # Who follows
 
     async def join(

@@ -26,15 +26,16 @@ class Parts(Protocol):
 class PlacedCodec:
     """A codec whose messages may have positions, which `open` leaves in them.
 
-    What a sender found in a message that it received isn't sent on. `group_of` tells
-    the group of a key, None: the position names it. `parts`: how the bytes are joined.
+    What a sender found in a message that it received isn't sent on. `parts`: how the
+    bytes are joined, None: they never are. `group_of` tells the group of a key, None:
+    the position names it.
     """
 
     def __init__(
         self,
         codec: Codec,
         limit: SizeLimit,
-        parts: Parts,
+        parts: Parts | None,
         group_of: Callable[[bytes], str | None] = lambda key: None,
     ) -> None:
         self.seal = codec.seal
@@ -54,6 +55,7 @@ class PlacedCodec:
         body = self.body(message)
         if isinstance(body, bytes) and len(body) + _ROOM > self._limit.size:
             self._limit.check(body + bytes(_ROOM))  # which a receiver would refuse
+        assert self._parts is not None
         return self._parts(self._codec, body, key)
 
     def open(self, member: bytes, key: bytes) -> Opened:
@@ -62,7 +64,9 @@ class PlacedCodec:
 
     def open_in(self, member: bytes, key: bytes, group: str | None) -> Opened:
         """As `open`, for a group whose name is known."""
-        if member[:1] == _FRAME:
+        # Unique bytes, which stand in front of others, may be any.
+        is_framed = self._parts is not None and member[:1] == _FRAME
+        if is_framed:
             opened = self._codec.open(member[1 + ID_SIZE :], key)
             value: Any = member[1 : 1 + ID_SIZE].decode("ascii", "replace")
         else:
