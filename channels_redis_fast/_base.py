@@ -17,7 +17,6 @@ from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
-from .commands.history import HistoryCommands
 from .commands.operations import Operations
 from .mailboxes.delivery import Delivery
 from .mailboxes.dropped import DropCounters
@@ -25,13 +24,10 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
-from .runtime.blocking_engine import BlockingEngine
 from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
-from .runtime.replays import Replays
 from .runtime.unconfirmed_engine import UnconfirmedEngine
-from .wire.codec import Codec
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
@@ -52,8 +48,6 @@ class BaseRedisLayer(LayerHooks):
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
-    _history: HistoryCommands | None = None  # of groups that have one
-    _replays: Replays | None = None
     _delivery: Delivery
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -75,7 +69,6 @@ class BaseRedisLayer(LayerHooks):
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
         super().__init__(settings)
-        self._histories = settings.histories()
         self._counters = DropCounters()
         serializers = [self._serializer, self._normal_serializer]
         self._clock = clock_of(serializers, self._hosts)
@@ -146,30 +139,11 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
-    def _make_replays(
-        self, history: HistoryCommands | None, engine_of: Callable[[Any], LoopEngine]
-    ) -> Replays | None:
-        """What channels that follow groups still get; None: nobody does."""
-        if history is None:
-            return None
-        existing, blocking = self._loops.existing, weakly(self._blocking_engine)
-
-        def here() -> LoopEngine | None:
-            return None if (local := existing()) is None else engine_of(local)
-
-        return Replays(history, self._mailboxes, here, blocking)
-
-    def _make_delivery(self, codec: Codec) -> Delivery:
-        return Delivery(self._mailboxes, codec, self._counters, self._replays)
-
-    def _blocking_engine(self) -> BlockingEngine:
-        return BlockingEngine(self._blocking, self.command_timeout)
-
     def _make_engine(
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        engine = kind(
+        return kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -178,9 +152,6 @@ class BaseRedisLayer(LayerHooks):
             delivery=self._delivery,
             offer=offer,
         )
-        if self._replays is not None:
-            engine.on_tick.append(self._replays.tick)
-        return engine
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer
+from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
 from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
@@ -25,12 +25,12 @@ from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
 from .wire.codec import codec_of
-from .wire.placed import PlacedCodec, parts_for
+from .wire.placed import EnvelopeCodec, PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(BaseRedisLayer):
+class CoreParts(HistoryParts):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -64,7 +64,7 @@ class CoreParts(BaseRedisLayer):
         if serializer is not None:
             kept = codec_of(serializer, limit)
         parts = parts_for(serializer, is_ours)
-        self._codec = PlacedCodec(self._codec, limit, None)
+        self._codec = EnvelopeCodec(self._codec, limit, parts)
         kept = PlacedCodec(kept, limit, parts)
         shard_of = self._shard_of()
         return HistoryCommands(table, self.prefix, kept, group_key, shard_of)
@@ -84,8 +84,7 @@ class CoreParts(BaseRedisLayer):
             on_wait=weakly(self._wake_owner),
             on_end=self._ended(),
         )
-        self._replays = self._make_replays(self._history, lambda local: local)
-        self._delivery = self._make_delivery(self._codec)
+        self._begin_delivery(self._codec, lambda local: local)
 
     def _ended(self) -> Callable[[str], None]:
         """What is told the channels that ended."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
-from ._base import BaseRedisLayer
+from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
 from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
@@ -22,7 +22,9 @@ from .runtime.publisher import Publisher
 from .subscriptions.loop import LoopSubscriptions
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import Placement
+from .subscriptions.recovering import Recovering
 from .subscriptions.registry import SubscriptionRegistry
+from .subscriptions.subscriber import Subscriber
 from .subscriptions.table import SubscriptionTable
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, SerializerCodec, codec_of
@@ -31,10 +33,8 @@ from .wire.placed import PlacedCodec, parts_for
 
 _GROUP = "__group__"
 
-Recover = Callable[[list[bytes]], Awaitable[None]]
 
-
-class PubSubParts(BaseRedisLayer):
+class PubSubParts(HistoryParts):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -117,8 +117,7 @@ class PubSubParts(BaseRedisLayer):
             on_wait=None,
             on_end=self._subscriptions.end,
         )
-        self._replays = self._make_replays(self._history, lambda local: local.engine)
-        self._delivery = self._make_delivery(self._codec)
+        self._begin_delivery(self._codec, lambda local: local.engine)
 
     def _left(self) -> Callable[[bytes, str], None]:
         """What is told each name and channel whose ways part."""
@@ -130,17 +129,17 @@ class PubSubParts(BaseRedisLayer):
         if self._replays is not None and name.startswith(begin):
             self._replays.leave(name[len(begin) :].decode(), channel)
 
-    def _recover(self, engine: LoopEngine) -> Recover | None:
-        """Asks for what groups missed while nobody heard their names."""
+    def _back(self, engine: LoopEngine) -> Callable[[Subscriber], None]:
+        """What is told each subscriber that is up; first all ask what they missed."""
         begin, replays = self._groups_begin.encode(), self._replays
         if replays is None:
-            return None
+            return self._outage.back
 
         async def recover(names: list[bytes]) -> None:
             groups = [n[len(begin) :].decode() for n in names if n.startswith(begin)]
             await replays.catch_up(engine, groups)
 
-        return recover
+        return Recovering(engine, self._outage, recover).back
 
     def _publisher(self) -> Publisher:
         """What publishes for this call: its event loop's, or one that blocks."""
@@ -166,7 +165,7 @@ class PubSubParts(BaseRedisLayer):
                 operations.shard_of,
                 self._verbs,
                 self._outage,
-                self._recover(engine),
+                self._back(engine),
             ),
             self.command_timeout,
             on_end=weakly(self._offer),

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer
 from ._core_parts import CoreParts
+from ._history_parts import HistoryParts
 from ._pubsub_parts import PubSubParts
 from .commands.bulk import Outcome
-from .commands.history import Found, HistoryCommands
+from .commands.history import Append, Found, HistoryCommands
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
 from .runtime.base_engine import Engine
-from .types import BEGINNING, History, Page, Recovery
+from .types import BEGINNING, Page, Recovery
 from .wire.codec import Message
 from .wire.placed import with_position
 from .wire.positions import Position, placed
 
 Place = Position | str | None
+Begin = Callable[[], Awaitable[Any]]
 
 
-class ReplayCalls(BaseRedisLayer):
-    """The methods of groups that the option `history` names; others are `ValueError`s.
+class ReplayCalls(HistoryParts):
+    """The methods of groups that `history` names; for others they raise `ValueError`.
 
     A `since` is a position of the group, or `BEGINNING`; a text that is neither is no
     error, but nothing can be recovered from there.
@@ -41,7 +42,7 @@ class ReplayCalls(BaseRedisLayer):
         `{"type": "group.gap", "group": ..., "position": ...}` in its place. Raises
         `TypeError` for names and a `since` that is no str.
         """
-        history, _ = self._rule(group)
+        history = self._checked(group)
         place = history.place(group, since)
         answer = await self._follow(group, channel, place)
         return Recovery(
@@ -61,35 +62,33 @@ class ReplayCalls(BaseRedisLayer):
         The oldest come first, or with `reverse` the newest. The page's position is that
         of its last message if there are more, else the group's.
         """
-        history, rule = self._rule(group)
+        history = self._checked(group)
         _check_limit(limit)
         place = history.place(group, BEGINNING if since is None else since)
         offset = place[1] if isinstance(place, tuple) else 0
-        found = await self._ask_history(
-            history, group, history.since(group, rule, offset)
-        )
+        found = await self._ask_history(history, group, history.since(group, offset))
         return _page(group, found, place, limit, reverse)
 
     async def group_position(self, group: str) -> str:
         """Where a group is now: a `since` for all that is sent from now on."""
-        history, rule = self._rule(group)
-        request = history.since(group, rule, None)
+        history = self._checked(group)
+        request = history.since(group, None)
         found = await self._ask_history(history, group, request)
         return placed(group, found.position)
 
     async def group_forget(self, group: str) -> None:
         """Drops what is kept of a group; nothing can be recovered from before."""
-        history, rule = self._rule(group)
-        await self._ask_history(history, group, history.forget(group, rule))
+        history = self._checked(group)
+        await self._ask_history(history, group, history.forget(group))
 
     # Steps
 
-    def _rule(self, group: str) -> tuple[HistoryCommands, History]:
+    def _checked(self, group: str) -> HistoryCommands:
         self.require_valid_group_name(group)
-        rule = None if self._history is None else self._history.rule(group)
-        if self._history is None or rule is None:
-            raise ValueError(f"no pattern of the option `history` matches {group!r}")
-        return self._history, rule
+        if self._history is None:
+            raise ValueError("groups have no history without the option `history`")
+        self._history.rule(group)
+        return self._history
 
     async def _ask_history(
         self, history: HistoryCommands, group: str, request: Any
@@ -103,6 +102,13 @@ class ReplayCalls(BaseRedisLayer):
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         raise NotImplementedError
 
+    async def _joined(
+        self, engine: Engine, group: str, channel: str, place: Place, begin: Begin
+    ) -> Answer:
+        if self._replays is None:
+            raise RuntimeError("a layer without histories has nobody who follows them")
+        return await self._replays.join(engine, group, str(channel), place, begin)
+
 
 class CoreReplay(ReplayCalls, CoreParts):
     """The same in the core layer."""
@@ -115,19 +121,17 @@ class CoreReplay(ReplayCalls, CoreParts):
         if channel not in self._mailboxes:
             text = f"{channel!r} can't join {group!r}: it is no channel of this process"
             raise ForeignChannel(text)
-        engine, replays = self._engine(), self._replays
-        assert replays is not None
+        engine = self._engine()
         begin = functools.partial(engine.run, self._operations.join(group, channel))
         with self._joining(group, channel):
-            return await replays.join(engine, group, str(channel), place, begin)
+            return await self._joined(engine, group, channel, place, begin)
 
     async def _append(
-        self, engine: Engine, group: str, rule: History, message: Message
+        self, engine: Engine, history: HistoryCommands, group: str, message: Message
     ) -> None:
         """Sends a message to a group with a history, by whose answer it has a place."""
-        history, operations = self._history, self._operations
-        assert history is not None
-        append = history.append(group, rule, message)
+        operations = self._operations
+        append = history.append(group, message)
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
         reply, members = await engine.run_all([append(b""), request], began)
@@ -155,9 +159,7 @@ class CoreReplay(ReplayCalls, CoreParts):
     def _is_kept(self, pair: Any) -> bool:
         is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
         is_named = is_pair and isinstance(pair[0], str)
-        return (
-            is_named and self._history is not None and bool(self._history.rule(pair[0]))
-        )
+        return is_named and self._history is not None and self._history.has(pair[0])
 
     async def _outcome(self, group: str, message: Message) -> Outcome:
         try:
@@ -175,9 +177,14 @@ class PubSubReplay(ReplayCalls, PubSubParts):
 
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         await self.group_add(group, channel)
-        engine, replays = self._loops.engine().engine, self._replays
-        assert replays is not None
-        return await replays.join(engine, group, str(channel), place, _nothing)
+        engine = self._loops.engine().engine
+        return await self._joined(engine, group, channel, place, _nothing)
+
+    def _append(self, group: str, message: Message) -> Append | None:
+        """What appends a message to a group's history; None: it has none."""
+        if (history := self._history) is None or not history.has(group):
+            return None
+        return history.append(group, message)
 
 
 async def _nothing() -> None:

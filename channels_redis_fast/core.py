@@ -160,8 +160,8 @@ class RedisChannelLayer(CoreReplay, CoreParts):
         self.require_valid_group_name(group)
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
-        if self._history is not None and (rule := self._history.rule(group)):
-            return await self._append(engine, group, rule, message)
+        if (history := self._history) is not None and history.has(group):
+            return await self._append(engine, history, group, message)
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began)

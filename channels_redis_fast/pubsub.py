@@ -14,7 +14,7 @@ from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
 from ._replay import PubSubReplay
 from ._settings import Settings
-from .commands.bulk import Outcome, Payload, SendMany, collect
+from .commands.bulk import Outcome, SendMany, collect
 from .exceptions import ForeignChannel, InvalidName
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.loops import may_block
@@ -189,10 +189,8 @@ class RedisPubSubChannelLayer(PubSubReplay, PubSubParts):
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        if self._history is not None and (rule := self._history.rule(group)):
-            append = self._history.append(group, rule, message)
-            await self._publisher().append(name, append)
-            return
+        if self._history is not None and (append := self._append(group, message)):
+            return await self._publisher().append(name, append)
         await self._publisher().publish(name, self._payload(name, message))
 
     # Many at once
@@ -221,7 +219,8 @@ class RedisPubSubChannelLayer(PubSubReplay, PubSubParts):
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
             name = self._group_name(group)
-            work.publish(number, name, self._publication(group, name, message))
+            append = self._append(group, message)
+            work.publish(number, name, append or self._payload(name, message))
 
         collect(work, add)
         return await publisher.send_all(work)
@@ -276,11 +275,6 @@ class RedisPubSubChannelLayer(PubSubReplay, PubSubParts):
         if channel.startswith(self._groups_begin):
             raise InvalidName(f"channel names can't begin as groups do: {channel!r}")
         return ours or self.normal_channels == "broadcast"
-
-    def _publication(self, group: str, name: str, message: Message) -> Payload:
-        if self._history is not None and (rule := self._history.rule(group)):
-            return self._history.append(group, rule, message)
-        return self._payload(name, message)
 
     def _payload(self, name: str, message: Message) -> bytes:
         return self._codec.seal(self._codec.body(message), None, name.encode())

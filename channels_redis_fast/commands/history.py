@@ -156,9 +156,16 @@ class HistoryCommands:
         self._name_of = name_of
         self._shard_of = shard_of
 
-    def rule(self, group: str) -> History | None:
-        """What is kept of a group; None: nothing."""
-        return self._table.lookup(group)
+    def has(self, group: str) -> bool:
+        """Whether anything is kept of a group."""
+        return self._table.lookup(group) is not None
+
+    def rule(self, group: str) -> History:
+        """What is kept of a group; raises `ValueError` if nothing is."""
+        rule = self._table.lookup(group)
+        if rule is None:
+            raise ValueError(f"no pattern of the option `history` matches {group!r}")
+        return rule
 
     def place(self, group: str, since: Any) -> Position | str | None:
         """The place that users name; "" if there is none; raises `TypeError`.
@@ -173,11 +180,12 @@ class HistoryCommands:
             )
         return read_placed(group, since) or ""
 
-    def append(self, group: str, rule: History, message: Message) -> Append:
+    def append(self, group: str, message: Message) -> Append:
         """Appends a message to a group's history, and publishes it by a command.
 
         The command (b"": none) is given to what is returned. Raises as a codec's body.
         """
+        rule = self.rule(group)
         name = self._name_of(group)
         head, tail = self._codec.parts(message, name)
         numbers = (number(rule.size), number(rule.ttl), number(rule.position_ttl))
@@ -193,18 +201,19 @@ class HistoryCommands:
             raise reply
         return _position(reply)
 
-    def since(self, group: str, rule: History, offset: int | None) -> Request:
+    def since(self, group: str, offset: int | None) -> Request:
         """Asks for a group's position, and what is kept of it after an offset."""
+        rule = self.rule(group)
         after = b"" if offset is None else b"%d" % offset
         numbers = number(rule.position_ttl), number(rule.size)
         return self._request(SINCE, group, *numbers, after)
 
-    def forget(self, group: str, rule: History) -> Request:
+    def forget(self, group: str) -> Request:
         """Drops a group's history."""
-        return self._request(FORGET, group, number(rule.position_ttl))
+        return self._request(FORGET, group, number(self.rule(group).position_ttl))
 
     def found(self, group: str, reply: Any) -> Found:
-        """What the answer to `since` or `forget` says; what is unreadable is missing."""
+        """What the answer to `since` or `forget` says; nothing that is unreadable."""
         entries = [self._entry(group, member) for member in reply[1:]]
         return Found(_position(reply), [entry for entry in entries if entry])
 

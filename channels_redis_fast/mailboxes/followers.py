@@ -11,7 +11,7 @@ from ..types import BEGINNING
 from ..wire.codec import Message
 from ..wire.positions import Position, placed
 from .registry import LocalChannels
-from .sequencer import Sequencer, Step
+from .sequencer import NOWHERE, Sequencer, Step
 
 # A message of a history, which others get, too: each takes a copy.
 Item = tuple[Message, Callable[[], Message]]
@@ -62,8 +62,7 @@ class Followers:
         self.joining: list[Joining] = []
         self._sequencer: Sequencer[Item] = Sequencer(size)
         self._mailboxes = mailboxes
-        self._told: Position | None = None
-        self._hole_after: Position | None = None
+        self._told = self._hole_after = NOWHERE
         self._hole_since = 0.0
         self._current: dict[str, None] = {}  # those who were told so much
         self._apart: dict[str, Position] = {}  # those who were told less
@@ -109,7 +108,7 @@ class Followers:
 
     def _wants(self) -> int | None:
         last = self._sequencer.last
-        offsets = [0 if last is None else last[1]] * (last is not None)
+        offsets = [last[1]] * (last != NOWHERE)
         for place in [*(one.place for one in self.joining), *self._gone.values()]:
             if place == BEGINNING:
                 offsets.append(0)
@@ -120,7 +119,7 @@ class Followers:
     @property
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it."""
-        return self._sequencer.has_hole and self._sequencer.last is not None
+        return self._sequencer.has_hole
 
     def is_hole_old(self, seconds: float) -> bool:
         """Whether there is a hole, and has been for so long."""
@@ -161,8 +160,7 @@ class Followers:
             full = self._put(names, position, item, here) if names else ()
             for channel in full:
                 del names[channel]
-                if self._told is not None:
-                    self._apart[channel] = self._told
+                self._apart[channel] = self._told
             self._told = position
             if self._apart:
                 self._meet()
@@ -194,7 +192,7 @@ class Followers:
     ) -> None:
         """Answers from what is here; if not all is, only if it `is_last`."""
         place, last = joining.place, self._sequencer.last
-        if last is None:
+        if last == NOWHERE:
             return
         if place is None:
             place = last

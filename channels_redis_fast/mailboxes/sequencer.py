@@ -9,6 +9,8 @@ from ..wire.positions import Position
 
 T = TypeVar("T")
 
+NOWHERE: Position = 0, 0
+
 
 class Step(NamedTuple, Generic[T]):
     """What comes next: an item and its position, or a gap and where it ends.
@@ -23,27 +25,28 @@ class Step(NamedTuple, Generic[T]):
 class Sequencer(Generic[T]):
     """Takes what comes in any order, once or often, and gives each item once, in order.
 
-    `last` is the position up to which it gave them: None until the first `fill`. What
+    `last` is the position up to which it gave them: `NOWHERE` until a `fill`. What
     comes too early waits, while there is a `hole`, for what a `fill` brings. The newest
     `size` items stay, for those who come later.
     """
 
     def __init__(self, size: int) -> None:
-        self.last: Position | None = None
+        self.last = NOWHERE
         self._size = size
         self._kept: dict[int, T] = {}  # by offset: those up to `last`, the oldest first
         self._early: dict[Position, T] = {}
-        self._head: Position = 0, 0  # where Redis is known to be
+        self._head = NOWHERE  # where Redis is known to be
 
     @property
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it, or is known of."""
-        return bool(self._early) or self._is_before(self._head)
+        is_one = bool(self._early) or self._is_before(self._head)
+        return is_one and self.last != NOWHERE
 
     def take(self, position: Position, item: T) -> list[Step[T]]:
         """Takes what came; the steps that follow from it."""
         last = self.last
-        if last is not None and last[0] == position[0] and position[1] <= last[1]:
+        if last[0] == position[0] and position[1] <= last[1]:
             return []  # it came before
         self._early[position] = item
         steps = self._drain()
@@ -73,9 +76,8 @@ class Sequencer(Generic[T]):
     def after(self, position: Position) -> list[tuple[Position, T]] | None:
         """The items between a position and `last`; None: not all of them are here."""
         last = self.last
-        if last is None or position[0] != last[0] or position[1] > last[1]:
-            return None
-        if position[1] < self.begin[1]:
+        is_here = position[0] == last[0] and self.begin[1] <= position[1] <= last[1]
+        if not is_here:
             return None
         offsets = range(position[1] + 1, last[1] + 1)
         return [((last[0], offset), self._kept[offset]) for offset in offsets]
@@ -83,15 +85,13 @@ class Sequencer(Generic[T]):
     @property
     def begin(self) -> Position:
         """The position before the oldest item that is kept."""
-        assert self.last is not None
         epoch, offset = self.last
         return epoch, next(iter(self._kept), offset + 1) - 1
 
     @property
     def is_full(self) -> bool:
         """Whether no more is kept anywhere."""
-        has_all = self.last is not None and self.begin[1] == 0
-        return has_all or len(self._kept) >= self._size
+        return self.begin[1] == 0 or len(self._kept) >= self._size
 
     def trim(self) -> None:
         """Lets the oldest items go, over `size`."""
@@ -103,7 +103,7 @@ class Sequencer(Generic[T]):
     def _drain(self) -> list[Step[T]]:
         """Gives what isn't too early any more."""
         steps: list[Step[T]] = []
-        while self.last is not None and self._early:
+        while self._early:
             position = self.last[0], self.last[1] + 1
             if position not in self._early:
                 break
@@ -114,7 +114,7 @@ class Sequencer(Generic[T]):
 
     def _bridge(self, position: Position, items: dict[int, T]) -> list[Step[T]]:
         """Begins where Redis is, or goes there over a gap, if there is one."""
-        if self.last is None:
+        if self.last == NOWHERE:
             self.last = position
             return []
         after = self.last[0], self.last[1] + 1
@@ -138,7 +138,6 @@ class Sequencer(Generic[T]):
 
     def _merge(self, epoch: int, items: dict[int, T]) -> None:
         """Puts items before those that are kept, or to those that wait."""
-        assert self.last is not None
         last, begin = self.last[1], self.begin[1]
         for offset, item in items.items():
             if offset > last:
@@ -150,13 +149,11 @@ class Sequencer(Generic[T]):
         self._kept = dict(reversed(older.items())) | self._kept
 
     def _is_before(self, position: Position) -> bool:
-        last = self.last
-        return last is not None and last[0] == position[0] and last[1] < position[1]
+        return self.last[0] == position[0] and self.last[1] < position[1]
 
     def _is_after(self, offset: int) -> bool:
         """Whether all was asked for; not what another epoch had before."""
-        return self.last is not None and self.last[1] >= offset
+        return self.last[1] >= offset
 
     def _is_ahead(self, position: Position) -> bool:
-        assert self.last is not None
         return position[0] == self.last[0] and position[1] > self.last[1]

@@ -40,14 +40,14 @@ class Publisher:
             return self._publish_first(index, name, payload)
         return self.engine.publish((index, (verbs.verbs.publish, name, payload)))
 
-    async def append(self, name: str, append: Append) -> Any:
+    async def append(self, name: str, append: Append) -> None:
         """Appends to the history of a group of this name, which publishes, too."""
         index, began = self._operations.shard_of(name), 0.0
         verbs = self._verbs[index]
         if not verbs.is_settled:
             began = monotonic()
             await self._ask(index, name, began)
-        return await self.engine.publish(append(verbs.verbs.publish), began)
+        await self.engine.publish(append(verbs.verbs.publish), began)
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.

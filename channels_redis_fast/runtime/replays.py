@@ -175,9 +175,8 @@ class Replays:
     def _followers(self, group: str) -> Followers:
         followers = self._groups.get(group)
         if followers is None:
-            rule = self._commands.rule(group)
-            assert rule is not None
-            followers = Followers(group, rule.size, self._mailboxes)
+            size = self._commands.rule(group).size
+            followers = Followers(group, size, self._mailboxes)
             self._groups[group] = followers
         return followers
 
@@ -188,8 +187,7 @@ class Replays:
             return True
         every = _ASK_EVERY
         if now - followers.active_at > _ACTIVE:
-            rule = self._commands.rule(group)
-            every = max(_ASK_EVERY, rule.position_ttl / 4 if rule else 0.0)
+            every = max(every, self._commands.rule(group).position_ttl / 4)
         return now - followers.asked_at > every
 
     async def _ask(self, engine: Engine, group: str) -> None:
@@ -221,12 +219,11 @@ class Replays:
     async def _fetch(self, engine: Engine, group: str) -> errors.RedisError | None:
         """Asks Redis what it keeps of a group, and takes that; or returns the error."""
         with self._lock:
-            followers, rule = self._groups.get(group), self._commands.rule(group)
-            if followers is None or rule is None:
+            if (followers := self._groups.get(group)) is None:
                 return None
             question = followers.question()
             followers.asked_at = monotonic()
-        request = self._commands.since(group, rule, question.after)
+        request = self._commands.since(group, question.after)
         followers.is_unsure = True  # whatever ends this
         try:
             found = self._commands.found(group, await engine.run(request))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -37,8 +37,7 @@ class Placement:
 
     `shard_of` maps a name to the index of a shard, whose commands are in `verbs`.
     `is_ours` says whether a name is still wanted here. `deliver` takes each message, by
-    name and payload. `recover` is awaited with names that are heard again, before that
-    counts as the end of an outage.
+    name and payload, and `back` each subscriber that is up (again).
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Placement:
         shard_of: Callable[[str], int],
         verbs: list[HostVerbs],
         outage: OutageNotifier,
-        recover: Callable[[list[bytes]], Awaitable[None]] | None = None,
+        back: Callable[[Subscriber], None],
         *,
         is_ours: Callable[[bytes], bool],
         deliver: Callable[[bytes, bytes], None],
@@ -57,8 +56,7 @@ class Placement:
         self._shard_of = shard_of
         self._verbs = verbs
         self._outage = outage
-        self._recover = recover
-        self._recovering: set[Subscriber] = set()
+        self._back = back
         self._is_ours = is_ours
         self._deliver = deliver
         self._subscribers: dict[Place, Subscriber] = {}
@@ -114,8 +112,8 @@ class Placement:
 
     def note_confirmed(self, subscriber: Subscriber) -> None:
         """Notes that somebody was told of a subscription there."""
-        if subscriber.is_up and subscriber not in self._recovering:
-            self._outage.back(subscriber)
+        if subscriber.is_up:
+            self._back(subscriber)
 
     def review(self, has_orphans: Callable[[], bool]) -> None:
         """Ends an outage if all that this process is to hear is heard, as far as known.
@@ -175,7 +173,7 @@ class Placement:
             deliver=self._deliver,
             stray=self._stray,
             down=self._down,
-            up=self._up,
+            up=self._back,
         )
 
     def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:
@@ -221,23 +219,6 @@ class Placement:
     def _stray(self, subscriber: Subscriber, name: bytes) -> None:
         self._forget_place(name, subscriber)
         self.seek(name)
-
-    def _up(self, subscriber: Subscriber) -> None:
-        if self._recover is None:
-            self._outage.back(subscriber)
-        else:
-            self._recovering.add(subscriber)
-            self.engine.spawn(self._recovered(subscriber, self._recover))
-
-    async def _recovered(
-        self, subscriber: Subscriber, recover: Callable[[list[bytes]], Awaitable[None]]
-    ) -> None:
-        try:
-            await recover(list(subscriber.names))
-        finally:
-            self._recovering.discard(subscriber)
-        if subscriber.is_up:
-            self._outage.back(subscriber)
 
     def _down(self, subscriber: Subscriber) -> None:
         if subscriber.was_up and self._is_needed(subscriber):

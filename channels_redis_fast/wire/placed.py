@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..types import POSITION
 from .codec import Codec, Message, MsgpackCodec, Opened, SizeLimit
 from .formats import BaseMessageSerializer, JSONSerializer
-from .positions import ID_SIZE, Position, id_of, placed, read_wire
+from .positions import ID_SIZE, Position, id_of, placed, read_id, read_wire
 
 # The first byte of a message whose position stands in front; msgpack has no such byte.
 _FRAME = b"\xc1"
@@ -27,15 +27,14 @@ class PlacedCodec:
     """A codec whose messages may have positions, which `open` leaves in them.
 
     What a sender found in a message that it received isn't sent on. `parts`: how the
-    bytes are joined, None: they never are. `group_of` tells the group of a key, None:
-    the position names it.
+    bytes are joined. `group_of` tells the group of a key, None: the position names it.
     """
 
     def __init__(
         self,
         codec: Codec,
         limit: SizeLimit,
-        parts: Parts | None,
+        parts: Parts,
         group_of: Callable[[bytes], str | None] = lambda key: None,
     ) -> None:
         self.seal = codec.seal
@@ -55,7 +54,6 @@ class PlacedCodec:
         body = self.body(message)
         if isinstance(body, bytes) and len(body) + _ROOM > self._limit.size:
             self._limit.check(body + bytes(_ROOM))  # which a receiver would refuse
-        assert self._parts is not None
         return self._parts(self._codec, body, key)
 
     def open(self, member: bytes, key: bytes) -> Opened:
@@ -64,11 +62,9 @@ class PlacedCodec:
 
     def open_in(self, member: bytes, key: bytes, group: str | None) -> Opened:
         """As `open`, for a group whose name is known."""
-        # Unique bytes, which stand in front of others, may be any.
-        is_framed = self._parts is not None and member[:1] == _FRAME
-        if is_framed:
+        if self._is_framed(member):
             opened = self._codec.open(member[1 + ID_SIZE :], key)
-            value: Any = member[1 : 1 + ID_SIZE].decode("ascii", "replace")
+            value: Any = member[1 : 1 + ID_SIZE].decode()
         else:
             opened = self._codec.open(member, key)
             value = opened[1].pop(POSITION, None)
@@ -77,6 +73,19 @@ class PlacedCodec:
         if position is not None and group is not None:
             opened[1][POSITION] = placed(group, position)
         return opened
+
+    def _is_framed(self, member: bytes) -> bool:
+        """Whether the position stands in front, as no serialiser writes it."""
+        text = member[1 : 1 + ID_SIZE]
+        is_one = member[:1] == _FRAME and text.isascii()
+        return is_one and read_id(text.decode()) is not None
+
+
+class EnvelopeCodec(PlacedCodec):
+    """The same for envelopes, whose positions name their groups."""
+
+    def _is_framed(self, member: bytes) -> bool:
+        return False  # unique bytes stand in front, which may be any
 
 
 class InGroup:

@@ -142,8 +142,7 @@ async def test_a_sender_that_dies_between_its_trips(kind: str, server: Server) -
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
         history = layer._history
-        rule = history.rule(GROUP)
-        index, command = history.append(GROUP, rule, {"type": "said", "n": 1})(b"")
+        index, command = history.append(GROUP, {"type": "said", "n": 1})(b"")
         engine = layer._loops.engine()
         shards = engine.shards
         await shards[index].run(command)
@@ -161,8 +160,7 @@ async def test_the_last_message_is_asked_for(
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
         history = layer._history
-        rule = history.rule(GROUP)
-        index, command = history.append(GROUP, rule, {"type": "said", "n": 1})(b"")
+        index, command = history.append(GROUP, {"type": "said", "n": 1})(b"")
         await layer._loops.engine().shards[index].run(command)
         await eventually(lambda: follower.numbers == [1], "the message")
         await follower.end()
