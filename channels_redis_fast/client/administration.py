@@ -60,9 +60,8 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
 async def _unlink_at(
     shard: Keyspace, link: ReconnectingConnection, sweep: Sweep
 ) -> None:
-    cursor, connection = b"", None
+    connection, cursor = await _in_time(shard, sweep, link.get()), b""
     while cursor != b"0":
-        connection = connection or await _in_time(shard, sweep, link.get())
         scanning = connection.call(sweep.scan(cursor))
         cursor, keys = await _in_time(shard, sweep, scanning)
         # One key a command: on a Cluster several must not span slots, each of which may
