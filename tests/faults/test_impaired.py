@@ -11,8 +11,9 @@ from redis import exceptions as errors
 
 from channels_redis_fast.runtime.unconfirmed import FAILED
 from support.crowds import GONE, Crowd, Sender, eventually_sent, lines
-from support.layers import opened, soon
+from support.layers import end, opened, soon
 from support.polling import eventually
+from support.refusing import RefusingProxy
 from support.servers import Server, free_port
 
 
@@ -116,6 +117,20 @@ async def test_what_a_server_wont_have_is_asked_for_now_and_then(
         client.delete(key)
         await layer.send(name, {"n": 1})
         assert await soon(layer, name) == {"n": 1}
+
+
+async def test_a_reader_that_a_busy_server_greets(valkey: Server) -> None:
+    """It can still end its waits, which it does by the id that the server tells."""
+    with RefusingProxy(valkey) as proxy:
+        async with opened(proxy.url) as layer:
+            await layer.send("other", {})
+            with proxy.refusing("BUSY a script runs.", frozenset((b"CLIENT",))):
+                waiting = asyncio.create_task(layer.receive("worker"))
+                # redis-py says by two of these what it is.
+                await eventually(lambda: proxy.requests.refused > 2, "a refusal")
+            (reader,) = layer._loops.engine()._channels["worker"]._readers
+            await eventually(lambda: reader.waiting_client, "a wait that can be ended")
+            await end(waiting)
 
 
 async def test_the_members_that_a_replica_has_are_no_answer(
