@@ -45,6 +45,26 @@ async def test_a_replica_answers(
     assert said[GONE] <= 10
 
 
+async def test_who_waits_at_a_replica_fills_no_log(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it is asked again: one line."""
+    primary, replica = start_server(), start_server()
+    client = replica.client()
+    client.replicaof(primary.host, primary.port)
+    async with opened(replica.url) as layer:
+        names = await layer.new_channel(), "worker"
+        waiting = [asyncio.create_task(layer.receive(name)) for name in names]
+
+        def connections() -> int:
+            return int(client.info("stats")["total_connections_received"])
+
+        enough = connections() + 10
+        await eventually(lambda: connections() > enough, "several attempts")
+        assert len(caplog.records) == 1, caplog.messages
+        await end(*waiting)
+
+
 async def test_a_replica_that_was_a_primary_a_moment_ago(
     start_server: Callable[..., Server],
 ) -> None:
