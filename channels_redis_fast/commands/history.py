@@ -18,69 +18,80 @@ from .operations import Request
 from .scripts import Script, number
 
 # KEYS: position, history (a stream whose ids are the positions). The position's value:
-# 8 digits of the server process's id, the time (ms) of the last message, its position.
-#
-# Offsets are contiguous in an epoch. A new one begins where it can't be known that they
-# are: the position is gone, or a server process that began later (after a restart or a
-# failover) may lack messages which others have seen. It is asked for its id if the last
-# message isn't so new that no failover fits in between.
-_POSITION = """\
+# 8 digits of the server process's id, the position, seconds and microseconds of the
+# last message.
+_HEAD = """\
 local call = redis.call
-local time = call('TIME')
-local now = math.floor(time[1] * 1000 + time[2] / 1000)
-local was = call('GET', KEYS[1])
+local was, time = call('GET', KEYS[1]), call('TIME')
 local process, epoch, offset
-local function this_process()
-    local info = redis.pcall('INFO', 'server')
-    if type(info) ~= 'string' then return nil end
-    return string.match(info, 'run_id:(%x%x%x%x%x%x%x%x)')
-end
-local function begin(former)
-    local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-    if last then former = math.max(former, tonumber(string.match(last[1], '^%d+'))) end
-    epoch, offset = math.max(now, former + 1), 0
-    call('UNLINK', KEYS[2])
-end
-local function id() return string.format('%013.0f-%012.0f', epoch, offset) end
-local function note(seconds)
-    local stamp = string.format('%013.0f', now)
-    call('SET', KEYS[1], process .. stamp .. id(), 'EX', seconds)
-end
 if was then
-    process, epoch, offset = string.match(was, '^(%x+)%d%d%d%d%d%d%d%d%d%d%d%d%d'
-        .. '(%d%d%d%d%d%d%d%d%d%d%d%d%d)%-(%d+)$')
-    epoch, offset = tonumber(epoch), tonumber(offset)
-else
-    process = this_process() or '00000000'
+    process, epoch = string.sub(was, 1, 8), string.sub(was, 9, 21)
+    offset = tonumber(string.sub(was, 23, 34))
 end
+"""
+
+# Who this server process is; refused, nobody.
+_PROCESS = """\
+    local info = redis.pcall('INFO', 'server')
+    local run_id = 'run_id:(%x%x%x%x%x%x%x%x)'
+    local here = type(info) == 'string' and string.match(info, run_id)
+"""
+
+# An epoch is later than all that were here.
+_BEGIN = """\
+        local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+        local former = tonumber(epoch or 0)
+        if last then
+            former = math.max(former, tonumber(string.match(last[1], '^%d+')))
+        end
+        local now = math.floor(time[1] * 1000 + time[2] / 1000)
+        epoch = string.format('%013.0f', math.max(now, former + 1))
+        process, offset = here or process or '00000000', 0
+        call('UNLINK', KEYS[2])
+"""
+
+_NOTE = """\
+local id = epoch .. string.format('-%012.0f', offset)
+local value = process .. id .. ' ' .. time[1] .. ' ' .. time[2]
 """
 
 # ARGV: what stands before the position in a message, and what behind, size (messages),
 # ttl and position_ttl (seconds), the command and the name to publish with, or ''.
+#
+# Offsets are contiguous in an epoch. A new one begins where it can't be known that they
+# are: the position is gone, or a server process that began later (after a restart or a
+# failover) may lack messages which others have seen. It is asked who it is unless the
+# last message is so new that no failover fits in between; and as little as possible is
+# done for each message: what Lua does costs more than the commands.
 APPEND = Script(
-    _POSITION
+    _HEAD
     + """\
-if not was then
-    begin(0)
-else
-    local last = tonumber(string.sub(was, 9, 21))
-    if now - last > 10 or now < last then
-        local here = this_process()
-        if here and here ~= process then
-            process = here
-            begin(epoch)
-        end
+local is_sure = false
+if was then
+    local seconds = time[1] - string.sub(was, 36, 45)
+    local since = seconds * 1000000 + time[2] - string.sub(was, 47)
+    is_sure = since >= 0 and since <= 10000
+end
+if not is_sure then
+"""
+    + _PROCESS
+    + """\
+    if not was or (here and here ~= process) then
+"""
+    + _BEGIN
+    + """\
     end
 end
 offset = offset + 1
-note(ARGV[5])
-local message = ARGV[1] .. id() .. ARGV[2]
-local entry = string.format('%.0f-%.0f', epoch, offset)
-call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], entry, 'm', message)
+"""
+    + _NOTE
+    + """\
+call('SET', KEYS[1], value, 'EX', ARGV[5])
+local message = ARGV[1] .. id .. ARGV[2]
+call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], id, 'm', message)
 call('EXPIRE', KEYS[2], ARGV[4])
-local receivers = 0
-if ARGV[6] ~= '' then receivers = call(ARGV[6], ARGV[7], message) end
-return {id(), receivers}
+if ARGV[6] == '' then return {id, 0} end
+return {id, call(ARGV[6], ARGV[7], message)}
 """,
     keys=2,
 )
@@ -88,20 +99,25 @@ return {id(), receivers}
 # ARGV: position_ttl (seconds), size (messages), the offset after which messages are
 # asked for, or ''. The position, which lives on, and the newest messages of its epoch.
 SINCE = Script(
-    _POSITION
+    _HEAD
     + """\
 if not was then
-    begin(0)
-    note(ARGV[1])
-    return {id()}
+"""
+    + _PROCESS
+    + _BEGIN
+    + """\
 end
+"""
+    + _NOTE
+    + """\
+if not was then call('SET', KEYS[1], value, 'EX', ARGV[1]) return {id} end
 call('EXPIRE', KEYS[1], ARGV[1])
-local found = {id()}
+local found = {id}
 if ARGV[3] == '' then return found end
 local first = math.max(tonumber(ARGV[3]), offset - tonumber(ARGV[2])) + 1
 if first > offset then return found end
-local from, to = string.format('%.0f-%.0f', epoch, first), id()
-for _, entry in ipairs(call('XRANGE', KEYS[2], from, to)) do
+local from = epoch .. string.format('-%012.0f', first)
+for _, entry in ipairs(call('XRANGE', KEYS[2], from, id)) do
     found[#found + 1] = entry[2][2]
 end
 return found
@@ -112,11 +128,13 @@ return found
 
 # ARGV: position_ttl (seconds). Drops what is kept; the position of the new epoch.
 FORGET = Script(
-    _POSITION
+    _HEAD
+    + _PROCESS
+    + _BEGIN
+    + _NOTE
     + """\
-begin(epoch or 0)
-note(ARGV[1])
-return {id()}
+call('SET', KEYS[1], value, 'EX', ARGV[1])
+return {id}
 """,
     keys=2,
 )

@@ -71,15 +71,13 @@ class Delivery:
             return
         channels = (named or ()) if channels is None else channels
         copy = None  # who alone gets it needs none
-        order = self._order
-        if order is not None and (POSITION not in message or not channels):
-            order = None
-        if len(channels) > 1 or order is not None:
+        if len(channels) > 1:
             copy = copier(codec, member, key, message, flat)
-            if order is not None:
-                channels = order.take(message, copy, channels, here)
-                if not channels:
-                    return
+        if self._order is not None and POSITION in message and channels:
+            copy = copy or copier(codec, member, key, message, flat)
+            channels = self._order.take(message, copy, channels, here)
+            if not channels:
+                return
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
         if unknown or not channels:
             place = key if inbox is None else inbox.name

@@ -89,10 +89,15 @@ class Followers:
         found: Iterable[tuple[Position, Item]],
         here: asyncio.AbstractEventLoop | None,
     ) -> None:
-        """Takes what Redis keeps, by a question; who asked that has an answer then."""
+        """Takes what Redis keeps, by a question; who asked that has an answer then.
+
+        Unless all `is_elsewhere`: then Redis is to be asked once more.
+        """
         self.is_unsure = False
         after = question.after or 0
         self._tell(self._sequencer.fill(position, found, after), here)
+        if self.is_elsewhere:
+            return
         for joining in question.joining:
             if joining in self.joining:
                 self._answer(joining, here, is_last=True)
@@ -108,6 +113,8 @@ class Followers:
 
     def _wants(self) -> int | None:
         last = self._sequencer.last
+        if self.is_elsewhere:
+            return 0
         offsets = [last[1]] * (last != NOWHERE)
         for place in [*(one.place for one in self.joining), *self._gone.values()]:
             if place == BEGINNING:
@@ -120,6 +127,11 @@ class Followers:
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it."""
         return self._sequencer.has_hole
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether Redis is known to have begun anew, and not yet what it has."""
+        return self._sequencer.is_elsewhere
 
     def is_hole_old(self, seconds: float) -> bool:
         """Whether there is a hole, and has been for so long."""

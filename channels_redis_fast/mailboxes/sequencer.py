@@ -40,8 +40,8 @@ class Sequencer(Generic[T]):
     @property
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it, or is known of."""
-        is_one = bool(self._early) or self._is_before(self._head)
-        return is_one and self.last != NOWHERE
+        is_behind = self.is_elsewhere or self._is_before(self._head)
+        return (is_behind or bool(self._early)) and self.last != NOWHERE
 
     def take(self, position: Position, item: T) -> list[Step[T]]:
         """Takes what came; the steps that follow from it."""
@@ -63,15 +63,22 @@ class Sequencer(Generic[T]):
         The steps that follow from it: what is missing then is gone. More is kept than
         `size` until `trim`, for those who need the oldest of it.
         """
+        self._head = position
+        if self.is_elsewhere and after > 0:
+            return []  # all of the other epoch is to be asked for
         items = {at[1]: item for at, item in found if at[0] == position[0]}
         steps = self._bridge(position, items)
         self._merge(position[0], items)
         steps += self._drain()
-        while self._is_before(position) and self._is_after(after):
+        while self._is_before(position) and self.last[1] >= after:
             steps += [self._jump(position), *self._drain()]
-        self._head = position
         self._early = {at: it for at, it in self._early.items() if self._is_ahead(at)}
         return steps
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether Redis is known to be in another epoch, whose begin isn't known."""
+        return self.last != NOWHERE and self.last[0] != self._head[0] != 0
 
     def after(self, position: Position) -> list[tuple[Position, T]] | None:
         """The items between a position and `last`; None: not all of them are here."""
@@ -116,14 +123,17 @@ class Sequencer(Generic[T]):
         """Begins where Redis is, or goes there over a gap, if there is one."""
         if self.last == NOWHERE:
             self.last = position
-            return []
-        after = self.last[0], self.last[1] + 1
-        is_same = after[0] == position[0]
-        if is_same and (
-            after[1] > position[1] or after[1] in items or after in self._early
-        ):
-            return []
-        return [self._jump(position)]
+        elif self.is_elsewhere and self._connects((position[0], 0), position, items):
+            self._kept, self.last = {}, (position[0], 0)
+            return [Step(self.last, None)]  # and all of the other epoch follows
+        elif self.is_elsewhere or not self._connects(self.last, position, items):
+            return [self._jump(position)]
+        return []
+
+    def _connects(self, at: Position, position: Position, items: dict[int, T]) -> bool:
+        """Whether what comes after a place is here, if there is anything."""
+        after = at[0], at[1] + 1
+        return after > position or after[1] in items or after in self._early
 
     def _jump(self, position: Position) -> Step[T]:
         """Goes on before the first item that came, or at a position at the latest.
@@ -150,10 +160,6 @@ class Sequencer(Generic[T]):
 
     def _is_before(self, position: Position) -> bool:
         return self.last[0] == position[0] and self.last[1] < position[1]
-
-    def _is_after(self, offset: int) -> bool:
-        """Whether all was asked for; not what another epoch had before."""
-        return self.last[1] >= offset
 
     def _is_ahead(self, position: Position) -> bool:
         return position[0] == self.last[0] and position[1] > self.last[1]

@@ -31,6 +31,8 @@ _LOOK_EVERY = 0.05
 _ACTIVE = 60.0
 _ASK_EVERY = 10.0
 _PORTION = 500
+# How long (seconds) the end of an outage waits for what was missed.
+_LONGEST = 5.0
 
 
 Asking = asyncio.Task[errors.RedisError | None]
@@ -146,15 +148,25 @@ class Replays:
     # What Redis keeps
 
     async def catch_up(self, engine: LoopEngine, groups: Iterable[str]) -> None:
-        """Asks for what these groups may have missed; what fails is tried again."""
-        with self._lock:
-            found = [group for group in groups if group in self._groups]
-            for group in found:
-                self._groups[group].is_unsure = True
-        for start in range(0, len(found), _PORTION):
-            portion = found[start : start + _PORTION]
+        """Returns when Redis was asked what these groups may have missed.
+
+        After a while it returns in any case; they are asked for by the clock then.
+        """
+        deadline = monotonic() + _LONGEST
+        missed = [group for group in groups if group in self._groups]
+        for group in missed:
+            self._groups[group].is_unsure = True
+            if (task := self._asking.get((engine.loop, group))) is not None:
+                await asyncio.wait([task])  # it may have been asked too early
+        while missed and monotonic() < deadline:
+            portion, rest = missed[:_PORTION], missed[_PORTION:]
             asking = (self._ask(engine, group) for group in portion)
-            await asyncio.gather(*asking, return_exceptions=True)
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+            failed = [
+                one for one, error in zip(portion, outcomes, strict=True) if error
+            ]
+            missed = rest + failed
+            await asyncio.sleep(_LOOK_EVERY if failed else 0)
 
     def tick(self) -> None:
         """What is due by the clock, every second or so, in a loop that runs."""
@@ -218,23 +230,28 @@ class Replays:
 
     async def _fetch(self, engine: Engine, group: str) -> errors.RedisError | None:
         """Asks Redis what it keeps of a group, and takes that; or returns the error."""
-        with self._lock:
-            if (followers := self._groups.get(group)) is None:
-                return None
-            question = followers.question()
-            followers.asked_at = monotonic()
-        request = self._commands.since(group, question.after)
-        followers.is_unsure = True  # whatever ends this
+        if (followers := self._groups.get(group)) is None:
+            return None
         try:
-            found = self._commands.found(group, await engine.run(request))
+            await self._fill(engine, followers)
+            if followers.is_elsewhere:
+                await self._fill(engine, followers)
         except errors.RedisError as error:
             return error
-        with self._lock:
-            here = asyncio._get_running_loop()
-            followers.fill(question, found.position, found.entries, here)
         if not followers.is_settled:
             self._look_soon()
         return None
+
+    async def _fill(self, engine: Engine, followers: Followers) -> None:
+        with self._lock:
+            question = followers.question()
+        followers.asked_at = monotonic()
+        followers.is_unsure = True  # whatever ends this
+        request = self._commands.since(followers.group, question.after)
+        found = self._commands.found(followers.group, await engine.run(request))
+        with self._lock:
+            here = asyncio._get_running_loop()
+            followers.fill(question, found.position, found.entries, here)
 
     def _look_soon(self) -> None:
         """Has somebody look at what is missing, before long."""
