@@ -23,7 +23,7 @@ from .wire.placed import with_position
 from .wire.positions import Position, placed
 
 Place = Position | str | None
-Begin = Callable[[], Awaitable[Any]]
+Begin = Callable[[], Awaitable[Any] | None]
 
 
 class ReplayCalls(HistoryParts):
@@ -178,17 +178,13 @@ class PubSubReplay(ReplayCalls, PubSubParts):
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         await self.group_add(group, channel)
         engine = self._loops.engine().engine
-        return await self._joined(engine, group, channel, place, _nothing)
+        return await self._joined(engine, group, channel, place, lambda: None)
 
     def _append(self, group: str, message: Message) -> Append | None:
         """What appends a message to a group's history; None: it has none."""
         if (history := self._history) is None or not history.has(group):
             return None
         return history.append(group, message)
-
-
-async def _nothing() -> None:
-    """What Pub/Sub has to do when the group is subscribed to."""
 
 
 def _check_limit(limit: Any) -> None:

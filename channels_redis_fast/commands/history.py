@@ -13,7 +13,6 @@ from ..types import BEGINNING, History, position_of
 from ..wire.codec import Message, copier
 from ..wire.placed import InGroup, PlacedCodec
 from ..wire.positions import Position, read_id, read_placed
-from .command import Command
 from .operations import Request
 from .scripts import Script, number
 
@@ -143,6 +142,19 @@ return {id}
 Append = Callable[[bytes], Request]
 
 
+_REMEMBERED = 1000  # groups
+
+
+class Plan(NamedTuple):
+    """What the commands of a group have in common."""
+
+    shard: int
+    name: bytes
+    position: bytes
+    history: bytes
+    numbers: tuple[bytes, bytes, bytes]  # size, ttl, position_ttl
+
+
 class Found(NamedTuple):
     """Where a group is, and what is kept of it, in order.
 
@@ -173,6 +185,7 @@ class HistoryCommands:
         self._codec = codec
         self._name_of = name_of
         self._shard_of = shard_of
+        self._plans: dict[str, Plan] = {}
 
     def has(self, group: str) -> bool:
         """Whether anything is kept of a group."""
@@ -203,13 +216,14 @@ class HistoryCommands:
 
         The command (b"": none) is given to what is returned. Raises as a codec's body.
         """
-        rule = self.rule(group)
-        name = self._name_of(group)
-        head, tail = self._codec.parts(message, name)
-        numbers = (number(rule.size), number(rule.ttl), number(rule.position_ttl))
+        plan = self._plan(group)
+        head, tail = self._codec.parts(message, plan.name)
 
         def request(verb: bytes) -> Request:
-            return self._request(APPEND, group, head, tail, *numbers, verb, name)
+            command = APPEND.on(
+                plan.position, plan.history, head, tail, *plan.numbers, verb, plan.name
+            )
+            return plan.shard, command
 
         return request
 
@@ -221,14 +235,16 @@ class HistoryCommands:
 
     def since(self, group: str, offset: int | None) -> Request:
         """Asks for a group's position, and what is kept of it after an offset."""
-        rule = self.rule(group)
+        plan = self._plan(group)
+        size, _, position_ttl = plan.numbers
         after = b"" if offset is None else b"%d" % offset
-        numbers = number(rule.position_ttl), number(rule.size)
-        return self._request(SINCE, group, *numbers, after)
+        keys = plan.position, plan.history
+        return plan.shard, SINCE.on(*keys, position_ttl, size, after)
 
     def forget(self, group: str) -> Request:
         """Drops a group's history."""
-        return self._request(FORGET, group, number(self.rule(group).position_ttl))
+        plan = self._plan(group)
+        return plan.shard, FORGET.on(plan.position, plan.history, plan.numbers[2])
 
     def found(self, group: str, reply: Any) -> Found:
         """What the answer to `since` or `forget` says; nothing that is unreadable."""
@@ -247,12 +263,23 @@ class HistoryCommands:
         copy = copier(codec, member, name, message, flat)
         return None if position is None else (position, (message, copy))
 
-    def _request(self, script: Script, group: str, *arguments: bytes) -> Request:
+    def _plan(self, group: str) -> Plan:
+        plan = self._plans.get(group)
+        if plan is None:
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            plan = self._plans[group] = self._made_plan(group, self.rule(group))
+        return plan
+
+    def _made_plan(self, group: str, rule: History) -> Plan:
         name = self._name_of(group)
-        position = b"%b:position:{%b}" % (self._begin, name)
-        history = b"%b:history:{%b}" % (self._begin, name)
-        command: Command = script.on(position, history, *arguments)
-        return self._shard_of(group), command
+        return Plan(
+            self._shard_of(group),
+            name,
+            b"%b:position:{%b}" % (self._begin, name),
+            b"%b:history:{%b}" % (self._begin, name),
+            (number(rule.size), number(rule.ttl), number(rule.position_ttl)),
+        )
 
 
 def _position(reply: Any) -> Position:

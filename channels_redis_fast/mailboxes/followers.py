@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import NamedTuple
 
@@ -180,7 +180,7 @@ class Followers:
 
     def _put(
         self,
-        names: Iterable[str],
+        names: Collection[str],
         position: Position,
         item: Item | None,
         here: asyncio.AbstractEventLoop | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..wire.codec import Message
@@ -176,17 +176,17 @@ class LocalChannels:
 
     def offer(
         self,
-        names: Iterable[str],
+        names: Collection[str],
         message: Message,
         copy: Callable[[], Message],
         here: asyncio.AbstractEventLoop | None,
     ) -> list[str]:
         """As `put`, to channels that have room, and keep it; returns the others."""
         with self._lock:
-            rooms = {name: self.has_room(name) for name in names}
-            ready = [name for name, has_room in rooms.items() if has_room]
+            full = [name for name in names if not self.has_room(name)]
+            ready = [name for name in names if name not in full] if full else names
             self.put(None, ready, message, copy, here, UNENDING)
-        return [name for name, has_room in rooms.items() if not has_room]
+        return full
 
     def put_first(self, name: str, message: Message) -> None:
         """Puts a message back that was taken, and reached nobody."""

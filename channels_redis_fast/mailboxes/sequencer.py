@@ -50,8 +50,8 @@ class Sequencer(Generic[T]):
             return []  # it came before
         self._early[position] = item
         steps = self._drain()
-        if len(self._early) > self._size:  # Redis keeps no more; it is asked again
-            del self._early[min(self._early)]
+        if self._early and len(self._early) > self._size:
+            del self._early[min(self._early)]  # Redis keeps no more, and is asked again
         self.trim()
         return steps
 

@@ -88,6 +88,8 @@ class LoopEngine(Engine):
         by_shard: dict[int, list[int]] = {}
         for position, (index, _) in enumerate(requests):
             by_shard.setdefault(index, []).append(position)
+        if len(by_shard) == 1:
+            return await self.shards[index].run_all([one[1] for one in requests], began)
         replies: list[Any] = [None] * len(requests)
 
         async def run(index: int, positions: list[int]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from ..client.connection import consume
 from ..commands.errors import copy_of
 from ..commands.history import HistoryCommands
 from ..mailboxes.followers import Answer, Followers, Joining
 from ..mailboxes.registry import LocalChannels
 from ..types import POSITION
 from ..wire.codec import Message
-from ..wire.positions import Position, read_id
+from ..wire.positions import Position
 from .base_engine import Engine
 from .blocking_engine import BlockingEngine, run_without_loop
 from .engine import LoopEngine
@@ -35,7 +36,7 @@ _PORTION = 500
 _LONGEST = 5.0
 
 
-Asking = asyncio.Task[errors.RedisError | None]
+Asking = asyncio.Future[errors.RedisError | None]
 
 
 class Replays:
@@ -74,9 +75,9 @@ class Replays:
     ) -> Sequence[str]:
         """Takes a message that has a position; those channels that don't follow it."""
         group, _, text = message[POSITION].rpartition("@")
-        followers, position = self._groups.get(group), read_id(text)
-        if followers is None or position is None:
+        if (followers := self._groups.get(group)) is None:
             return channels
+        position = int(text[:13]), int(text[14:])  # as `open` left it
         with self._lock:
             names = followers.names
             others = [channel for channel in channels if channel not in names]
@@ -98,7 +99,7 @@ class Replays:
         group: str,
         channel: str,
         place: Position | str | None,
-        begin: Callable[[], Awaitable[Any]],
+        begin: Callable[[], Awaitable[Any] | None],
     ) -> Answer:
         """Has a channel follow a group from a place; `begin` has Redis add it."""
         joining = Joining(channel, place)
@@ -108,19 +109,13 @@ class Replays:
             followers.join(joining, here)
             self._joined.setdefault(channel, set()).add(group)
         try:
-            begun = begin()  # is written before what is asked then
-            if joining.answer is None and isinstance(engine, LoopEngine):
-                self._ask_in_background(engine, group)
-            await begun
-            while joining.answer is None:
-                await self._ask(engine, group)
+            return await self._answered(joining, engine, group, begin())
         except BaseException:
             with self._lock:
                 if joining in followers.joining:
                     followers.joining.remove(joining)
             self.leave(group, channel)
             raise
-        return joining.answer
 
     def leave(self, group: str, channel: str) -> None:
         """A channel follows a group no more."""
@@ -157,7 +152,7 @@ class Replays:
         for group in missed:
             self._groups[group].is_unsure = True
             if (task := self._asking.get((engine.loop, group))) is not None:
-                await asyncio.wait([task])  # it may have been asked too early
+                await asyncio.wait([task])  # it may have been too early
         while missed and monotonic() < deadline:
             portion, rest = missed[:_PORTION], missed[_PORTION:]
             asking = (self._ask(engine, group) for group in portion)
@@ -202,31 +197,57 @@ class Replays:
             every = max(every, self._commands.rule(group).position_ttl / 4)
         return now - followers.asked_at > every
 
+    async def _answered(
+        self,
+        joining: Joining,
+        engine: Engine,
+        group: str,
+        begun: Awaitable[Any] | None,
+    ) -> Answer:
+        """The answer to a joining, when what begun before is done.
+
+        In an event loop both are written together, in this order.
+        """
+        if begun is not None and not isinstance(engine, LoopEngine):
+            await begun
+            begun = None
+        try:
+            while joining.answer is None:
+                await self._ask(engine, group)
+        except BaseException:
+            if isinstance(begun, asyncio.Future) and not begun.cancel():
+                consume(begun)
+            raise
+        if begun is not None:
+            await begun
+        return joining.answer
+
     async def _ask(self, engine: Engine, group: str) -> None:
         """Returns when Redis was asked what it keeps; one asks for all who wait."""
-        if isinstance(engine, LoopEngine):
-            task = self._ask_in_background(engine, group)
-            await asyncio.wait([task])
-            if task.cancelled():
-                raise errors.ConnectionError("the event loop ends")
-            error = task.result()
-        else:
-            error = await self._fetch(engine, group)
-        if error is not None:
+        if (error := await self._asked(engine, group)) is not None:
             raise copy_of(error)
 
-    def _ask_in_background(self, engine: LoopEngine, group: str) -> Asking:
-        """Asks what Redis keeps of a group, unless that is under way."""
+    async def _asked(self, engine: Engine, group: str) -> errors.RedisError | None:
+        """As `_ask`, but returns the error."""
+        if not isinstance(engine, LoopEngine):
+            return await self._fetch(engine, group)
         key = engine.loop, group
-        task = self._asking.get(key)
-        if task is None or task.done():
-            task = self._asking[key] = engine.spawn(self._fetch(engine, group))
-            task.add_done_callback(lambda done: self._asked(key, done))
-        return task
-
-    def _asked(self, key: tuple[object, str], task: Asking) -> None:
-        if self._asking.get(key) is task:
+        if (asking := self._asking.get(key)) is not None:
+            await asyncio.wait([asking])
+            return asking.result()
+        asking = self._asking[key] = engine.loop.create_future()
+        error: errors.RedisError | None = None
+        try:
+            error = await self._fetch(engine, group)
+        finally:
             del self._asking[key]
+            asking.set_result(error)
+        return error
+
+    def _ask_in_background(self, engine: LoopEngine, group: str) -> None:
+        """Asks what Redis keeps of a group, unless that is under way."""
+        if (engine.loop, group) not in self._asking:
+            engine.spawn(self._asked(engine, group))
 
     async def _fetch(self, engine: Engine, group: str) -> errors.RedisError | None:
         """Asks Redis what it keeps of a group, and takes that; or returns the error."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..types import POSITION
 from .codec import Codec, Message, MsgpackCodec, Opened, SizeLimit
 from .formats import BaseMessageSerializer, JSONSerializer
-from .positions import ID_SIZE, Position, id_of, placed, read_id, read_wire
+from .positions import ID_SIZE, Position, id_of, read_id, read_wire
 
 # The first byte of a message whose position stands in front; msgpack has no such byte.
 _FRAME = b"\xc1"
@@ -68,10 +68,8 @@ class PlacedCodec:
         else:
             opened = self._codec.open(member, key)
             value = opened[1].pop(POSITION, None)
-        position, named = read_wire(value)
-        group = group or named
-        if position is not None and group is not None:
-            opened[1][POSITION] = placed(group, position)
+        if value is not None and (place := read_wire(value, group)) is not None:
+            opened[1][POSITION] = place
         return opened
 
     def _is_framed(self, member: bytes) -> bool:

@@ -40,9 +40,13 @@ def read_placed(group: str, text: str) -> Position | None:
     return read_id(text[len(begin) :]) if is_one else None
 
 
-def read_wire(value: Any) -> tuple[Position | None, str | None]:
-    """The position of a message on its way, and its group if that is named."""
-    if not isinstance(value, str):
-        return None, None
-    text, separator, group = value.partition("@")
-    return read_id(text), group if separator else None
+def read_wire(value: Any, group: str | None) -> str | None:
+    """What `placed` says of a message on its way; None for what is no position.
+
+    `group`: of the key that it came by; None: it is named.
+    """
+    if not isinstance(value, str) or _ID.match(value) is None:
+        return None
+    if len(value) > ID_SIZE and group is None and value[ID_SIZE] == "@":
+        return f"{value[ID_SIZE + 1 :]}@{value[:ID_SIZE]}"
+    return f"{group}@{value}" if len(value) == ID_SIZE and group is not None else None
