@@ -80,9 +80,9 @@ class Host:
     def open_socket(self, deadline: float) -> Any:
         """A socket that redis-py connected and greeted, for a blocking caller.
 
-        Raises redis-py's errors, at about `deadline` (monotonic) at the latest, and what
-        a signal handler or a credential provider raises: without the frames that they
-        passed, some of whose variables are secrets.
+        Raises redis-py's errors, at about `deadline` (monotonic) at the latest, and
+        what a signal handler or a credential provider raises: without the frames that
+        they passed, some of whose variables are secrets.
         """
         try:
             return self._open_socket(deadline)

@@ -72,7 +72,7 @@ async def test_expiries_shorter_than_a_round_trip(
 ) -> None:
     """Their refreshes are due again and again; loops turn, and end."""
     ticks: list[LoopEngine] = []
-    monkeypatch.setattr(LoopEngine, "_sweep", ticks.append)
+    monkeypatch.setattr(LoopEngine, "_sweep", lambda self: ticks.append(self))
     layer = KINDS[kind](hosts=[valkey.url], **{option: 1e-6})
     await layer.group_add("room", await layer.new_channel())
     for _ in range(100):
