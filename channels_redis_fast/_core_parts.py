@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -25,6 +24,7 @@ from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
 from .wire.codec import codec_of
+from .wire.made_names import random_part
 from .wire.placed import EnvelopeCodec, PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
@@ -72,7 +72,7 @@ class CoreParts(HistoryParts):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
-        self.client_prefix = uuid.uuid4().hex
+        self.client_prefix = random_part()
         self._memberships = Memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
