@@ -131,8 +131,8 @@ class CoreReplay(ReplayCalls, CoreParts):
     ) -> None:
         """Sends a message to a group with a history, by whose answer it has a place."""
         operations = self._operations
-        append = history.append(group, message)
         body = operations.codec.body(message)
+        append = history.append(group, body)
         request, began = operations.members(group), monotonic()
         reply, members = await engine.run_all([append(b""), request], began)
         position = history.appended(reply)
@@ -184,7 +184,7 @@ class PubSubReplay(ReplayCalls, PubSubParts):
         """What appends a message to a group's history; None: it has none."""
         if (history := self._history) is None or not history.has(group):
             return None
-        return history.append(group, message)
+        return history.append(group, self._codec.body(message))
 
 
 def _check_limit(limit: Any) -> None:

@@ -211,13 +211,13 @@ class HistoryCommands:
             )
         return read_placed(group, since) or ""
 
-    def append(self, group: str, message: Message) -> Append:
-        """Appends a message to a group's history, and publishes it by a command.
+    def append(self, group: str, body: Any) -> Append:
+        """Appends a codec's body to a group's history, and publishes it by a command.
 
-        The command (b"": none) is given to what is returned. Raises as a codec's body.
+        The command (b"": none) is given to what is returned. Raises as `body` does.
         """
         plan = self._plan(group)
-        head, tail = self._codec.parts(message, plan.name)
+        head, tail = self._codec.parts(body, plan.name)
 
         def request(verb: bytes) -> Request:
             command = APPEND.on(

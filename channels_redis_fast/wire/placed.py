@@ -49,9 +49,8 @@ class PlacedCodec:
         """As a codec's."""
         return self._codec.body(without_position(message))
 
-    def parts(self, message: Message, key: bytes) -> tuple[bytes, bytes]:
-        """What stands before and behind a position; raises as `body`."""
-        body = self.body(message)
+    def parts(self, body: Any, key: bytes) -> tuple[bytes, bytes]:
+        """What stands before and behind the position of a body; raises as `body`."""
         if isinstance(body, bytes) and len(body) + _ROOM > self._limit.size:
             self._limit.check(body + bytes(_ROOM))  # which a receiver would refuse
         return self._parts(self._codec, body, key)

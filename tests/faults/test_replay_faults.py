@@ -136,13 +136,18 @@ async def test_what_is_more_than_is_kept_is_a_gap(server: Server) -> None:
     assert follower.numbers == [0, 40]
 
 
+def append(layer: Any, number: int) -> Any:
+    """What is all that a sender said which died then."""
+    body = layer._codec.body({"type": "said", "n": number})
+    return layer._history.append(GROUP, body)(b"")
+
+
 @both
 async def test_a_sender_that_dies_between_its_trips(kind: str, server: Server) -> None:
     """What was appended and never sent comes with the next message."""
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
-        history = layer._history
-        index, command = history.append(GROUP, {"type": "said", "n": 1})(b"")
+        index, command = append(layer, 1)
         engine = layer._loops.engine()
         shards = engine.shards
         await shards[index].run(command)
@@ -159,8 +164,7 @@ async def test_the_last_message_is_asked_for(
     monkeypatch.setattr("channels_redis_fast.runtime.replays._ASK_EVERY", 0.2)
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
-        history = layer._history
-        index, command = history.append(GROUP, {"type": "said", "n": 1})(b"")
+        index, command = append(layer, 1)
         await layer._loops.engine().shards[index].run(command)
         await eventually(lambda: follower.numbers == [1], "the message")
         await follower.end()
