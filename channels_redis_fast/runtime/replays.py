@@ -8,10 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-from redis import exceptions as errors
-
 from ..client.connection import consume
-from ..commands.errors import copy_of
 from ..commands.history import HistoryCommands
 from ..mailboxes.followers import Answer, Followers, Joining
 from ..mailboxes.registry import LocalChannels
@@ -21,6 +18,7 @@ from ..wire.positions import Position
 from .base_engine import Engine
 from .blocking_engine import BlockingEngine, run_without_loop
 from .engine import LoopEngine
+from .questions import Questions
 
 # What comes too early waits so long (seconds) for what is missing, which most likely is
 # on its way, before Redis is asked for it.
@@ -34,9 +32,6 @@ _ASK_EVERY = 10.0
 _PORTION = 500
 # How long (seconds) the end of an outage waits for what was missed.
 _LONGEST = 5.0
-
-
-Asking = asyncio.Future[errors.RedisError | None]
 
 
 class Replays:
@@ -58,10 +53,9 @@ class Replays:
         self._existing = existing
         self._blocking = blocking
         self._lock = threading.RLock()
+        self._questions = Questions(commands, self._lock, self._look_soon)
         self._groups: dict[str, Followers] = {}
         self._joined: dict[str, set[str]] = {}  # groups, by channel
-        # Under way, by loop and group.
-        self._asking: dict[tuple[object, str], Asking] = {}
         self._looks: set[asyncio.AbstractEventLoop] = set()  # in which a look is due
 
     # What came
@@ -109,7 +103,7 @@ class Replays:
             followers.join(joining, here)
             self._joined.setdefault(channel, set()).add(group)
         try:
-            return await self._answered(joining, engine, group, begin())
+            return await self._answered(joining, engine, followers, begin())
         except BaseException:
             with self._lock:
                 if joining in followers.joining:
@@ -148,18 +142,14 @@ class Replays:
         After a while it returns in any case; they are asked for by the clock then.
         """
         deadline = monotonic() + _LONGEST
-        missed = [group for group in groups if group in self._groups]
-        for group in missed:
-            self._groups[group].is_unsure = True
-            if (task := self._asking.get((engine.loop, group))) is not None:
-                await asyncio.wait([task])  # it may have been too early
+        missed = [self._groups[group] for group in groups if group in self._groups]
+        for followers in missed:
+            followers.is_unsure = True
         while missed and monotonic() < deadline:
             portion, rest = missed[:_PORTION], missed[_PORTION:]
-            asking = (self._ask(engine, group) for group in portion)
-            outcomes = await asyncio.gather(*asking, return_exceptions=True)
-            failed = [
-                one for one, error in zip(portion, outcomes, strict=True) if error
-            ]
+            asking = (self._questions.ask_anew(engine, one) for one in portion)
+            found = zip(portion, await asyncio.gather(*asking), strict=True)
+            failed = [one for one, error in found if error is not None]
             missed = rest + failed
             await asyncio.sleep(_LOOK_EVERY if failed else 0)
 
@@ -169,11 +159,11 @@ class Replays:
         if engine is None or not self._groups:
             return
         with self._lock:
-            due = [group for group in self._groups if self._is_due(group, now)]
-            for group in due[:_PORTION]:
-                self._groups[group].asked_at = now
-        for group in due[:_PORTION]:
-            self._ask_in_background(engine, group)
+            due = [one for one in self._groups.values() if self._is_due(one, now)]
+            for followers in due[:_PORTION]:
+                followers.asked_at = now
+        for followers in due[:_PORTION]:
+            self._questions.ask_in_background(engine, followers)
         if any(not one.is_settled for one in list(self._groups.values())):
             self._look_soon()
 
@@ -187,21 +177,20 @@ class Replays:
             self._groups[group] = followers
         return followers
 
-    def _is_due(self, group: str, now: float) -> bool:
+    def _is_due(self, followers: Followers, now: float) -> bool:
         """Whether Redis is to be asked; a position that nobody asks for ends there."""
-        followers = self._groups[group]
         if followers.has_hole or followers.is_unsure:
             return True
         every = _ASK_EVERY
         if now - followers.active_at > _ACTIVE:
-            every = max(every, self._commands.rule(group).position_ttl / 4)
+            every = max(every, self._commands.rule(followers.group).position_ttl / 4)
         return now - followers.asked_at > every
 
     async def _answered(
         self,
         joining: Joining,
         engine: Engine,
-        group: str,
+        followers: Followers,
         begun: Awaitable[Any] | None,
     ) -> Answer:
         """The answer to a joining, when what begun before is done.
@@ -213,7 +202,7 @@ class Replays:
             begun = None
         try:
             while joining.answer is None:
-                await self._ask(engine, group)
+                await self._questions.ask(engine, followers)
         except BaseException:
             if isinstance(begun, asyncio.Future) and not begun.cancel():
                 consume(begun)
@@ -221,58 +210,6 @@ class Replays:
         if begun is not None:
             await begun
         return joining.answer
-
-    async def _ask(self, engine: Engine, group: str) -> None:
-        """Returns when Redis was asked what it keeps; one asks for all who wait."""
-        if (error := await self._asked(engine, group)) is not None:
-            raise copy_of(error)
-
-    async def _asked(self, engine: Engine, group: str) -> errors.RedisError | None:
-        """As `_ask`, but returns the error."""
-        if not isinstance(engine, LoopEngine):
-            return await self._fetch(engine, group)
-        key = engine.loop, group
-        if (asking := self._asking.get(key)) is not None:
-            await asyncio.wait([asking])
-            return asking.result()
-        asking = self._asking[key] = engine.loop.create_future()
-        error: errors.RedisError | None = None
-        try:
-            error = await self._fetch(engine, group)
-        finally:
-            del self._asking[key]
-            asking.set_result(error)
-        return error
-
-    def _ask_in_background(self, engine: LoopEngine, group: str) -> None:
-        """Asks what Redis keeps of a group, unless that is under way."""
-        if (engine.loop, group) not in self._asking:
-            engine.spawn(self._asked(engine, group))
-
-    async def _fetch(self, engine: Engine, group: str) -> errors.RedisError | None:
-        """Asks Redis what it keeps of a group, and takes that; or returns the error."""
-        if (followers := self._groups.get(group)) is None:
-            return None
-        try:
-            await self._fill(engine, followers)
-            if followers.is_elsewhere:
-                await self._fill(engine, followers)
-        except errors.RedisError as error:
-            return error
-        if not followers.is_settled:
-            self._look_soon()
-        return None
-
-    async def _fill(self, engine: Engine, followers: Followers) -> None:
-        with self._lock:
-            question = followers.question()
-        followers.asked_at = monotonic()
-        followers.is_unsure = True  # whatever ends this
-        request = self._commands.since(followers.group, question.after)
-        found = self._commands.found(followers.group, await engine.run(request))
-        with self._lock:
-            here = asyncio._get_running_loop()
-            followers.fill(question, found.position, found.entries, here)
 
     def _look_soon(self) -> None:
         """Has somebody look at what is missing, before long."""
@@ -289,13 +226,13 @@ class Replays:
         with self._lock:
             unsettled = [one for one in self._groups.values() if not one.is_settled]
             lacking = [
-                one.group
+                one
                 for one in unsettled
                 if (one.catch_up(engine.loop) or one.is_hole_old(_PATIENCE))
                 and not one.is_unsure  # else it is asked already, or by the clock
             ]
-        for group in lacking:
-            self._ask_in_background(engine, group)
+        for followers in lacking:
+            self._questions.ask_in_background(engine, followers)
         if unsettled:
             self._look_soon()
 
@@ -303,9 +240,7 @@ class Replays:
         """The same for a caller that blocks, who alone may be there to ask."""
         with self._lock:
             unsettled = [one for one in self._groups.values() if not one.is_settled]
-            lacking = [
-                one.group for one in unsettled if one.catch_up(None) or one.has_hole
-            ]
+            lacking = [one for one in unsettled if one.catch_up(None) or one.has_hole]
         if lacking and (engine := self._blocking()) is not None:
-            for group in lacking:  # an error: next time
-                run_without_loop(self._fetch(engine, group))
+            for followers in lacking:  # an error: next time
+                run_without_loop(self._questions.asked(engine, followers))
