@@ -231,9 +231,17 @@ def _is_strict_msgpack(kind: type) -> bool:
 
 
 def copier(
-    codec: Codec, member: bytes, key: bytes, message: Message, flat: bool
+    codec: Codec,
+    member: bytes,
+    key: bytes,
+    message: Message,
+    flat: bool,
+    without: str | None = None,
 ) -> Callable[[], Message]:
-    """Makes a message's copies: no receiver sees another's changes."""
+    """Makes a message's copies: no receiver sees another's changes.
+
+    `without`: an entry that the bytes have, and the message no more.
+    """
     if flat:
         return message.copy
 
@@ -243,7 +251,12 @@ def copier(
         except UnreadableMessage:  # it got too old between two copies
             return deepcopy(message)
 
-    return copy
+    def copy_without() -> Message:
+        found = copy()
+        found.pop(without, None)  # type: ignore[arg-type]
+        return found
+
+    return copy if without is None else copy_without
 
 
 def _channels(names: Any) -> list[str] | None:
