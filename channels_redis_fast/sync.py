@@ -65,7 +65,12 @@ class SyncChannelLayer(SyncGroupCalls):
         reader = ThreadReader(
             self._popper([shard], non_local),
             layer._mailboxes,
-            Delivery(layer._mailboxes, layer._codec, layer._counters),
+            Delivery(
+                layer._mailboxes,
+                layer._codec,
+                layer._counters,
+                layer._memberships.clearing.note,
+            ),
             layer._offer,
         )
         return reader.receive(channel, deadline_of(timeout))

@@ -18,7 +18,7 @@ class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
-    `on_clear` is called with the key and the value of an entry `CLEAR`.
+    `on_clear` is called with the value of an entry `CLEAR`, and its key.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Delivery:
         mailboxes: LocalChannels,
         codec: Codec,
         counters: DropCounters,
-        on_clear: Callable[[bytes, Any], object] = lambda key, value: None,
+        on_clear: Callable[[Any, bytes], object] = lambda value, key: None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
@@ -69,7 +69,7 @@ class Delivery:
         """Whom a published message is for that isn't for all; it may be for nobody."""
         excluded = take_excluded(message)
         if CLEAR in message:
-            self._on_clear(key, message[CLEAR])
+            self._on_clear(message[CLEAR], key)
             return ()
         return [name for name in channels if name not in excluded]
 
@@ -77,7 +77,7 @@ class Delivery:
         self, key: bytes, inbox: MailboxGroup | None, message: Message, unknown: int
     ) -> None:
         if not unknown and CLEAR in message:  # it is for the process itself
-            self._on_clear(key, message[CLEAR])
+            self._on_clear(message[CLEAR], key)
             return
         place = key if inbox is None else inbox.name
         reason = "for no channel of this process"
