@@ -9,6 +9,7 @@ from typing import Any
 
 from ._base import BaseRedisLayer
 from ._core_parts import CoreParts
+from ._listener import Listener
 from ._pubsub_names import PubSubNames
 from .commands.clearing import clear, members_of, notices
 from .exceptions import ForeignChannel, InvalidName
@@ -17,6 +18,22 @@ from .wire.reserved import CLEAR, EXCLUDE
 
 class GroupCalls(BaseRedisLayer):
     """What is alike in both layers."""
+
+    def listen(self, *groups: str) -> Listener:
+        """The messages of groups, on a channel of its own, as long as one is in it:
+
+            async with layer.listen("news", "room-1") as messages:
+                async for message in messages: ...
+
+        Raises `TypeError` for a bad name, `ValueError` for none or one twice.
+        """
+        if not groups:
+            raise ValueError("listen() needs a group to listen to")
+        for group in groups:
+            self.require_valid_group_name(group)
+            if groups.count(group) > 1:
+                raise ValueError(f"listen() was given group {group!r} twice")
+        return Listener(self, groups)
 
     def _names(self, exclude: Any) -> list[str]:
         """Checks whom a message is not for; raises `TypeError` for no channel names."""

@@ -151,7 +151,11 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         name = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
         self._is_published(name)
         held = self._mailboxes.new(name)
-        await self._subscriptions.join(name.encode(), name, b"")
+        try:
+            await self._subscriptions.join(name.encode(), name, b"")
+        except BaseException:
+            self._mailboxes.end(name)  # nobody knows it
+            raise
         return held
 
     # The groups extension
@@ -248,7 +252,6 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         await self.close_pools()
         if not may_block():
             await self._subscriptions.listen_all()
-
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

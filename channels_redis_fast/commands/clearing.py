@@ -1,4 +1,4 @@
-"""What is said when a group is cleared: to Redis, and to the processes of its members."""
+"""What is said when a group is cleared: to Redis, and to its members' processes."""
 
 from __future__ import annotations
 

@@ -80,5 +80,5 @@ class Delivery:
             self._on_clear(message[CLEAR], key)
             return
         place = key if inbox is None else inbox.name
-        reason = "for no channel of this process"
-        self.counters.count(reason, place, unknown or 1)
+        counters = self.counters
+        counters.count("for no channel of this process", place, unknown or 1)
