@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from .mailboxes.waiters import ChannelEnded
+from .runtime.loops import may_block
 from .wire.codec import Message
 
 
@@ -58,9 +59,8 @@ class Listener:
             return
         self._channel = None
         try:
-            # Also where the event loop is being shut down, which is a RuntimeError.
-            with suppress(RedisError, RuntimeError):
-                await self._layer.group_discard_all(channel)
+            with suppress(RedisError):
+                await self._leave(channel)
         finally:
             self._end(channel)
 
@@ -82,6 +82,11 @@ class Listener:
         except ChannelEnded:
             raise StopAsyncIteration from None
         return message
+
+    async def _leave(self, channel: str) -> None:
+        # Nothing begins anew in an event loop that is being shut down.
+        if may_block() or self._layer._loops.existing() is not None:
+            await self._layer.group_discard_all(channel)
 
     def _end(self, channel: str) -> None:
         """Ends the channel: what it still is a member of, it leaves in background."""
