@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 
 from support.accounts import (
     CUT,
@@ -105,11 +106,15 @@ class Model:
         channel = self.channels[name]
         return self._begin(self.numbers, sender, call, name, [(channel, None)])
 
-    def begin_group_send(self, sender: object, call: int, group: str) -> list[Sent]:
+    def begin_group_send(
+        self, sender: object, call: int, group: str, exclude: Collection[str] = ()
+    ) -> list[Sent]:
         """A message for the members of a group: one for each of their keys."""
         self.numbers += 1
         by_key: dict[Key, list[tuple[Channel, str | None]]] = {}
         for name, sure in self.groups.get(group, {}).items():
+            if name in exclude:
+                continue
             channel = self.channels[name]
             member = channel, None if sure else MEMBERSHIP
             by_key.setdefault(channel.key, []).append(member)
@@ -189,6 +194,7 @@ class Model:
         key = sent.key
         earlier = {s for s in key.stored if s.call < sent.call and key.shards == 1}
         key.stored = [s for s in key.stored if s is not sent and s not in earlier]
+        key.notices = [call for call in key.notices if call > sent.call]
 
     def miss(self, copy: Copy) -> None:
         """A message did not come; raises unless there is a reason."""
@@ -248,6 +254,14 @@ class Model:
         if state is not None:
             members[name] = state
 
+    def clear(self, group: str) -> None:
+        """A group was cleared; where messages are stored, its processes were told."""
+        call = self.begin_call()
+        members = self.groups.pop(group, {})
+        for key in {self.channels[name].key for name in members}:
+            if self._stores and not key.is_normal:
+                key.notices.append(call)
+
     # What happens to all
 
     def flush(self, layer: int) -> None:
@@ -264,6 +278,7 @@ class Model:
                     copy.doubt = FLUSHED
             key = channel.key
             key.stored = [sent for sent in key.stored if sent.doubt]
+            key.notices.clear()
         for members in self.groups.values():
             for name in list(members):
                 if self._stores or self.channels[name].owner == layer:
