@@ -9,7 +9,7 @@ from ._settings import Settings
 from .exceptions import InvalidName
 from .wire.codec import Message
 from .wire.made_names import is_made_here
-from .wire.reserved import refuse_reserved, with_excluded
+from .wire.reserved import EXCLUDE, reserved, with_excluded
 
 _REMEMBERED = 1024  # names
 
@@ -49,14 +49,18 @@ class PubSubNames(PubSubParts):
         return ours or self.normal_channels == "broadcast"
 
     def _payload(self, name: str, message: Message) -> bytes:
-        body = self._codec.body(message)
-        refuse_reserved(message)
-        return self._codec.seal(body, None, name.encode())
+        codec = self._codec
+        body = codec.body(message)
+        if EXCLUDE in message:
+            raise reserved(message)
+        return codec.seal(body, None, name.encode())
 
-    def _payload_but_for(self, name: str, message: Message, exclude: Any) -> bytes:
+    def _payload_but_for(
+        self, name: str, message: Message, excluded: list[str]
+    ) -> bytes:
         """As `_payload`, for all but some channels."""
-        excluded = self._names(exclude)
-        self._codec.body(message)
-        refuse_reserved(message)
+        if not excluded:
+            return self._payload(name, message)
+        self._codec.body(message)  # it is a message
         body = self._codec.body(with_excluded(message, excluded))
         return self._codec.seal(body, None, name.encode())

@@ -49,6 +49,7 @@ class PubSubParts(BaseRedisLayer):
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, lambda *about: None)
         self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
+        self._has_clusters = any(verbs.is_cluster for verbs in self._verbs)
         self._begin()
 
     def _make_serializer(self, settings: Settings) -> Any:
@@ -136,7 +137,8 @@ class PubSubParts(BaseRedisLayer):
 
         If that was this layer, they did already, and may have joined again.
         """
-        if origin != self._origin:
+        is_group = name.startswith(self._groups_begin.encode())
+        if is_group and origin != self._origin:
             self._subscriptions.drop(name)
 
     def _offer(self) -> None:

@@ -197,8 +197,11 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         if exclude == ():
             payload = self._payload(name, message)
         else:
-            payload = self._payload_but_for(name, message, exclude)
-        return publisher.result(name, await publisher.publish(name, payload))
+            payload = self._payload_but_for(name, message, self._names(exclude))
+        reply = await publisher.publish(name, payload)
+        if reply is None or self._has_clusters:
+            return publisher.result(name, reply)
+        return SendResult(None, reply, 0)
 
     # Many at once
 

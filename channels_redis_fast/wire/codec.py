@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import sys
 from collections.abc import Callable, Sequence
@@ -251,12 +252,13 @@ def copier(
         except UnreadableMessage:  # it got too old between two copies
             return deepcopy(message)
 
-    def copy_without() -> Message:
-        found = copy()
-        found.pop(without, None)  # type: ignore[arg-type]
-        return found
+    return copy if without is None else functools.partial(_copy_without, copy, without)
 
-    return copy if without is None else copy_without
+
+def _copy_without(copy: Callable[[], Message], without: str) -> Message:
+    found = copy()
+    found.pop(without, None)
+    return found
 
 
 def _channels(names: Any) -> list[str] | None:

@@ -17,15 +17,16 @@ EXCLUDE = "__asgi_exclude__"
 CLEAR = "__asgi_clear__"
 
 
-def refuse_reserved(message: dict[str, Any]) -> None:
-    """Raises `InvalidMessage` for a message that may not be published as it is."""
-    if EXCLUDE in message:
-        text = f"message has the reserved key {EXCLUDE!r}: {reprlib.repr(message)}"
-        raise InvalidMessage(text)
+def reserved(message: dict[str, Any]) -> InvalidMessage:
+    """The error for a message that has `EXCLUDE` already."""
+    text = f"message has the reserved key {EXCLUDE!r}: {reprlib.repr(message)}"
+    return InvalidMessage(text)
 
 
 def with_excluded(message: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """A message that isn't for the channels of these names."""
+    if EXCLUDE in message:
+        raise reserved(message)
     return {**dict(message.items()), EXCLUDE: sorted(map(str, names))}
 
 

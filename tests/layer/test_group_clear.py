@@ -10,7 +10,7 @@ from redis import exceptions as errors
 
 from channels_redis_fast.exceptions import ForeignChannel, InvalidName
 from channels_redis_fast.runtime import clearing, engine
-from channels_redis_fast.wire.reserved import CLEAR
+from channels_redis_fast.wire.reserved import CLEAR, EXCLUDE
 from support.crowds import BACK, lines
 from support.fleets import TOPOLOGIES, Clock, Fleet
 from support.layers import call, end, nothing, opened, soon
@@ -201,6 +201,18 @@ async def test_in_its_order(valkey: Server) -> None:
         assert [(await soon(other, name))["n"] for _ in range(3)] == [0, 1, 2]
         assert await nothing(other, name)
         await eventually(lambda: subscribed(valkey) == {name}, "it to unsubscribe")
+
+
+async def test_only_groups_are_cleared(valkey: Server) -> None:
+    """A notice that somebody publishes elsewhere leaves no channel deaf."""
+    async with opened(valkey.url, kind="pubsub") as layer:
+        name = await layer.new_channel()
+        notice = layer.serialize({EXCLUDE: [], CLEAR: "somebody"})
+        assert valkey.client().publish(name, notice) == 1
+        await layer.send(name, {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+        assert subscribers(valkey, name) == 1
+        assert layer.counters == {}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -90,6 +90,19 @@ async def test_ways_to_say_whom(kind: str, way: str, valkey: Server) -> None:
             assert await soon(layer, name) == NESTED
 
 
+async def test_nobody_is_excluded(valkey: Server) -> None:
+    """Then channels_redis gets what it always got."""
+    async with opened(valkey.url, kind="pubsub") as layer:
+        listening = valkey.client().pubsub()
+        listening.subscribe(GROUP)
+        assert listening.get_message(timeout=10)["type"] == "subscribe"
+        for exclude in ((), [], iter(())):
+            await layer.group_send("room", FLAT, exclude=exclude)
+            payload = listening.get_message(timeout=10)["data"]
+            assert layer.deserialize(payload) == FLAT
+        listening.close()
+
+
 async def test_from_a_thread(kind: str, valkey: Server) -> None:
     async with opened(valkey.url, kind=kind) as layer:
         first, second = await in_room(layer, 2)
