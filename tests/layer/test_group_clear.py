@@ -16,7 +16,7 @@ from support.fleets import TOPOLOGIES, Clock, Fleet
 from support.layers import call, end, nothing, opened, soon
 from support.peers import INCUMBENT_CORE
 from support.polling import eventually
-from support.pubsubs import subscribed, subscribers
+from support.pubsubs import GROUP, subscribed, subscribers
 from support.servers import Server
 from support.syncing import KINDS, blocking
 
@@ -201,6 +201,19 @@ async def test_in_its_order(valkey: Server) -> None:
         assert [(await soon(other, name))["n"] for _ in range(3)] == [0, 1, 2]
         assert await nothing(other, name)
         await eventually(lambda: subscribed(valkey) == {name}, "it to unsubscribe")
+
+
+async def test_a_notice_of_its_own_comes_too_late(valkey: Server) -> None:
+    """Its members left when the call returned, and may have joined since."""
+    async with opened(valkey.url, kind="pubsub") as layer:
+        (name,) = await in_groups(layer, 1)
+        own, other = ({EXCLUDE: [], CLEAR: who} for who in (layer._origin, "another"))
+        valkey.client().publish(GROUP, layer.serialize(own))
+        await layer.group_send("room", {"n": 1})
+        valkey.client().publish(GROUP, layer.serialize(other))
+        await layer.group_send("room", {"n": 2})
+        assert await soon(layer, name) == {"n": 1}
+        assert await nothing(layer, name)
 
 
 async def test_only_groups_are_cleared(valkey: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -169,9 +170,13 @@ async def test_redis_goes_meanwhile(
         await nothing_remains(layer, server)
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed pools"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_that_ends(kind: str, valkey: Server) -> None:
-    """With generators that nobody closed: nothing is complained of, nothing remains."""
+def test_a_loop_that_ends(kind: str, valkey: Server, closed: bool) -> None:
+    """With generators that nobody closed: nothing is complained of, nothing remains.
+
+    Nor does anything begin anew for their sake.
+    """
     layer = KINDS[kind](hosts=[valkey.url])
     kept = []
 
@@ -181,9 +186,16 @@ def test_a_loop_that_ends(kind: str, valkey: Server) -> None:
         await eventually(lambda: waits(layer), "the channel")
         await layer.group_send("room", {"n": 1})
         await reading
+        if closed:
+            await layer.close_pools()
 
-    asyncio.run(main(), debug=True)
-    assert not remains(layer, valkey)
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        asyncio.run(main(), debug=True)
+    assert not complaints
+    assert remains(layer, valkey) == (
+        [b"asgi:group:room"] if closed and kind == "core" else []
+    )
 
 
 @pytest.mark.parametrize(
