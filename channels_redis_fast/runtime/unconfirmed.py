@@ -114,7 +114,7 @@ class Asked(PendingReply):
         queue: ShardQueue,
         command: Command,
         bodies: list[Any],
-        excluded: frozenset[bytes],
+        excluded: frozenset[bytes] = frozenset(),
     ) -> None:
         count = len(bodies)
         super().__init__(queue, command, count, count * _GROUP_WEIGHT)
