@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -17,22 +17,20 @@ from ..commands.operations import Operations, Request
 _RETRY_AFTER = 1.0
 
 
-class Joined(Protocol):
-    """The memberships of this process, which calls change meanwhile."""
-
-    def looking(self, group: str) -> AbstractContextManager[set[str]]:
-        """While it is asked who is in a group: who isn't any more is forgotten."""
-
-
 class Clearing:
     """Looks who is left in groups that were cleared.
 
     So that the others are neither refreshed nor put back when Redis loses its data. It
     looks instead of taking the notice for the fact: channels may have joined since.
+    `looking` is entered with a group while Redis is asked, and told who is there.
     """
 
-    def __init__(self, joined: Joined, operations: Operations) -> None:
-        self._joined = joined
+    def __init__(
+        self,
+        looking: Callable[[str], AbstractContextManager[set[str]]],
+        operations: Operations,
+    ) -> None:
+        self._looking = looking
         self._operations = operations
         self._groups: set[str] = set()
         self._not_before = 0.0
@@ -66,7 +64,7 @@ class Clearing:
     async def _look_at(
         self, group: str, run_all: Callable[[list[Request]], Awaitable[Any]]
     ) -> None:
-        with self._joined.looking(group) as there:
+        with self._looking(group) as there:
             (reply,) = await run_all([members_of(self._operations, group)])
             if isinstance(reply, RedisError):
                 raise reply

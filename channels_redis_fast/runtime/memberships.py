@@ -70,7 +70,7 @@ class Memberships:
         self._not_before = 0.0
         longest = math.inf if refresh else group_expiry
         self.restoration = Restoration(self, operations, longest)
-        self.clearing = Clearing(self, operations)
+        self.clearing = Clearing(functools.partial(looking, self), operations)
 
     def __len__(self) -> int:
         return sum(map(len, self._known.values()))
@@ -111,23 +111,6 @@ class Memberships:
             if membership.adds == turn:
                 membership.since = None
                 if is_sure:
-                    self._forget(group, channel)
-
-    @contextmanager
-    def looking(self, group: str) -> Iterator[set[str]]:
-        """While it is asked who is in a group: who isn't any more is forgotten.
-
-        The caller adds the channels that are there. Who joins meanwhile stays.
-        """
-        with self._lock:
-            known = self._known.get(group, {}).items()
-            turns = {name: one.adds for name, one in known if not one.doubts}
-        there: set[str] = set()
-        yield there
-        with self._lock:
-            for channel in turns.keys() - there:
-                membership = self._find(group, channel)
-                if membership is not None and membership.adds == turns[channel]:
                     self._forget(group, channel)
 
     def end(self, channel: str) -> None:
@@ -293,3 +276,21 @@ class Memberships:
         groups.discard(group)
         if not groups:
             del self.groups_of[channel]
+
+
+@contextmanager
+def looking(memberships: Memberships, group: str) -> Iterator[set[str]]:
+    """While it is asked who is in a group: who isn't any more is forgotten.
+
+    The caller adds the channels that are there. Who joins meanwhile stays.
+    """
+    with memberships._lock:
+        known = memberships._known.get(group, {}).items()
+        turns = {name: one.adds for name, one in known if not one.doubts}
+    there: set[str] = set()
+    yield there
+    with memberships._lock:
+        for channel in turns.keys() - there:
+            found = memberships._find(group, channel)
+            if found is not None and found.adds == turns[channel]:
+                memberships._forget(group, channel)

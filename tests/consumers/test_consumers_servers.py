@@ -12,9 +12,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from channels_redis_fast.core import RedisChannelLayer
+from support.asgi_sites import COMMANDS, Site
 from support.polling import eventually
 from support.servers import HOST, Server
-from support.sites import COMMANDS, Site
 
 MEMBERS = 10
 

@@ -10,9 +10,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from support.asgi_sites import COMMANDS, Site
 from support.layers import opened
 from support.servers import HOST, Server
-from support.sites import COMMANDS, Site
 from support.syncing import KINDS
 
 pytestmark = pytest.mark.slow
