@@ -134,7 +134,7 @@ class Memberships:
 
         What Redis was not heard to have done is due again, after a while. Nobody leaves
         a group of a shard, by index, that `is_down`. Whether it should be called again
-        at once: so many ended.
+        at once: so many ended. (Refreshes may be due again already, for ever.)
         """
         if self.clearing.is_due:
             await self.clearing.look(run_all)
@@ -158,7 +158,7 @@ class Memberships:
             with self._lock:
                 for note in undone:
                     note()
-        return not undone
+        return bool(self._left) and not undone
 
     def clear(self) -> None:
         """Forgets all."""
