@@ -13,6 +13,7 @@ import redis
 
 from channels_redis_fast.wire.reserved import CLEAR
 from support.accounts import Channel
+from support.loops import LoopThread
 from support.polling import eventually
 from support.proxy import Proxy
 from support.syncing import KINDS
@@ -32,6 +33,10 @@ if left >= 0 then redis.call('PEXPIRE', KEYS[1], left - 1000 * ARGV[1]) end
 _NEED_A_LOOP = ("new_channel", "group_add", "receive")
 
 NEVER = 1 << 60  # bytes
+
+# By whom a method is called: in the running event loop (False), blocking, in a thread
+# (True), or in another event loop.
+Caller = bool | LoopThread
 
 
 class Clock:
@@ -150,15 +155,18 @@ class Fleet:
             await asyncio.to_thread(layer.sync.close)
 
     async def call(
-        self, index: int, sync: bool, method: str, *args: Any, **options: Any
+        self, index: int, by: Caller, method: str, *args: Any, **options: Any
     ) -> Any:
-        """Calls a layer's method; `sync`: the blocking one, in a thread."""
+        """Calls a layer's method."""
         layer = self.layers[index]
         if not self.is_core and not layer._loops.all() and method in _NEED_A_LOOP:
-            sync = False
-        if sync:
+            by = False
+        if by is True:
             blocking = getattr(layer.sync, method)
             call: Any = asyncio.to_thread(blocking, *args, **options)
+        elif by:
+            work = getattr(layer, method)(*args, **options)
+            call = asyncio.wrap_future(by.begin(work))
         else:
             call = getattr(layer, method)(*args, **options)
         return await asyncio.wait_for(call, 20)
