@@ -82,19 +82,12 @@ class CoreParts(HistoryParts):
             inbox_of=split_local,
             counters=self._counters,
             on_wait=weakly(self._wake_owner),
-            on_end=self._ended(),
+            on_end=self._memberships.end,
         )
-        self._begin_delivery(self._codec, lambda local: local)
-
-    def _ended(self) -> Callable[[str], None]:
-        """What is told the channels that ended."""
-        memberships, ended = self._memberships, weakly(self._end)
-        return memberships.end if self._history is None else ended
-
-    def _end(self, channel: str) -> None:
-        self._memberships.end(channel)
+        note = self._memberships.clearing.note
+        self._begin_delivery(self._codec, note, lambda local: local)
         if self._replays is not None:
-            self._replays.end(channel)
+            self._memberships.on_leave = self._replays.leave
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""

@@ -29,13 +29,17 @@ class HistoryParts(BaseRedisLayer):
         self._histories = settings.histories()
 
     def _begin_delivery(
-        self, codec: Codec, engine_of: Callable[[Any], LoopEngine]
+        self,
+        codec: Codec,
+        on_clear: Callable[[Any, bytes], object],
+        engine_of: Callable[[Any], LoopEngine],
     ) -> None:
         """Anew after a fork: `engine_of` gives the engine of what a loop has."""
         if self._history is not None:
             self._replays = self._make_replays(self._history, engine_of)
-        counters, order = self._counters, self._replays
-        self._delivery = Delivery(self._mailboxes, codec, counters, order)
+        self._delivery = Delivery(
+            self._mailboxes, codec, self._counters, on_clear, self._replays
+        )
 
     def _make_replays(
         self, history: HistoryCommands, engine_of: Callable[[Any], LoopEngine]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ class PubSubParts(HistoryParts):
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, lambda *about: None)
         self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
+        self._has_clusters = any(verbs.is_cluster for verbs in self._verbs)
         self._begin()
 
     def _make_history(self, table: HistoryTable) -> HistoryCommands:
@@ -99,6 +101,7 @@ class PubSubParts(HistoryParts):
         super()._begin()
         for verbs in self._verbs:
             verbs.begin()
+        self._origin = uuid.uuid4().hex  # tells own notices from others'
         tell = weakly(self._tell)
         self._outage = OutageNotifier(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
@@ -117,7 +120,8 @@ class PubSubParts(HistoryParts):
             on_wait=None,
             on_end=self._subscriptions.end,
         )
-        self._begin_delivery(self._codec, lambda local: local.engine)
+        cleared = weakly(self._cleared)
+        self._begin_delivery(self._codec, cleared, lambda local: local.engine)
 
     def _left(self) -> Callable[[bytes, str], None]:
         """What is told each name and channel whose ways part."""
@@ -177,6 +181,15 @@ class PubSubParts(HistoryParts):
             message, here = {"type": kind}, asyncio._get_running_loop()
             names = self._mailboxes.names()
             self._mailboxes.put(None, names, message, message.copy, here)
+
+    def _cleared(self, origin: object, name: bytes) -> None:
+        """Somebody cleared a group: its channels of this process leave it.
+
+        If that was this layer, they did already, and may have joined again.
+        """
+        is_group = name.startswith(self._groups_begin.encode())
+        if is_group and origin != self._origin:
+            self._subscriptions.drop(name)
 
     def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""

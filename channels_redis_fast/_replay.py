@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import monotonic
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from ._core_parts import CoreParts
+from ._group_calls import CoreGroupCalls, PubSubGroupCalls
 from ._history_parts import HistoryParts
-from ._pubsub_parts import PubSubParts
 from .commands.bulk import Outcome
 from .commands.history import Append, Found, HistoryCommands
+from .commands.operations import without
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
 from .runtime.base_engine import Engine
-from .types import BEGINNING, Page, Recovery
+from .types import BEGINNING, Page, Recovery, SendResult
 from .wire.codec import Message
 from .wire.placed import with_position
 from .wire.positions import Position, placed
+from .wire.reserved import EXCLUDE, reserved, with_excluded
 
 Place = Position | str | None
 Begin = Callable[[], Awaitable[Any] | None]
@@ -102,6 +103,13 @@ class ReplayCalls(HistoryParts):
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         raise NotImplementedError
 
+    def _body_but_for(self, message: Message, excluded: Collection[str]) -> Any:
+        """A codec's body of a message that isn't for some channels."""
+        body = self._codec.body(message)
+        if EXCLUDE in message:
+            raise reserved(message)
+        return self._codec.body(with_excluded(message, excluded)) if excluded else body
+
     async def _joined(
         self, engine: Engine, group: str, channel: str, place: Place, begin: Begin
     ) -> Answer:
@@ -110,7 +118,7 @@ class ReplayCalls(HistoryParts):
         return await self._replays.join(engine, group, str(channel), place, begin)
 
 
-class CoreReplay(ReplayCalls, CoreParts):
+class CoreReplay(ReplayCalls, CoreGroupCalls):
     """The same in the core layer."""
 
     def _engine(self) -> Engine:
@@ -127,11 +135,16 @@ class CoreReplay(ReplayCalls, CoreParts):
             return await self._joined(engine, group, channel, place, begin)
 
     async def _append(
-        self, engine: Engine, history: HistoryCommands, group: str, message: Message
-    ) -> None:
+        self,
+        engine: Engine,
+        history: HistoryCommands,
+        group: str,
+        message: Message,
+        excluded: list[str],
+    ) -> SendResult:
         """Sends a message to a group with a history, by whose answer it has a place."""
         operations = self._operations
-        body = operations.codec.body(message)
+        body = self._body_but_for(message, excluded)
         append = history.append(group, body)
         request, began = operations.members(group), monotonic()
         reply, members = await engine.run_all([append(b""), request], began)
@@ -139,11 +152,13 @@ class CoreReplay(ReplayCalls, CoreParts):
         if isinstance(members, Exception):
             raise members
         operations.note_members(request[1])
-        if members:
-            body = with_position(body, group, position)
-            requests = operations.deliveries(members, body)
-            replies = await engine.run_all(requests, began)
-            operations.delivered(group, len(members), replies)
+        members = without(members, frozenset(name.encode() for name in excluded))
+        if not members:
+            return SendResult(0, 0, 0)
+        body = with_position(body, group, position)
+        requests = operations.deliveries(members, body)
+        replies = await engine.run_all(requests, began)
+        return operations.delivered(group, len(members), replies)
 
     async def _append_many(self, messages: Iterable[Any]) -> list[Outcome]:
         """As `group_send_many`: what has a history one by one, all else together."""
@@ -169,7 +184,7 @@ class CoreReplay(ReplayCalls, CoreParts):
         return None
 
 
-class PubSubReplay(ReplayCalls, PubSubParts):
+class PubSubReplay(ReplayCalls, PubSubGroupCalls):
     """The same in the Pub/Sub layer."""
 
     def _engine(self) -> Engine:
@@ -180,11 +195,14 @@ class PubSubReplay(ReplayCalls, PubSubParts):
         engine = self._loops.engine().engine
         return await self._joined(engine, group, channel, place, lambda: None)
 
-    def _append(self, group: str, message: Message) -> Append | None:
+    def _kept(
+        self, group: str, message: Message, exclude: str | Iterable[str] = ()
+    ) -> Append | None:
         """What appends a message to a group's history; None: it has none."""
         if (history := self._history) is None or not history.has(group):
             return None
-        return history.append(group, self._codec.body(message))
+        body = self._body_but_for(message, self._names(exclude))
+        return history.append(group, body)
 
 
 def _check_limit(limit: Any) -> None:
@@ -209,7 +227,7 @@ def _page(
     if limit is not None and limit < len(entries):
         entries = entries[:limit]
         position = entries[-1][0]
-    messages = [copy() for _, (_, copy) in entries]
+    messages = [copy() for _, (_, copy, _) in entries]
     return Page(messages, placed(group, position), recovered)
 
 

@@ -9,16 +9,17 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._core_parts import CoreParts
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._replay import CoreReplay
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
+from .commands.operations import without
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
 from .sync import SyncChannelLayer
+from .types import SendResult
 from .wire.made_names import random_part
 
 # Applications import all three from channels_redis.core.
@@ -26,8 +27,10 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
+_NOBODY: frozenset[bytes] = frozenset()
 
-class RedisChannelLayer(CoreReplay, CoreParts):
+
+class RedisChannelLayer(CoreReplay):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -152,24 +155,33 @@ class RedisChannelLayer(CoreReplay, CoreParts):
         engine = self._loops.engine_for_call() or self._inline()
         with self._memberships.leaving(group, channel):
             await engine.run(request)
-        if self._replays is not None:
-            self._replays.leave(group, channel)
 
-    async def group_send(self, group: str, message: Message) -> None:
-        """Sends a message to every member of a group; full ones miss it (logged)."""
+    async def group_send(
+        self, group: str, message: Message, *, exclude: str | Iterable[str] = ()
+    ) -> SendResult | None:
+        """Sends a message to every member of a group; full ones miss it (logged).
+
+        Not to the channels that `exclude` names. Without `confirm_sends` it returns
+        None. Raises what `send` does, but for `ChannelFull`.
+        """
         self.require_valid_group_name(group)
+        excluded = self._encoded(exclude) if exclude != () else _NOBODY
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
         if (history := self._history) is not None and history.has(group):
-            return await self._append(engine, history, group, message)
+            names = [name.decode() for name in excluded]
+            return await self._append(engine, history, group, message, names)
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
-        members = await engine.ask_members(request, body, began)
-        if members:
-            operations.note_members(request[1])
-            requests = operations.deliveries(members, body)
-            replies = await engine.run_all(requests, began)
-            operations.delivered(group, len(members), replies)
+        members = await engine.ask_members(request, body, began, excluded)
+        if not members:
+            return None if members is None else SendResult(0, 0, 0)
+        operations.note_members(request[1])
+        if excluded:
+            members = without(members, excluded)
+        requests = operations.deliveries(members, body)
+        replies = await engine.run_all(requests, began)
+        return operations.delivered(group, len(members), replies)
 
     # Many at once
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._group_calls import SyncGroupCalls
 from ._replay import SyncReplay
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
@@ -15,7 +16,7 @@ from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
 from .runtime.popping import Popper
 from .runtime.thread_reader import ThreadReader, pop_message
-from .types import Recovery
+from .types import Recovery, SendResult
 from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
@@ -24,7 +25,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer(SyncReplay):
+class SyncChannelLayer(SyncGroupCalls, SyncReplay):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -82,9 +83,13 @@ class SyncChannelLayer(SyncReplay):
         """Takes a channel out of a group; no error when it isn't in it."""
         self._run("group_discard", group, channel)
 
-    def group_send(self, group: str, message: Message) -> None:
-        """Sends a message to every member of a group."""
-        self._run("group_send", group, message)
+    def group_send(
+        self, group: str, message: Message, *, exclude: str | Iterable[str] = ()
+    ) -> SendResult:
+        """Sends a message to every member of a group, but for those to `exclude`."""
+        options = {} if exclude == () else {"exclude": exclude}
+        result: SendResult = self._run("group_send", group, message, **options)
+        return result
 
     def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
         """Sends (group, message) pairs together, each group's in their order.

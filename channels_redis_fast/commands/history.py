@@ -13,6 +13,7 @@ from ..types import BEGINNING, History, position_of
 from ..wire.codec import Message, copier
 from ..wire.placed import InGroup, PlacedCodec
 from ..wire.positions import Position, read_id, read_placed
+from ..wire.reserved import EXCLUDE, take_excluded
 from .operations import Request
 from .scripts import Script, number
 
@@ -140,6 +141,7 @@ return {id}
 
 
 Append = Callable[[bytes], Request]
+Kept = tuple[Message, Callable[[], Message], frozenset[str]]
 
 
 _REMEMBERED = 1000  # groups
@@ -158,11 +160,11 @@ class Plan(NamedTuple):
 class Found(NamedTuple):
     """Where a group is, and what is kept of it, in order.
 
-    Each message with its position, and with what makes copies of it.
+    Each message with its position, what makes copies of it, and who doesn't get it.
     """
 
     position: Position
-    entries: list[tuple[Position, tuple[Message, Callable[[], Message]]]]
+    entries: list[tuple[Position, Kept]]
 
 
 class HistoryCommands:
@@ -255,13 +257,15 @@ class HistoryCommands:
         name, codec = self._name_of(group), InGroup(self._codec, group)
         try:
             opened = codec.open(member, name)
+            has_excluded = EXCLUDE in opened[1]
+            excluded = take_excluded(opened[1]) if has_excluded else frozenset()
         except UnreadableMessage:
             return None
-        _, message, flat = opened
-        place = position_of(message)
+        without = EXCLUDE if has_excluded else None
+        copy = copier(codec, member, name, opened[1], opened[2], without)
+        place = position_of(opened[1])
         position = None if place is None else read_placed(group, place)
-        copy = copier(codec, member, name, message, flat)
-        return None if position is None else (position, (message, copy))
+        return None if position is None else (position, (opened[1], copy, excluded))
 
     def _plan(self, group: str) -> Plan:
         plan = self._plans.get(group)

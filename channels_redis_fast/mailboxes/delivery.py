@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 from ..exceptions import UnreadableMessage
 from ..types import POSITION
 from ..wire.codec import Codec, Message, copier
+from ..wire.reserved import CLEAR, EXCLUDE, take_excluded
 from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
@@ -23,10 +24,10 @@ class Order(Protocol):
         self,
         message: Message,
         copy: Callable[[], Message],
-        channels: Sequence[str],
+        excluded: frozenset[str],
         here: Loop,
-    ) -> Sequence[str]:
-        """Takes a message; those of its channels that it isn't given to in order."""
+    ) -> Collection[str]:
+        """Takes a message; the channels to which it is given in order, or was."""
 
     def note_loss(self) -> None:
         """Notes that messages may have been lost."""
@@ -36,7 +37,8 @@ class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
-    `order` is given the messages that have a position.
+    `on_clear` is called with the value of an entry `CLEAR`, and its key. `order` is
+    given the messages that have a position.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Delivery:
         mailboxes: LocalChannels,
         codec: Codec,
         counters: DropCounters,
+        on_clear: Callable[[Any, bytes], object] = lambda value, key: None,
         order: Order | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
+        self._on_clear = on_clear
         self._order = order
 
     def deliver(
@@ -63,27 +67,68 @@ class Delivery:
 
         The message says which channels it is for, unless they are given.
         """
-        codec, counters = self._codec, self.counters
+        codec, counters, without = self._codec, self.counters, None
         try:
             named, message, flat = codec.open(member, key)
+            if self._order is not None and POSITION in message:
+                opened = message, flat
+                channels = (named or ()) if channels is None else channels
+                self._deliver_in_order(opened, member, key, here, channels)
+                return
+            if channels is None:
+                channels = named or ()
+            elif EXCLUDE in message:
+                without = EXCLUDE
+                channels = self._not_excluded(key, message, channels)
         except UnreadableMessage as error:
             counters.unreadable(key, error)
             return
-        channels = (named or ()) if channels is None else channels
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
-            copy = copier(codec, member, key, message, flat)
-        if self._order is not None and POSITION in message and channels:
-            copy = copy or copier(codec, member, key, message, flat)
-            channels = self._order.take(message, copy, channels, here)
-            if not channels:
-                return
+            copy = copier(codec, member, key, message, flat, without)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
-        if unknown or not channels:
-            place = key if inbox is None else inbox.name
-            counters.count("for no channel of this process", place, unknown or 1)
+        if unknown or not (channels or without):
+            self._note_unknown(key, inbox, message, unknown)
 
     def note_loss(self) -> None:
         """Notes that what was on its way may be lost."""
         if self._order is not None:
             self._order.note_loss()
+
+    def _deliver_in_order(
+        self,
+        opened: tuple[Message, bool],
+        member: bytes,
+        key: bytes,
+        here: Loop,
+        channels: Sequence[str],
+    ) -> None:
+        """Delivers what has a position; others who get it go without an order."""
+        message, flat = opened
+        has_excluded = EXCLUDE in message
+        excluded = take_excluded(message) if has_excluded else frozenset[str]()
+        without = EXCLUDE if has_excluded else None
+        copy = copier(self._codec, member, key, message, flat, without)
+        taken = self._order.take(message, copy, excluded, here) if self._order else ()
+        rest = [one for one in channels if one not in taken and one not in excluded]
+        self._mailboxes.put(None, rest, message, copy, here)
+
+    def _not_excluded(
+        self, key: bytes, message: Message, channels: Sequence[str]
+    ) -> Sequence[str]:
+        """Whom a published message is for that isn't for all; it may be for nobody."""
+        excluded = take_excluded(message)
+        if CLEAR in message:
+            self._on_clear(message[CLEAR], key)
+            return ()
+        return [name for name in channels if name not in excluded]
+
+    def _note_unknown(
+        self, key: bytes, inbox: MailboxGroup | None, message: Message, unknown: int
+    ) -> None:
+        if not unknown and CLEAR in message:  # it is for the process itself
+            self._on_clear(message[CLEAR], key)
+            return
+        place = key if inbox is None else inbox.name
+        counters = self.counters
+        counters.count("for no channel of this process", place, unknown or 1)

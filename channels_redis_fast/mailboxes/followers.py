@@ -13,8 +13,8 @@ from ..wire.positions import Position, placed
 from .registry import LocalChannels
 from .sequencer import NOWHERE, Sequencer, Step
 
-# A message of a history, which others get, too: each takes a copy.
-Item = tuple[Message, Callable[[], Message]]
+# A message of a history, what makes copies of it, and the channels that it isn't for.
+Item = tuple[Message, Callable[[], Message], frozenset[str]]
 
 
 class Answer(NamedTuple):
@@ -61,7 +61,7 @@ class Followers:
         self.is_unsure = False  # Redis is to be asked at once
         self.joining: list[Joining] = []
         self._sequencer: Sequencer[Item] = Sequencer(size)
-        self._mailboxes = mailboxes
+        self._offers = mailboxes.offers
         self._told = self._hole_after = NOWHERE
         self._hole_since = 0.0
         self._current: dict[str, None] = {}  # those who were told so much
@@ -158,7 +158,7 @@ class Followers:
 
     def catch_up(self, here: asyncio.AbstractEventLoop | None) -> bool:
         """Gives those who fell behind what they have room for; whether some lack it."""
-        for channel in filter(self._mailboxes.has_room, list(self._apart)):
+        for channel in filter(self._offers.has_room, list(self._apart)):
             self._catch_up(channel, here, is_last=False)
         return bool(self._gone)
 
@@ -187,10 +187,13 @@ class Followers:
     ) -> list[str]:
         """Puts a message, or of a gap, into mailboxes; those that have no room."""
         if item is not None:
-            return self._mailboxes.offer(names, *item, here)
+            message, copy, excluded = item
+            if excluded:
+                names = [name for name in names if name not in excluded]
+            return self._offers.offer(names, message, copy, here)
         place = placed(self.group, position)
         gap = {"type": "group.gap", "group": self.group, "position": place}
-        return self._mailboxes.offer(names, gap, gap.copy, here)
+        return self._offers.offer(names, gap, gap.copy, here)
 
     def _meet(self) -> None:
         """Those who were told as much go on with the others."""

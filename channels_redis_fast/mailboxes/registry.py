@@ -12,9 +12,19 @@ from ..wire.codec import Message
 from .dispatcher import Dispatcher
 from .dropped import DropCounters
 from .lifetimes import Lifetimes
-from .mailbox import UNENDING, ChannelName, Mailbox, MailboxGroup, Snapshot
+from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
+from .offers import Offers
 from .ownership import Ownership
-from .waiters import Entry, TaskWaiter, ThreadWaiter, Waiter, wake
+from .waiters import (
+    ChannelEnded,
+    Entry,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    call,
+    fail,
+    wake,
+)
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500
@@ -26,7 +36,8 @@ class LocalChannels:
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
     inbox. `on_wait` is called when somebody waits in a loop that doesn't read; None:
     messages come by themselves. `on_end` is called with the name of a channel that
-    ended. `owners` knows who reads. All methods may be called from any thread.
+    ended. `owners` knows who reads; `offers` puts what must not get lost. All methods
+    may be called from any thread.
     """
 
     def __init__(
@@ -50,6 +61,7 @@ class LocalChannels:
         self._lifetimes = Lifetimes(expiry)
         self._dispatcher = Dispatcher(self._lock, self._boxes, counters)
         self.owners = Ownership(self._lock, self._boxes)
+        self.offers = Offers(self._lock, self._boxes, self.put)
         self._swept = time.monotonic()
         self.is_behind = False  # more channels are over than `sweep` ends at a time
 
@@ -169,25 +181,6 @@ class LocalChannels:
                     here.call_soon(wake, woken)
         return unknown
 
-    def has_room(self, name: str) -> bool:
-        """Whether there is a channel that takes one more message."""
-        box = self._boxes.get(name)
-        return box is not None and len(box.messages or ()) < box.room
-
-    def offer(
-        self,
-        names: Collection[str],
-        message: Message,
-        copy: Callable[[], Message],
-        here: asyncio.AbstractEventLoop | None,
-    ) -> list[str]:
-        """As `put`, to channels that have room, and keep it; returns the others."""
-        with self._lock:
-            full = [name for name in names if not self.has_room(name)]
-            ready = [name for name in names if name not in full] if full else names
-            self.put(None, ready, message, copy, here, UNENDING)
-        return full
-
     def put_first(self, name: str, message: Message) -> None:
         """Puts a message back that was taken, and reached nobody."""
         with self._lock:
@@ -228,15 +221,26 @@ class LocalChannels:
         self.end_some()
         self.owners.forget_needless()
 
+    def end(self, name: str) -> None:
+        """Ends a channel at once; `ChannelEnded` is raised in who waits on it."""
+        with self._lock:
+            box = self._boxes.get(name)
+            if box is None:
+                return
+            self._remove(box)
+            self._lifetimes.forget(box)
+            for waiter in list(box.waiters or ()):
+                box.leave(waiter)
+                call(waiter, fail, waiter, ChannelEnded(name))
+        self._on_end(name)
+
     def end_some(self) -> None:
         """Ends channels whose time is over, a portion of them: see `is_behind`."""
         now = time.monotonic()
         with self._lock:
             ended = self._lifetimes.due(now, _PORTION)
             for box in ended:
-                del self._boxes[box.name]
-                box.inbox.boxes -= 1
-                box.inbox.filled.discard(box)
+                self._remove(box)
             self.is_behind = self._lifetimes.are_more(now)
         for box in ended:
             self._on_end(box.name)
@@ -246,6 +250,11 @@ class LocalChannels:
         return not self.is_behind and time.monotonic() - self._swept < seconds
 
     # Steps; the lock is held
+
+    def _remove(self, box: Mailbox) -> None:
+        del self._boxes[box.name]
+        box.inbox.boxes -= 1
+        box.inbox.filled.discard(box)
 
     def _open(self, name: str) -> Mailbox:
         inbox = self.owners.inbox(self._inbox_of(name))

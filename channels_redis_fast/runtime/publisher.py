@@ -13,6 +13,7 @@ from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
 from ..commands.history import Append
 from ..commands.operations import Operations, Request
+from ..types import SendResult
 from .base_engine import Engine
 
 
@@ -40,14 +41,22 @@ class Publisher:
             return self._publish_first(index, name, payload)
         return self.engine.publish((index, (verbs.verbs.publish, name, payload)))
 
-    async def append(self, name: str, append: Append) -> None:
+    def result(self, name: str, reply: int | None) -> SendResult | None:
+        """What the reply to a publication says; None: nobody waited for one."""
+        if reply is None:
+            return None
+        counts_all = self._verbs[self._operations.shard_of(name)].counts_all
+        return SendResult(None, reply if counts_all else None, 0)
+
+    async def append(self, name: str, append: Append) -> SendResult | None:
         """Appends to the history of a group of this name, which publishes, too."""
         index, began = self._operations.shard_of(name), 0.0
         verbs = self._verbs[index]
         if not verbs.is_settled:
             began = monotonic()
             await self._ask(index, name, began)
-        await self.engine.publish(append(verbs.verbs.publish), began)
+        reply = await self.engine.publish(append(verbs.verbs.publish), began)
+        return self.result(name, None if reply is None else reply[1])
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import monotonic
 from typing import Any
 
@@ -64,21 +64,19 @@ class Replays:
         self,
         message: Message,
         copy: Callable[[], Message],
-        channels: Sequence[str],
+        excluded: frozenset[str],
         here: asyncio.AbstractEventLoop | None,
-    ) -> Sequence[str]:
-        """Takes a message that has a position; those channels that don't follow it."""
+    ) -> Collection[str]:
+        """Takes a message that has a position; the channels that follow its group."""
         group, _, text = message[POSITION].rpartition("@")
         if (followers := self._groups.get(group)) is None:
-            return channels
+            return ()
         position = int(text[:13]), int(text[14:])  # as `open` left it
         with self._lock:
-            names = followers.names
-            others = [channel for channel in channels if channel not in names]
-            followers.take(position, (message, copy), here)
+            followers.take(position, (message, copy, excluded), here)
         if not followers.is_settled:
             self._look_soon()
-        return others
+        return followers.names
 
     def note_loss(self) -> None:
         """Messages of any group may be lost: Redis is asked, by the clock."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.wire.positions import Position
-from support.following import GROUP, HISTORY, Follower, insist, place, send
+from support.following import GROUP, HISTORY, Follower, append, insist, place, send
 from support.layers import opened, soon
 from support.polling import eventually
 from support.proxy import Proxy
@@ -136,21 +136,12 @@ async def test_what_is_more_than_is_kept_is_a_gap(server: Server) -> None:
     assert follower.numbers == [0, 40]
 
 
-def append(layer: Any, number: int) -> Any:
-    """What is all that a sender said which died then."""
-    body = layer._codec.body({"type": "said", "n": number})
-    return layer._history.append(GROUP, body)(b"")
-
-
 @both
 async def test_a_sender_that_dies_between_its_trips(kind: str, server: Server) -> None:
     """What was appended and never sent comes with the next message."""
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
-        index, command = append(layer, 1)
-        engine = layer._loops.engine()
-        shards = engine.shards
-        await shards[index].run(command)
+        await append(layer, 1)
         await send(layer, 2)
         await eventually(lambda: follower.numbers == [1, 2], "both")
         assert not follower.gaps
@@ -164,8 +155,7 @@ async def test_the_last_message_is_asked_for(
     monkeypatch.setattr("channels_redis_fast.runtime.replays._ASK_EVERY", 0.2)
     async with opened(server.url, kind=kind, history=HISTORY) as layer:
         follower = await Follower.join(layer)
-        index, command = append(layer, 1)
-        await layer._loops.engine().shards[index].run(command)
+        await append(layer, 1)
         await eventually(lambda: follower.numbers == [1], "the message")
         await follower.end()
 

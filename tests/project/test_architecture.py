@@ -50,9 +50,12 @@ OUTSIDE = {
     **dict.fromkeys(["_logs", "_masking", "_version", "exceptions", "types"], "ground"),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
-    **dict.fromkeys(["_core_parts", "_history_parts", "_pubsub_parts"], "parts"),
+    **dict.fromkeys(
+        ["_core_parts", "_group_calls", "_listener", "_pubsub_names", "_pubsub_parts"],
+        "parts",
+    ),
+    **dict.fromkeys(["_history_parts", "_replay"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
-    "_replay": "doors",
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",
 }

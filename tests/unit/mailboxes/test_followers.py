@@ -48,9 +48,9 @@ class Redis:
         self.epoch, self.offset, self.kept = self.epoch + 1, 0, {}
 
 
-def item(epoch: int, offset: int) -> tuple[Any, Any]:
+def item(epoch: int, offset: int) -> tuple[Any, Any, frozenset[str]]:
     message = {"at": (epoch, offset)}
-    return message, message.copy
+    return message, message.copy, frozenset()
 
 
 class Process:
