@@ -73,7 +73,11 @@ class Delivery:
             if self._order is not None and POSITION in message:
                 opened = message, flat
                 channels = (named or ()) if channels is None else channels
-                self._deliver_in_order(opened, member, key, here, channels)
+                unknown = self._deliver_in_order(
+                    opened, member, key, inbox, here, channels
+                )
+                if unknown:
+                    self._note_unknown(key, inbox, message, unknown)
                 return
             if channels is None:
                 channels = named or ()
@@ -100,10 +104,14 @@ class Delivery:
         opened: tuple[Message, bool],
         member: bytes,
         key: bytes,
+        inbox: MailboxGroup | None,
         here: Loop,
         channels: Sequence[str],
-    ) -> None:
-        """Delivers what has a position; others who get it go without an order."""
+    ) -> int:
+        """Delivers what has a position; who doesn't follow the group gets it at once.
+
+        Returns how many of the names were no channels.
+        """
         message, flat = opened
         has_excluded = EXCLUDE in message
         excluded = take_excluded(message) if has_excluded else frozenset[str]()
@@ -111,7 +119,7 @@ class Delivery:
         copy = copier(self._codec, member, key, message, flat, without)
         taken = self._order.take(message, copy, excluded, here) if self._order else ()
         rest = [one for one in channels if one not in taken and one not in excluded]
-        self._mailboxes.put(None, rest, message, copy, here)
+        return self._mailboxes.put(inbox, rest, message, copy, here)
 
     def _not_excluded(
         self, key: bytes, message: Message, channels: Sequence[str]

@@ -26,9 +26,13 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What Redis is asked for: messages after an offset, None: none; and by whom."""
+    """What Redis is asked for: messages after an offset, None: none; and by whom.
+
+    What `waits` then came before, so that Redis knows of it.
+    """
 
     after: int | None
+    waits: frozenset[Position]
     joining: list[Joining]
     lacking: list[str]
 
@@ -94,8 +98,8 @@ class Followers:
         Unless all `is_elsewhere`: then Redis is to be asked once more.
         """
         self.is_unsure = False
-        after = question.after or 0
-        self._tell(self._sequencer.fill(position, found, after), here)
+        after, waits = question.after or 0, question.waits
+        self._tell(self._sequencer.fill(position, found, after, waits), here)
         if self.is_elsewhere:
             return
         for joining in question.joining:
@@ -109,7 +113,8 @@ class Followers:
     def question(self) -> Question:
         """What Redis is to be asked."""
         after = self._wants()
-        return Question(after, list(self.joining), list(self._gone))
+        waits = self._sequencer.waits
+        return Question(after, waits, list(self.joining), list(self._gone))
 
     def _wants(self) -> int | None:
         last = self._sequencer.last

@@ -55,10 +55,21 @@ class Sequencer(Generic[T]):
         self.trim()
         return steps
 
+    @property
+    def waits(self) -> frozenset[Position]:
+        """The positions of what waits."""
+        return frozenset(self._early)
+
     def fill(
-        self, position: Position, found: Iterable[tuple[Position, T]], after: int
+        self,
+        position: Position,
+        found: Iterable[tuple[Position, T]],
+        after: int,
+        waited: frozenset[Position] = frozenset(),
     ) -> list[Step[T]]:
         """Takes what Redis keeps after an offset, up to the group's position.
+
+        What `waited` when it was asked, and is after that, is no message of this group.
 
         The steps that follow from it: what is missing then is gone. More is kept than
         `size` until `trim`, for those who need the oldest of it.
@@ -72,7 +83,11 @@ class Sequencer(Generic[T]):
         steps += self._drain()
         while self._is_before(position) and self.last[1] >= after:
             steps += [self._jump(position), *self._drain()]
-        self._early = {at: it for at, it in self._early.items() if self._is_ahead(at)}
+        self._early = {
+            at: item
+            for at, item in self._early.items()
+            if self._is_ahead(at) and (at not in waited or at <= position)
+        }
         return steps
 
     @property

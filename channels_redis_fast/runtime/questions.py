@@ -28,7 +28,7 @@ class Questions:
         self,
         commands: HistoryCommands,
         lock: threading.RLock,
-        on_rest: Callable[[], None],
+        on_rest: Callable[[Followers], None],
     ) -> None:
         self._commands = commands
         self._lock = lock
@@ -88,7 +88,7 @@ class Questions:
         except errors.RedisError as error:
             return error
         if not followers.is_settled:
-            self._on_rest()
+            self._on_rest(followers)
         return None
 
     async def _fill(self, engine: Engine, followers: Followers) -> None:

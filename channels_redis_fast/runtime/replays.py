@@ -53,9 +53,11 @@ class Replays:
         self._existing = existing
         self._blocking = blocking
         self._lock = threading.RLock()
-        self._questions = Questions(commands, self._lock, self._look_soon)
+        self._questions = Questions(commands, self._lock, self._note_rest)
         self._groups: dict[str, Followers] = {}
         self._joined: dict[str, set[str]] = {}  # groups, by channel
+        self._rest: set[Followers] = set()  # who may lack something
+        self._review_at = 0.0
         self._looks: set[asyncio.AbstractEventLoop] = set()  # in which a look is due
 
     # What came
@@ -75,13 +77,15 @@ class Replays:
         with self._lock:
             followers.take(position, (message, copy, excluded), here)
         if not followers.is_settled:
-            self._look_soon()
+            self._note_rest(followers)
         return followers.names
 
     def note_loss(self) -> None:
         """Messages of any group may be lost: Redis is asked, by the clock."""
-        for followers in list(self._groups.values()):
-            followers.is_unsure = True
+        with self._lock:
+            for followers in self._groups.values():
+                followers.is_unsure = True
+            self._rest.update(self._groups.values())
 
     # Who follows
 
@@ -100,6 +104,8 @@ class Replays:
             followers = self._followers(group)
             followers.join(joining, here)
             self._joined.setdefault(channel, set()).add(group)
+        if not followers.is_settled:
+            self._note_rest(followers)
         try:
             return await self._answered(joining, engine, followers, begin())
         except BaseException:
@@ -120,6 +126,7 @@ class Replays:
                 followers.leave(channel)
                 if not len(followers):
                     del self._groups[group]
+                    self._rest.discard(followers)
 
     def end(self, channel: str) -> None:
         """A channel ended."""
@@ -131,6 +138,7 @@ class Replays:
         with self._lock:
             self._groups.clear()
             self._joined.clear()
+            self._rest.clear()
 
     # What Redis keeps
 
@@ -141,8 +149,10 @@ class Replays:
         """
         deadline = monotonic() + _LONGEST
         missed = [self._groups[group] for group in groups if group in self._groups]
-        for followers in missed:
-            followers.is_unsure = True
+        with self._lock:
+            for followers in missed:
+                followers.is_unsure = True
+            self._rest.update(missed)
         while missed and monotonic() < deadline:
             portion, rest = missed[:_PORTION], missed[_PORTION:]
             asking = (self._questions.ask_anew(engine, one) for one in portion)
@@ -157,12 +167,13 @@ class Replays:
         if engine is None or not self._groups:
             return
         with self._lock:
-            due = [one for one in self._groups.values() if self._is_due(one, now)]
-            for followers in due[:_PORTION]:
+            due = [one for one in self._rest if one.has_hole or one.is_unsure]
+            due = (due or self._due(now))[:_PORTION]
+            for followers in due:
                 followers.asked_at = now
-        for followers in due[:_PORTION]:
+        for followers in due:
             self._questions.ask_in_background(engine, followers)
-        if any(not one.is_settled for one in list(self._groups.values())):
+        if self._rest:
             self._look_soon()
 
     # Steps
@@ -175,10 +186,14 @@ class Replays:
             self._groups[group] = followers
         return followers
 
+    def _due(self, now: float) -> list[Followers]:
+        """Those to ask for in any case; a position that nobody asks for ends there."""
+        if now < self._review_at:
+            return []
+        self._review_at = now + _ASK_EVERY / 2
+        return [one for one in self._groups.values() if self._is_due(one, now)]
+
     def _is_due(self, followers: Followers, now: float) -> bool:
-        """Whether Redis is to be asked; a position that nobody asks for ends there."""
-        if followers.has_hole or followers.is_unsure:
-            return True
         every = _ASK_EVERY
         if now - followers.active_at > _ACTIVE:
             every = max(every, self._commands.rule(followers.group).position_ttl / 4)
@@ -209,6 +224,11 @@ class Replays:
             await begun
         return joining.answer
 
+    def _note_rest(self, followers: Followers) -> None:
+        with self._lock:
+            self._rest.add(followers)
+        self._look_soon()
+
     def _look_soon(self) -> None:
         """Has somebody look at what is missing, before long."""
         engine = self._existing()
@@ -222,23 +242,34 @@ class Replays:
         """Gives those who fell behind what they have room for, and asks for more."""
         self._looks.discard(engine.loop)
         with self._lock:
-            unsettled = [one for one in self._groups.values() if not one.is_settled]
             lacking = [
                 one
-                for one in unsettled
+                for one in self._rest
                 if (one.catch_up(engine.loop) or one.is_hole_old(_PATIENCE))
                 and not one.is_unsure  # else it is asked already, or by the clock
             ]
+            self._forget_settled()
         for followers in lacking:
             self._questions.ask_in_background(engine, followers)
-        if unsettled:
+        if self._rest:
             self._look_soon()
 
     def look_blocking(self) -> None:
         """The same for a caller that blocks, who alone may be there to ask."""
+        if not self._rest:
+            return
+        lately = monotonic() - _LOOK_EVERY
         with self._lock:
-            unsettled = [one for one in self._groups.values() if not one.is_settled]
-            lacking = [one for one in unsettled if one.catch_up(None) or one.has_hole]
+            lacking = [
+                one
+                for one in self._rest
+                if (one.catch_up(None) or one.has_hole)
+                and not (one.is_unsure and one.asked_at > lately)
+            ]
+            self._forget_settled()
         if lacking and (engine := self._blocking()) is not None:
             for followers in lacking:  # an error: next time
                 run_without_loop(self._questions.asked(engine, followers))
+
+    def _forget_settled(self) -> None:
+        self._rest = {one for one in self._rest if not one.is_settled}
