@@ -51,9 +51,11 @@ class PlacedCodec:
 
     def parts(self, body: Any, key: bytes) -> tuple[bytes, bytes]:
         """What stands before and behind the position of a body; raises as `body`."""
-        if isinstance(body, bytes) and len(body) + _ROOM > self._limit.size:
-            self._limit.check(body + bytes(_ROOM))  # which a receiver would refuse
-        return self._parts(self._codec, body, key)
+        head, tail = self._parts(self._codec, body, key)
+        plain = body if isinstance(body, bytes) else head
+        if len(plain) + _ROOM > self._limit.size:
+            self._limit.check(plain + bytes(_ROOM))  # which a receiver would refuse
+        return head, tail
 
     def open(self, member: bytes, key: bytes) -> Opened:
         """As a codec's; what has a position has it as users know it."""
