@@ -25,7 +25,7 @@ from .runtime.memberships import Memberships
 from .wire._names import split_local
 from .wire.codec import codec_of
 from .wire.made_names import random_part
-from .wire.placed import EnvelopeCodec, PlacedCodec, parts_for
+from .wire.placed import PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
 
@@ -64,7 +64,7 @@ class CoreParts(HistoryParts):
         if serializer is not None:
             kept = codec_of(serializer, limit)
         parts = parts_for(serializer, is_ours)
-        self._codec = EnvelopeCodec(self._codec, limit, parts)
+        self._codec = PlacedCodec(self._codec, limit, parts)
         kept = PlacedCodec(kept, limit, parts)
         shard_of = self._shard_of()
         return HistoryCommands(table, self.prefix, kept, group_key, shard_of)

@@ -74,17 +74,10 @@ class PlacedCodec:
         return opened
 
     def _is_framed(self, member: bytes) -> bool:
-        """Whether the position stands in front, as no serialiser writes it."""
+        """Whether the position stands in front, as no unique bytes would have it."""
         text = member[1 : 1 + ID_SIZE]
         is_one = member[:1] == _FRAME and text.isascii()
         return is_one and read_id(text.decode()) is not None
-
-
-class EnvelopeCodec(PlacedCodec):
-    """The same for envelopes, whose positions name their groups."""
-
-    def _is_framed(self, member: bytes) -> bool:
-        return False  # unique bytes stand in front, which may be any
 
 
 class InGroup:

@@ -13,7 +13,6 @@ from channels_redis_fast.types import POSITION, position_of
 from channels_redis_fast.wire.codec import SizeLimit, codec_of
 from channels_redis_fast.wire.formats import JSONSerializer, MsgPackSerializer
 from channels_redis_fast.wire.placed import (
-    EnvelopeCodec,
     PlacedCodec,
     parts_for,
     with_position,
@@ -76,7 +75,7 @@ def test_unique_bytes_may_be_any() -> None:
     """What stands in front of an envelope is no frame, whatever it is."""
     serializer = MsgPackSerializer(random_prefix_length=12)
     inner = codec_of(serializer, LIMIT)
-    codec = EnvelopeCodec(inner, LIMIT, parts_for(serializer, True))
+    codec = PlacedCodec(inner, LIMIT, parts_for(serializer, True))
     body = with_position(codec.body({"type": "t"}), "g", AT)
     member = codec.seal_list(body, [b"a!b"], b"key")
     for front in (b"\xc1" + bytes(11), (b"\xc1" + ID.encode())[:12]):
