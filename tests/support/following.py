@@ -74,12 +74,17 @@ class Follower:
             self.numbers.append(message.get("n"))
 
 
+def said(number: Any) -> dict[str, Any]:
+    """A message of that number."""
+    return {"type": "said", "n": number}
+
+
 async def send(layer: Any, *numbers: Any) -> int:
     """Sends messages to the group; how many of them failed, which may have come."""
     failed = 0
     for number in numbers:
         try:
-            await layer.group_send(GROUP, {"type": "said", "n": number})
+            await layer.group_send(GROUP, said(number))
         except errors.RedisError:
             failed += 1
             await asyncio.sleep(0.01)
@@ -98,6 +103,6 @@ async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
 
 async def append(layer: Any, number: int, exclude: list[str] | None = None) -> None:
     """Does what a sender has done that dies before others hear of its message."""
-    body = layer._body_but_for({"type": "said", "n": number}, exclude or [])
+    body = layer._body_but_for(said(number), exclude or [])
     index, command = layer._history.append(GROUP, body)(b"")
     await layer._loops.engine().shards[index].run(command)
