@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import uuid
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -13,6 +16,7 @@ from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
 from ._settings import Settings
+from ._version import __version__
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
@@ -23,7 +27,9 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
+from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
+from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
@@ -32,8 +38,8 @@ from .runtime.unconfirmed_engine import UnconfirmedEngine
 _FIXED = frozenset(
     (
         *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
-        *("group_expiry", "max_message_size", "normal_channels", "prefetch", "prefix"),
-        *("refresh_groups", "ring_size", "sharded_pubsub"),
+        *("group_expiry", "liveness", "max_message_size", "normal_channels"),
+        *("prefetch", "prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
     )
 )
 
@@ -47,6 +53,7 @@ class BaseRedisLayer(LayerHooks):
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
+    _heartbeat: Heartbeat
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
@@ -63,6 +70,7 @@ class BaseRedisLayer(LayerHooks):
         self.command_timeout = settings.command_timeout
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
+        self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
         super().__init__(settings)
@@ -136,11 +144,15 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
+    def _engine(self) -> Engine:
+        """What runs the commands of this call."""
+        raise NotImplementedError
+
     def _make_engine(
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        return kind(
+        engine = kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -149,11 +161,37 @@ class BaseRedisLayer(LayerHooks):
             counters=self._counters,
             offer=offer,
         )
+        self._heartbeat.attach(engine)
+        return engine
+
+    def _beat_when_due(self) -> None:
+        """Has the heartbeat beat, for callers that block: a quarter of their time."""
+        if self._heartbeat.is_due:
+            engine = BlockingEngine(self._blocking, self.command_timeout / 4)
+            run_without_loop(self._heartbeat.tend(engine))
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        self.client_prefix = uuid.uuid4().hex
         if self._clock is not None:
             self._clock.begin()
+
+    def _make_heartbeat(self, memberships: Memberships) -> Heartbeat:
+        return Heartbeat(
+            self._operations.liveness,
+            self.client_prefix,
+            memberships,
+            weakly(self._about),
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """What other processes are told of this one, with each beat."""
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": __version__,
+            "formats": [self._settings.serializer_format],
+        }
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         self._mailboxes.abandon(loop)

@@ -11,6 +11,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from ._core_parts import CoreParts
+from ._liveness import Liveness
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
@@ -26,13 +27,14 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 Message = dict[str, Any]
 
 
-class RedisChannelLayer(CoreParts):
+class RedisChannelLayer(Liveness, CoreParts):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
-    `confirm_sends` (False: a send waits for no answer) and `prefetch` (how many
-    messages a reader of a normal channel claims at a time). A wrong value raises
+    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many
+    messages a reader of a normal channel claims at a time) and `liveness` (seconds: a
+    process that is silent for so long is not counted). A wrong value raises
     `ValueError`, an unknown option `TypeError`.
     """
 
@@ -54,6 +56,7 @@ class RedisChannelLayer(CoreParts):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -75,6 +78,7 @@ class RedisChannelLayer(CoreParts):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
@@ -159,7 +163,7 @@ class RedisChannelLayer(CoreParts):
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began)
         if members:
-            operations.note_members(request[1])
+            members = operations.note_members(request, members)
             requests = operations.deliveries(members, body)
             replies = await engine.run_all(requests, began)
             operations.delivered(group, len(members), replies)

@@ -9,6 +9,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ._liveness import PubSubLiveness
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
@@ -27,7 +28,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(PubSubParts):
+class RedisPubSubChannelLayer(PubSubLiveness, PubSubParts):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -37,7 +38,7 @@ class RedisPubSubChannelLayer(PubSubParts):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single") and what is raised: as the core layer's.
+    "single"), `liveness` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -81,6 +83,7 @@ class RedisPubSubChannelLayer(PubSubParts):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,

@@ -51,6 +51,15 @@ class BlockingCluster(BlockingShard):
         self._look_up(deadline)
         return list(map(self._node, self._topology.owners))
 
+    def place_of(self, key: Key) -> tuple[int, Address] | None:
+        """Its index and the owner of a key's slot; None: nobody, as far as is known."""
+        owner = self._topology.owner(key)
+        return None if owner is None else (self._index, owner)
+
+    def places(self) -> list[tuple[int, Address]]:
+        """Its index and each of its nodes that own slots, as far as is known."""
+        return [(self._index, owner) for owner in self._topology.owners]
+
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
         if isinstance(error, errors.MovedError):

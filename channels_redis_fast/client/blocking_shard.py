@@ -39,6 +39,14 @@ class BlockingShard:
         """The connections to all servers that have keys."""
         return list(self._pools.values())
 
+    def place_of(self, key: Key) -> tuple[int, Any] | None:
+        """Its index and the server that has a key, as far as is known; None: nobody."""
+        return self._index, None
+
+    def places(self) -> list[tuple[int, Any]]:
+        """Its index and each of its servers that have keys, as far as is known."""
+        return [(self._index, None)]
+
     @property
     def is_stranger(self) -> bool:
         """Whether nothing says that the server is, or was, a primary."""

@@ -115,6 +115,10 @@ class ClusterShard(Shard):
         owner = self._topology.owner(key)
         return None if owner is None else (self.index, owner)
 
+    def places(self) -> list[tuple[int, Address]]:
+        """Its index and each of its nodes that own slots, as far as is known."""
+        return [(self.index, owner) for owner in self._topology.owners]
+
     # Where a command goes
 
     def _ready(self, command: Command) -> PipelinedConnection | None:

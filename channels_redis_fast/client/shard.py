@@ -42,6 +42,10 @@ class Shard(ShardCommands):
         """Its index and the server that has a key, as far as is known; None: nobody."""
         return self.index, None
 
+    def places(self) -> list[tuple[int, Any]]:
+        """Its index and each of its servers that have keys, as far as is known."""
+        return [(self.index, None)]
+
     async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all servers that have keys; raises redis-py's errors."""
         return [self._main]

@@ -13,8 +13,11 @@ class Engine:
     """Runs requests; those that send messages have a reply, unless a subclass says so.
 
     Calls began at `began` (`time.monotonic()`; 0: now), from which their deadlines
-    count. Redis-py's errors are raised, and those that Redis answers.
+    count. Redis-py's errors are raised, and those that Redis answers. `shards` are those
+    of all hosts.
     """
+
+    shards: Any
 
     def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """The reply to a request."""

@@ -64,13 +64,17 @@ class LoopEngine(Engine):
             for index, host in enumerate(hosts)
         ]
         self._tick_every = min(
-            _LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8
+            _LONGEST_TICK,
+            settings.expiry / 4,
+            settings.group_expiry / 8,
+            settings.liveness / 12,
         )
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
         self._closed = self._is_tending = False
         self.on_tick: list[Callable[[], object]] = []  # what else is due by its clock
+        self.on_end: list[Callable[[], Awaitable[object]]] = []
 
     # Commands
 
@@ -172,6 +176,8 @@ class LoopEngine(Engine):
         await asyncio.gather(*releases, *self._under_way)
         if self._memberships.refreshes_due:  # short loops would never come to it
             await self._tend()
+        for call in self.on_end:
+            await call()
 
     async def _release(self, inbox: MailboxGroup) -> None:
         """Stops reading a key; who waits for its messages elsewhere takes over."""

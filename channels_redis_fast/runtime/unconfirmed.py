@@ -117,7 +117,8 @@ class Asked(PendingReply):
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            self.queue.sends.deliver(self.command, reply, self.bodies, self.batch)
+            request = self.queue.index, self.command
+            self.queue.sends.deliver(request, reply, self.bodies, self.batch)
 
 
 class ShardQueue:
@@ -128,6 +129,7 @@ class ShardQueue:
     ) -> None:
         self.sends = sends
         self.counters = counters
+        self.index = shard.index
         self._shard = shard
         self._load = 0
         self._senders: deque[tuple[PendingReply, asyncio.Future[bool]]] = deque()
@@ -256,10 +258,10 @@ class UnconfirmedSends:
         return queue.put(Asked(queue, command, bodies))
 
     def deliver(
-        self, command: Command, members: list[bytes], bodies: list[Any], batch: Batch
+        self, request: Request, members: list[bytes], bodies: list[Any], batch: Batch
     ) -> None:
-        """The second half of a group's messages, whose members came by a command."""
-        self._operations.note_members(command)
+        """The second half of a group's messages, whose members came by a request."""
+        members = self._operations.note_members(request, members)
         batches = KeyBatches(self._operations)
         for number, body in enumerate(bodies):
             for sealed in self._operations.seal_all(members, body):

@@ -1,0 +1,132 @@
+"""The methods of both layers that tell who lives, and their blocking twins."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, NoReturn
+
+from ._base import BaseRedisLayer
+from .commands.liveness import decode_info, last_beats
+from .exceptions import NotSupported
+from .runtime.base_engine import Engine
+from .types import Process
+
+
+class Liveness(BaseRedisLayer):
+    """What a layer tells of its processes and of who is in a group."""
+
+    async def group_members(self, group: str) -> list[str]:
+        """The channels in a group whose processes live, in the order of their joining.
+
+        A process that was silent for `liveness` seconds doesn't count. Those of which
+        nothing is known do: channels_redis says nothing. Raises `TypeError` for a bad
+        name.
+        """
+        self.require_valid_group_name(group)
+        engine = await self._informed_engine()
+        names = await self._counted(engine, group)
+        return [name.decode("utf-8", "replace") for name in names]
+
+    async def group_count(self, group: str) -> int:
+        """How many channels `group_members` would name; quick for large groups."""
+        self.require_valid_group_name(group)
+        engine = await self._informed_engine()
+        operations = self._operations
+        key, words = operations.group_key(group), operations.liveness
+        if words.census.may_have_silent(key, monotonic()):
+            return len(await self._counted(engine, group))
+        count: int = await engine.run((operations.shard_of(group), words.count(key)))
+        return count
+
+    async def processes(self) -> list[Process]:
+        """The processes that use this layer and live, by their ids.
+
+        With an event loop they beat every `liveness` / 3 seconds; else when they call.
+        """
+        engine = await self._informed_engine()
+        words = self._operations.liveness
+        replies = await engine.run_all([(words.home, one) for one in words.living()])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        names, infos = replies
+        found = dict(zip(infos[::2], infos[1::2], strict=True))
+        beats = sorted(last_beats(names).items())
+        processes = [self._process(one, at, found.get(one)) for one, at in beats]
+        return [one for one in processes if one is not None]
+
+    # Steps
+
+    async def _informed_engine(self) -> Engine:
+        """What runs commands; it is known who is silent, if Redis says it."""
+        engine = self._engine()
+        if not self._heartbeat.is_known:
+            await self._heartbeat.beat(engine)
+        return engine
+
+    async def _counted(self, engine: Engine, group: str) -> list[bytes]:
+        operations = self._operations
+        request = operations.members(group)
+        members = await engine.run(request)
+        members = operations.note_members(request, members)
+        key = operations.group_key(group)
+        return operations.liveness.census.counted(key, members, monotonic())
+
+    def _process(self, one: bytes, at: float, packed: bytes | None) -> Process | None:
+        """A process by its id; None, and counted, if it is none of this package."""
+        info = decode_info(packed)
+        if info is None:
+            self._counters.count("heartbeats that are not ours", repr(one))
+            return None
+        host, version = str(info.get("host", "")), str(info.get("version", ""))
+        stats = info.get("stats")
+        return Process(
+            one.decode("utf-8", "replace"),
+            host,
+            info["pid"],
+            version,
+            at,
+            stats if isinstance(stats, dict) else {},
+        )
+
+
+class PubSubLiveness(Liveness):
+    """The same where Redis knows no members."""
+
+    async def group_members(self, group: str) -> NoReturn:
+        """Raises `NotSupported`: Redis stores no members of Pub/Sub groups."""
+        self._refuse("group_members", group)
+
+    async def group_count(self, group: str) -> NoReturn:
+        """Raises `NotSupported`: Redis stores no members of Pub/Sub groups."""
+        self._refuse("group_count", group)
+
+    def _refuse(self, method: str, group: str) -> NoReturn:
+        self.require_valid_group_name(group)
+        raise NotSupported(
+            f"{method}({group!r}): Redis stores no members of Pub/Sub groups. The core "
+            "layer does (channels_redis_fast.core.RedisChannelLayer); here processes() "
+            "says which processes live"
+        )
+
+
+class SyncLiveness:
+    """The same methods, blocking."""
+
+    def group_members(self, group: str) -> list[str]:
+        """The channels in a group whose processes live, as the layer's own says."""
+        members: list[str] = self._run("group_members", group)
+        return members
+
+    def group_count(self, group: str) -> int:
+        """How many channels `group_members` would name."""
+        count: int = self._run("group_count", group)
+        return count
+
+    def processes(self) -> list[Process]:
+        """The processes that use this layer and live, as the layer's own says."""
+        found: list[Process] = self._run("processes")
+        return found
+
+    def _run(self, method: str, *args: Any) -> Any:
+        raise NotImplementedError
