@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -16,7 +14,6 @@ from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
 from ._settings import Settings
-from ._version import __version__
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
@@ -27,7 +24,6 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
-from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
 from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
@@ -164,34 +160,11 @@ class BaseRedisLayer(LayerHooks):
         self._heartbeat.attach(engine)
         return engine
 
-    def _beat_when_due(self) -> None:
-        """Has the heartbeat beat, for callers that block: a quarter of their time."""
-        if self._heartbeat.is_due:
-            engine = BlockingEngine(self._blocking, self.command_timeout / 4)
-            run_without_loop(self._heartbeat.tend(engine))
-
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         self.client_prefix = uuid.uuid4().hex
         if self._clock is not None:
             self._clock.begin()
-
-    def _make_heartbeat(self, memberships: Memberships) -> Heartbeat:
-        return Heartbeat(
-            self._operations.liveness,
-            self.client_prefix,
-            memberships,
-            weakly(self._about),
-        )
-
-    def _about(self) -> dict[str, Any]:
-        """What other processes are told of this one, with each beat."""
-        return {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "version": __version__,
-            "formats": [self._settings.serializer_format],
-        }
 
     def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
         self._mailboxes.abandon(loop)

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 
 from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after
+from ._liveness import Liveness
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
@@ -27,7 +27,7 @@ from .wire._names import split_local
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(BaseRedisLayer):
+class CoreParts(Liveness):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]

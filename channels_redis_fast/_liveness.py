@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from time import monotonic
 from typing import Any, NoReturn
 
 from ._base import BaseRedisLayer
+from ._version import __version__
 from .commands.liveness import decode_info, last_beats
 from .exceptions import NotSupported
 from .runtime.base_engine import Engine
+from .runtime.blocking_engine import BlockingEngine, run_without_loop
+from .runtime.heartbeat import Heartbeat
+from .runtime.loops import weakly
+from .runtime.memberships import Memberships
 from .types import Process
 
 
@@ -54,6 +61,27 @@ class Liveness(BaseRedisLayer):
         beats = sorted(last_beats(names).items())
         processes = [self._process(one, at, found.get(one)) for one, at in beats]
         return [one for one in processes if one is not None]
+
+    # The heartbeat
+
+    def _about(self) -> dict[str, Any]:
+        """What others are told of this process with each beat; see `Process`."""
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": __version__,
+            "formats": [self._settings.serializer_format],
+        }
+
+    def _make_heartbeat(self, memberships: Memberships) -> Heartbeat:
+        words, about = self._operations.liveness, weakly(self._about)
+        return Heartbeat(words, self.client_prefix, memberships, about)
+
+    def _beat_when_due(self) -> None:
+        """For callers that block: it takes a quarter of their time at most."""
+        if self._heartbeat.is_due:
+            engine = BlockingEngine(self._blocking, self.command_timeout / 4)
+            run_without_loop(self._heartbeat.tend(engine))
 
     # Steps
 

@@ -6,8 +6,8 @@ import asyncio
 import functools
 from typing import Any
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after, serializer_for
+from ._liveness import PubSubLiveness
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
@@ -31,7 +31,7 @@ from .wire.formats import BaseMessageSerializer
 _GROUP = "__group__"
 
 
-class PubSubParts(BaseRedisLayer):
+class PubSubParts(PubSubLiveness):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:

@@ -11,7 +11,6 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from ._core_parts import CoreParts
-from ._liveness import Liveness
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
@@ -27,7 +26,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 Message = dict[str, Any]
 
 
-class RedisChannelLayer(Liveness, CoreParts):
+class RedisChannelLayer(CoreParts):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond

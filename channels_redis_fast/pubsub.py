@@ -9,7 +9,6 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._liveness import PubSubLiveness
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
@@ -28,7 +27,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(PubSubLiveness, PubSubParts):
+class RedisPubSubChannelLayer(PubSubParts):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`

@@ -10,6 +10,7 @@ from ..commands.errors import is_connection_loss, is_demotion
 from .blocking_pool import BlockingConnection, BlockingPool
 from .host import Host
 from .steps import Restore, run_steps_blocking
+from .topology import Topology
 
 Key = bytes | str
 
@@ -19,6 +20,7 @@ class BlockingShard:
 
     longest_wait = 5.0
     is_cluster = False
+    topology: Topology | None = None  # of a Cluster
 
     def __init__(self, index: int, host: Host, restore: Restore) -> None:
         self.host = host
@@ -38,14 +40,6 @@ class BlockingShard:
     def primaries(self, deadline: float) -> list[BlockingPool]:
         """The connections to all servers that have keys."""
         return list(self._pools.values())
-
-    def place_of(self, key: Key) -> tuple[int, Any] | None:
-        """Its index and the server that has a key, as far as is known; None: nobody."""
-        return self._index, None
-
-    def places(self) -> list[tuple[int, Any]]:
-        """Its index and each of its servers that have keys, as far as is known."""
-        return [(self._index, None)]
 
     @property
     def is_stranger(self) -> bool:

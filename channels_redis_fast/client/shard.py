@@ -16,10 +16,13 @@ from .host import Host
 from .reconnecting import ReconnectingConnection
 from .shard_commands import ShardCommands
 from .steps import Restore, run_steps
+from .topology import Topology
 
 
 class Shard(ShardCommands):
     """A single server, or the primary that Sentinels name."""
+
+    topology: Topology | None = None  # of a Cluster
 
     def __init__(
         self, index: int, host: Host, command_timeout: float, restore: Restore
@@ -41,10 +44,6 @@ class Shard(ShardCommands):
     def place_of(self, key: bytes) -> tuple[int, Any] | None:
         """Its index and the server that has a key, as far as is known; None: nobody."""
         return self.index, None
-
-    def places(self) -> list[tuple[int, Any]]:
-        """Its index and each of its servers that have keys, as far as is known."""
-        return [(self.index, None)]
 
     async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all servers that have keys; raises redis-py's errors."""

@@ -141,7 +141,7 @@ class LivenessWords:
         )
 
     def key(self, number: int = 0) -> bytes:
-        """The key of all beats; those with a number are for other nodes of a Cluster."""
+        """The key of all beats; those with a number are at other nodes of a Cluster."""
         return f"{self._prefix}:alive:{{{_TAG}{number or ''}}}".encode()
 
     # To beat

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from .._settings import Settings
 from ..client.cluster import make_shard
 from ..client.host import Host
+from ..client.shard import Shard
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.delivery import Delivery
@@ -33,6 +34,8 @@ _MOST_IDLE = 16
 
 class LoopEngine(Engine):
     """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
+
+    shards: list[Shard]
 
     def __init__(
         self,

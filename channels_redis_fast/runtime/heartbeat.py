@@ -1,4 +1,4 @@
-"""The heartbeat of this process: others count it, and it learns of them and of losses."""
+"""The heartbeat of this process: it is counted, and learns of others and of losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from .._logs import warn
 from ..client.timeouts import timeout
-from ..client.topology import Owns
+from ..client.topology import Address, Owns, Topology
 from ..commands.census import Answer
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.liveness import LivenessWords, decode_answer, name_of
@@ -66,11 +66,11 @@ class Heartbeat:
         self._about = about
         self._engines: set[Engine] = set()  # of event loops
         self._due = time.monotonic() + min(_FIRST, words.period)
-        # By place and name: how many keys the server had evicted at the last beat. None:
-        # it was not heard of.
+        # By place and name: how many keys the server had evicted when it answered last;
+        # None: it did not, yet.
         self._told: dict[tuple[Place, bytes], int | None] = {}
         self._owed: dict[Place, Loss] = {}  # what is to be restored
-        self._places: dict[Any, bytes] = {}  # by node of a Cluster: a key there
+        self._keys: dict[Address | None, bytes] = {}  # by node of a Cluster: one there
         self._is_refused = False
 
     @property
@@ -183,43 +183,47 @@ class Heartbeat:
     async def _restore(self, engine: Engine) -> None:
         for place, loss in list(self._owed.items()):
             index, key = place
-            owns = self._neighbours_of(engine.shards[index], key)
+            owns = _neighbours(engine.shards[index].topology, key)
             repair = self._memberships.restoration.after_loss(index, owns, loss)
             restored = await _run(engine, index, repair)
             self._owed.pop(place, None)
             if restored:
                 warn(_REPORTS[loss], engine.shards[index].host, restored)
 
-    def _neighbours_of(self, shard: Any, key: bytes) -> Owns:
-        """Whether a key is at the same server."""
-        server = shard.place_of(key)
-        return lambda other: shard.place_of(other) == server
-
     def _find_places(self, engine: Engine) -> Iterator[Place]:
         """Where to beat: at home first."""
         home = self._words.home, self._words.key()
         yield home
         for index in self._memberships.shards():
-            shard = engine.shards[index]
-            for server in shard.places():
-                key = self._key_at(shard, server)
-                if key is not None and (index, key) != home:
-                    yield index, key
+            topology = engine.shards[index].topology
+            owners = [None] if topology is None else topology.owners
+            keys = (self._key_at(topology, owner) for owner in owners)
+            yield from ((index, key) for key in keys if key and (index, key) != home)
 
-    def _key_at(self, shard: Any, server: Any) -> bytes | None:
-        """The first key of beats that is at a server; None: it has hardly any slots."""
-        key = self._places.get(server)
-        if key is None or shard.place_of(key) != server:
+    def _key_at(self, topology: Topology | None, owner: Address | None) -> bytes | None:
+        """The first key of beats that an owner has; None: it has hardly any slots."""
+        if topology is None:
+            return self._words.key()
+        key = self._keys.get(owner)
+        if key is None or topology.owner(key) != owner:
             keys = map(self._words.key, range(_MOST_KEYS))
-            key = next((key for key in keys if shard.place_of(key) == server), None)
+            key = next((key for key in keys if topology.owner(key) == owner), None)
             if key is not None:
-                self._places[server] = key
+                self._keys[owner] = key
         return key
+
+
+def _neighbours(topology: Topology | None, key: bytes) -> Owns:
+    """Whether a key is at the same server as this one."""
+    if topology is None:
+        return lambda other: True
+    owner = topology.owner(key)
+    return lambda other: topology.owner(other) == owner
 
 
 async def _run(engine: Engine, index: int, repair: Repair) -> int:
     """What a repair returns, whose commands an engine runs at a shard."""
-    replies: list[Any] | None = None
+    replies: Any = None
     while True:
         try:
             commands = repair.send(replies)
