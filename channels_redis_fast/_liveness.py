@@ -95,8 +95,8 @@ class Liveness(BaseRedisLayer):
     async def _counted(self, engine: Engine, group: str) -> list[bytes]:
         operations = self._operations
         request = operations.members(group)
-        members = await engine.run(request)
-        members = operations.note_members(request, members)
+        members: list[bytes] = await engine.run(request)
+        operations.note_members(request, members)
         key = operations.group_key(group)
         return operations.liveness.census.counted(key, members, monotonic())
 
