@@ -87,7 +87,7 @@ async def test_normal_channels_are_core_s(
 ) -> None:
     core = await start_peer(CORE, {"hosts": [valkey.url]})
     await layer.send("worker", {"n": 1})
-    assert valkey.client().keys() == [b"asgiworker"]
+    assert valkey.client().exists("asgiworker")
     assert await core.receive("worker", timeout=5) == {"n": 1}
     await core.send("worker", {"n": 2})
     assert await soon(layer, "worker") == {"n": 2}

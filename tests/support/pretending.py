@@ -8,7 +8,10 @@ from typing import Any
 import msgpack
 import redis
 
+from channels_redis_fast.core import RedisChannelLayer
+
 ALIVE = "asgi:alive:{processes}"
+ROOM = "asgi:group:room"
 INFOS = "asgi:stats:{processes}"
 
 INFO = msgpack.packb({"pid": 7, "host": "elsewhere", "version": "9.9"})
@@ -51,3 +54,14 @@ def age(client: redis.Redis, name: str, seconds: float) -> None:
 def is_written_to(client: redis.Redis, process: str) -> bool:
     """Whether messages wait for a process."""
     return bool(client.exists(f"asgispecific.{process}!"))
+
+
+async def member(layer: RedisChannelLayer, group: str = "room") -> str:
+    """A channel of a layer, which joined a group."""
+    name = await layer.new_channel()
+    await layer.group_add(group, name)
+    return name
+
+
+def members(client: redis.Redis, group: str = "room") -> set[str]:
+    return {name.decode() for name in client.zrange(f"asgi:group:{group}", 0, -1)}
