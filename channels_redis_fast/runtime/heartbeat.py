@@ -23,8 +23,9 @@ from .engine import LoopEngine
 from .memberships import Memberships
 from .restoration import Loss, Repair
 
-# A process beats when it is there for so long (seconds): many only run for a moment.
-_FIRST = 1.0
+# A process beats when it is there for so long (seconds), a little less than a tick:
+# many only run for a moment.
+_FIRST = 0.9
 # What failed is tried again after so long (seconds); where callers wait meanwhile, not
 # before ten times what the failure took.
 _RETRY_AFTER = 1.0
