@@ -51,7 +51,7 @@ local before = call('ZSCORE', key, ARGV[1])
 local newest = tonumber(call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]) or now
 call('ZADD', key, now, ARGV[1])
 if newest > now + 1 then -- by another server, whose clock was ahead
-    for _, id in ipairs(call('ZRANGEBYSCORE', key, now, '+inf')) do
+    for _, id in ipairs(call('ZRANGE', key, -call('ZCOUNT', key, now, '+inf'), -1)) do
         call('ZADD', key, now, id)
     end
 end
@@ -65,17 +65,26 @@ end
 """
     + _JUDGED
     + """\
-local dropped = call('ZRANGEBYSCORE', key, '-inf', keep)
-if #dropped > 0 then call('ZREMRANGEBYSCORE', key, '-inf', keep) end
+local dropped, old = {}, call('ZCOUNT', key, '-inf', keep)
+if old > 0 then
+    dropped = call('ZRANGE', key, 0, old - 1)
+    call('ZREMRANGEBYSCORE', key, '-inf', keep)
+end
 call('EXPIRE', key, math.ceil(tonumber(ARGV[4])))
 local pruned = before and tonumber(before) <= judged - dead
 local info = redis.pcall('INFO', 'stats')
 local evicted = type(info) == 'string' and info:match('evicted_keys:(%d+)') or '0'
 local silent, about = false, ARGV[7]
 if about ~= '-' then
-    silent = call('ZRANGEBYSCORE', key, '-inf', judged - liveness, 'WITHSCORES')
-    about = #silent .. ':' .. (silent[#silent] or '')
-    if about == ARGV[7] then silent = false end
+    local count = call('ZCOUNT', key, '-inf', judged - liveness)
+    about = ''
+    if count > 0 then
+        local last = call('ZRANGE', key, count - 1, count - 1, 'WITHSCORES')[2]
+        about = count .. ':' .. last
+    end
+    if about ~= ARGV[7] then
+        silent = count > 0 and call('ZRANGE', key, 0, count - 1, 'WITHSCORES') or {}
+    end
 end
 judged = string.format('%.6f', judged)
 return {before, pruned and 1 or 0, judged, evicted, about, silent, dropped}
@@ -88,7 +97,11 @@ _LIVING = Script(
     CLOCK
     + "local grace = tonumber(ARGV[2])\n"
     + _JUDGED
-    + "return call('ZRANGEBYSCORE', KEYS[1], judged - ARGV[1], '+inf', 'WITHSCORES')\n",
+    + """\
+local count = call('ZCOUNT', KEYS[1], judged - ARGV[1], '+inf')
+if count == 0 then return {} end
+return call('ZRANGE', KEYS[1], -count, -1, 'WITHSCORES')
+""",
     repeatable=True,
 )
 

@@ -343,6 +343,8 @@ async def test_flush_removes_what_is_on_its_way(kind: str, valkey: Server) -> No
 class Away:
     """A shard without a connection at first; all that is run later succeeds."""
 
+    index = 0
+
     def __init__(self, members: list[bytes]) -> None:
         self.ran: list[Command] = []
         self._members = members
