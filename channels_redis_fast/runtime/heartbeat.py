@@ -129,15 +129,16 @@ class Heartbeat:
             engine.spawn(self.tend(engine))
 
     async def _leave(self, engine: Engine) -> None:
-        """An event loop ends; after the last one nobody concludes from silence."""
+        """An event loop ends, and with the last one the process, as far as is known.
+
+        Not if it has members, who are soon dead if it does end: another loop may begin.
+        """
         self._engines.discard(engine)
-        told = [] if self._engines else list(self._told)
-        if not told:
+        if self._engines or not self._told or len(self._memberships):
             return
-        self._told.clear()
-        words = self._words
-        requests = [(index, words.leave(key, name)) for (index, key), name in told]
-        requests.append((words.home, words.forget([told[0][1]])))
+        words, name = self._words, self._client_prefix.encode()
+        requests = self._take_away_all_but(b"")
+        requests.append((words.home, words.forget([name])))
         with suppress(RedisError, asyncio.TimeoutError):
             async with timeout(_LEAVE_WITHIN):
                 await engine.run_all(requests)
@@ -152,6 +153,7 @@ class Heartbeat:
             requests.append((index, command))
         if (info := self._about()) is not None:
             requests.append((words.home, words.tell(name, info)))
+        requests += self._take_away_all_but(name)
         replies = await engine.run_all(requests)
         answers = [
             None if isinstance(reply, Exception) else decode_answer(reply)
@@ -167,6 +169,14 @@ class Heartbeat:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
+
+    def _take_away_all_but(self, name: bytes) -> list[Request]:
+        """The commands that take away entries, those of other names than this one."""
+        others = [(place, other) for place, other in self._told if other != name]
+        for one in others:
+            del self._told[one]
+        leave = self._words.leave
+        return [(index, leave(key, other)) for (index, key), other in others]
 
     def _note(self, place: Place, name: bytes, answer: Answer) -> None:
         """Notes what the answer at a place says of losses."""

@@ -14,7 +14,6 @@ from channels_redis_fast.core import RedisChannelLayer
 from support.clusters import Cluster
 from support.layers import opened
 from support.peers import CORE, INCUMBENT_CORE, Peer, incumbent_hosts
-from support.polling import eventually
 from support.pretending import ALIVE, member, members
 from support.servers import Server
 
@@ -39,10 +38,10 @@ async def counted(layer: RedisChannelLayer, count: int, *, within: float) -> flo
     return time.monotonic() - began
 
 
-async def beating(server: Server, count: int) -> None:
+async def beating(layer: RedisChannelLayer, count: int) -> None:
     """Returns when so many processes have beaten."""
-    client = server.client()
-    await eventually(lambda: client.zcard(ALIVE) >= count, "the beats")
+    while len(await layer.processes()) < count:
+        await asyncio.sleep(0.1)
 
 
 async def test_a_killed_process(server: Server, start_peer: StartPeer) -> None:
@@ -51,7 +50,7 @@ async def test_a_killed_process(server: Server, start_peer: StartPeer) -> None:
         ours = await member(layer)
         peer = await start_peer(CORE, {"hosts": [server.url]})
         await joined(peer)
-        await beating(server, 2)
+        await beating(layer, 2)
         began = time.monotonic()
         peer.kill()
         assert await counted(layer, 1, within=21) > 9
@@ -70,7 +69,7 @@ async def test_a_process_that_stands_still_for_a_while(
     async with opened(server.url) as layer:
         peer = await start_peer(CORE, {"hosts": [server.url]})
         name = await joined(peer)
-        await beating(server, 2)
+        await beating(layer, 2)
         if how == "loop":
             standing = peer.begin("stand_still", 30)
         else:
@@ -92,7 +91,7 @@ async def test_a_process_that_stands_still_for_long(
     async with opened(server.url) as layer:
         peer = await start_peer(CORE, {"hosts": [server.url]})
         name = await joined(peer)
-        await beating(server, 2)
+        await beating(layer, 2)
         began = time.monotonic()
         peer.pause()
         while time.monotonic() < began + 90:
@@ -120,7 +119,7 @@ async def test_redis_is_away(
         await member(layer)
         for _ in range(3):
             await joined(await start_peer(CORE, config))
-        await beating(server, 4)
+        await beating(layer, 4)
         server.pause()
         await asyncio.sleep(seconds)
         server.resume()
@@ -145,7 +144,7 @@ async def test_members_of_the_incumbent_stay(
         peer = await start_peer(CORE, {"hosts": [server.url]})
         theirs = await joined(incumbent)
         await joined(peer)
-        await beating(server, 2)
+        await beating(layer, 2)
         peer.kill()
         until = time.monotonic() + 75
         while time.monotonic() < until:
@@ -163,8 +162,7 @@ async def test_a_node_of_a_cluster_dies(
     async with opened(own_cluster.host) as layer:
         await member(layer)
         await joined(await start_peer(CORE, {"hosts": [own_cluster.host]}))
-        home = own_cluster.node_of(ALIVE)
-        await beating(home, 2)
+        await beating(layer, 2)
         await asyncio.to_thread(own_cluster.kill_primary_of, ALIVE)
         until, answers = time.monotonic() + 40, 0
         while time.monotonic() < until:

@@ -219,7 +219,7 @@ async def test_it_beats_by_the_clock(valkey: Server) -> None:
     """In one event loop or another, and is gone when the last one ends."""
     client = valkey.client()
     async with opened(valkey.url, liveness=0.6) as layer:
-        await member(layer)
+        await layer.group_send("room", {})
 
         def last() -> Any:
             return client.zscore(ALIVE, layer.client_prefix)
@@ -228,6 +228,23 @@ async def test_it_beats_by_the_clock(valkey: Server) -> None:
         await eventually(lambda: last() > first, "the next beat")
     assert not client.exists(ALIVE)
     assert not client.exists(INFOS)
+
+
+async def test_who_ends_with_members_falls_silent(valkey: Server) -> None:
+    """Until another event loop, or a call, beats again."""
+    client = valkey.client()
+    async with opened(valkey.url) as layer:
+        name = await member(layer)
+        await beat(layer)
+        await layer.close_pools()
+        assert beats(client) == {layer.client_prefix.encode()}
+        layer._heartbeat._due = 0.0
+        await asyncio.to_thread(layer.sync.processes)
+        assert beats(client) == {f"~{layer.client_prefix}".encode()}
+        await beat(layer)
+        assert beats(client) == {layer.client_prefix.encode()}
+        await layer.group_discard("room", name)
+    assert not beats(client)
 
 
 async def test_a_killed_process_is_gone(valkey: Server) -> None:
