@@ -65,7 +65,7 @@ class Heartbeat:
         self._client_prefix = client_prefix
         self._memberships = memberships
         self._about = about
-        self._engines: set[Engine] = set()  # of event loops
+        self._engines: set[LoopEngine] = set()
         self._due = time.monotonic() + min(_FIRST, words.period)
         # By place and name: how many keys the server had evicted when it answered last;
         # None: it did not, yet.
@@ -83,6 +83,11 @@ class Heartbeat:
     def is_known(self) -> bool:
         """Whether Redis said not long ago who is silent."""
         return self._words.census.is_known(time.monotonic())
+
+    @property
+    def _is_regular(self) -> bool:
+        """Whether an event loop sees to it that it beats."""
+        return any(not engine.loop.is_closed() for engine in list(self._engines))
 
     def attach(self, engine: LoopEngine) -> None:
         """Beats by the clock of an event loop, too, until that ends."""
@@ -116,7 +121,7 @@ class Heartbeat:
         except RedisError as error:
             if is_connection_loss(error) or may_pass(error):
                 now = time.monotonic()
-                taken = 0.0 if self._engines else now - began
+                taken = 0.0 if self._is_regular else now - began
                 self._due = now + max(_RETRY_AFTER, 10 * taken)
             elif not self._is_refused:
                 self._is_refused = True
@@ -128,7 +133,7 @@ class Heartbeat:
         if self.is_due:
             engine.spawn(self.tend(engine))
 
-    async def _leave(self, engine: Engine) -> None:
+    async def _leave(self, engine: LoopEngine) -> None:
         """An event loop ends, and with the last one the process, as far as is known.
 
         Not if it has members, who are soon dead if it does end: another loop may begin.
@@ -145,7 +150,7 @@ class Heartbeat:
 
     async def _beat(self, engine: Engine, began: float) -> None:
         words, places = self._words, list(self._find_places(engine))
-        name = name_of(self._client_prefix, is_regular=bool(self._engines))
+        name = name_of(self._client_prefix, is_regular=self._is_regular)
         requests: list[Request] = []
         for index, key in places:
             self._told.setdefault(((index, key), name))
@@ -172,7 +177,7 @@ class Heartbeat:
 
     def _take_away_all_but(self, name: bytes) -> list[Request]:
         """The commands that take away entries, those of other names than this one."""
-        others = [(place, other) for place, other in self._told if other != name]
+        others = [one for one in list(self._told) if one[1] != name]
         for one in others:
             del self._told[one]
         leave = self._words.leave
@@ -186,7 +191,7 @@ class Heartbeat:
             pass
         elif not answer.was_there:
             self._owed[place] = Loss.ALL
-        elif answer.was_pruned and self._engines:
+        elif answer.was_pruned and self._is_regular:
             self._owed.setdefault(place, Loss.PRUNED)
         elif answer.evicted > evicted:
             self._owed.setdefault(place, Loss.SOME)
