@@ -13,20 +13,25 @@ from redis import exceptions as errors
 from channels_redis_fast.core import RedisChannelLayer
 from support.clusters import Cluster
 from support.layers import opened
-from support.peers import CORE, INCUMBENT_CORE, Peer, incumbent_hosts
+from support.peers import CORE, INCUMBENT_CORE, Peer, Request, incumbent_hosts
 from support.pretending import ALIVE, member, members
-from support.servers import Server
+from support.servers import Server, kept
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 StartPeer = Callable[..., Any]
 
 
-async def joined(peer: Peer) -> str:
-    """A member of the room in another process."""
+async def joined(peer: Peer) -> Request:
+    """A member of the room in another process: the next message that it gets.
+
+    A channel lives as long as somebody waits on it.
+    """
     name = await peer.new_channel()
     await peer.group_add("room", name)
-    return str(name)
+    receiving = peer.begin("receive", name)
+    receiving.add_done_callback(lambda one: one.cancelled() or one.exception())
+    return receiving
 
 
 async def counted(layer: RedisChannelLayer, count: int, *, within: float) -> float:
@@ -71,7 +76,7 @@ async def test_a_process_that_stands_still_for_a_while(
     """It isn't counted, and loses nothing."""
     async with opened(server.url) as layer:
         peer = await start_peer(CORE, {"hosts": [server.url]})
-        name = await joined(peer)
+        receiving = await joined(peer)
         await beating(layer, 2)
         if how == "loop":
             standing = peer.begin("stand_still", 30)
@@ -84,7 +89,7 @@ async def test_a_process_that_stands_still_for_a_while(
         else:
             peer.resume()
         await counted(layer, 1, within=11)
-        assert await peer.receive(name, timeout=5) == {"n": 1}
+        assert await receiving == {"n": 1}
 
 
 async def test_a_process_that_stands_still_for_long(
@@ -93,23 +98,20 @@ async def test_a_process_that_stands_still_for_long(
     """It is taken for dead, and joins again."""
     async with opened(server.url) as layer:
         peer = await start_peer(CORE, {"hosts": [server.url]})
-        name = await joined(peer)
+        receiving = await joined(peer)
         await beating(layer, 2)
-        began = time.monotonic()
         peer.pause()
-        while time.monotonic() < began + 90:
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
             await layer.group_send("room", {"n": 1})
             await asyncio.sleep(0.5)
         assert not members(server.client())
+        server.client().delete(*kept(server.client()))  # what was sent until then
         peer.resume()
         await counted(layer, 1, within=11)
         await peer.logged("took this process for dead")
-        await layer.flush()
-        await peer.group_add("room", name)
         await layer.group_send("room", {"n": 2})
-        got = [await peer.receive(name, timeout=5)]
-        while got[-1] != {"n": 2}:
-            got.append(await peer.receive(name, timeout=5))
+        assert await receiving == {"n": 2}
 
 
 @pytest.mark.parametrize("seconds", [5, 9, 30, 120])
@@ -119,7 +121,7 @@ async def test_redis_is_away(
     """Nobody is counted out for it; who was killed before is."""
     config = {"hosts": [server.url]}
     async with opened(server.url) as layer:
-        await member(layer)
+        name = await member(layer)
         for _ in range(3):
             await joined(await start_peer(CORE, config))
         await beating(layer, 4)
@@ -136,6 +138,7 @@ async def test_redis_is_away(
             except errors.RedisError:
                 continue
         assert answers > 100
+        assert name in await layer.group_members("room")
 
 
 async def test_members_of_the_incumbent_stay(
@@ -145,7 +148,8 @@ async def test_members_of_the_incumbent_stay(
     incumbent = await start_peer(INCUMBENT_CORE, {"hosts": incumbent_hosts(server.url)})
     async with opened(server.url) as layer:
         peer = await start_peer(CORE, {"hosts": [server.url]})
-        theirs = await joined(incumbent)
+        theirs = await incumbent.new_channel()
+        await incumbent.group_add("room", theirs)
         await joined(peer)
         await beating(layer, 2)
         peer.kill()
@@ -163,7 +167,7 @@ async def test_a_node_of_a_cluster_dies(
 ) -> None:
     """The one that has the heartbeats: nobody is counted out."""
     async with opened(own_cluster.host) as layer:
-        await member(layer)
+        name = await member(layer)
         await joined(await start_peer(CORE, {"hosts": [own_cluster.host]}))
         await beating(layer, 2)
         await asyncio.to_thread(own_cluster.kill_primary_of, ALIVE)
@@ -176,4 +180,5 @@ async def test_a_node_of_a_cluster_dies(
             except errors.RedisError:
                 continue
         assert answers > 100
+        assert name in await layer.group_members("room")
         assert len(await layer.processes()) == 2
