@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ._base import BaseRedisLayer
 from ._version import __version__
+from .commands.census import without
 from .commands.liveness import decode_info, last_beats
 from .exceptions import NotSupported
 from .runtime.base_engine import Engine
@@ -30,9 +31,8 @@ class Liveness(BaseRedisLayer):
         name.
         """
         self.require_valid_group_name(group)
-        engine = await self._informed_engine()
-        names = await self._counted(engine, group)
-        return [name.decode("utf-8", "replace") for name in names]
+        members, silent = await self._census(await self._informed_engine(), group)
+        return [name.decode("utf-8", "replace") for name in without(members, silent)]
 
     async def group_count(self, group: str) -> int:
         """How many channels `group_members` would name; quick for large groups."""
@@ -41,7 +41,8 @@ class Liveness(BaseRedisLayer):
         operations = self._operations
         key, words = operations.group_key(group), operations.liveness
         if words.census.may_have_silent(key, monotonic()):
-            return len(await self._counted(engine, group))
+            members, silent = await self._census(engine, group)
+            return len(members) - len(silent)
         count: int = await engine.run((operations.shard_of(group), words.count(key)))
         return count
 
@@ -92,13 +93,16 @@ class Liveness(BaseRedisLayer):
             await self._heartbeat.beat(engine)
         return engine
 
-    async def _counted(self, engine: Engine, group: str) -> list[bytes]:
+    async def _census(
+        self, engine: Engine, group: str
+    ) -> tuple[list[bytes], list[bytes]]:
+        """All members of a group, and those of silent processes."""
         operations = self._operations
         request = operations.members(group)
         members: list[bytes] = await engine.run(request)
         operations.note_members(request, members)
-        key = operations.group_key(group)
-        return operations.liveness.census.counted(key, members, monotonic())
+        census, key = operations.liveness.census, operations.group_key(group)
+        return members, census.silent_among(key, members, monotonic())
 
     def _process(self, one: bytes, at: float, packed: bytes | None) -> Process | None:
         """A process by its id; None, and counted, if it is none of this package."""

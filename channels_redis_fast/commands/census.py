@@ -60,27 +60,26 @@ class Census:
         """Whether a group may have members of silent processes."""
         return bool(self._silent) and self.is_known(now) and key not in self._clean
 
-    def counted(self, key: Key, members: list[bytes], now: float) -> list[bytes]:
-        """Those members of a group whose processes are not silent."""
+    def silent_among(self, key: Key, members: list[bytes], now: float) -> list[bytes]:
+        """Those members of a group whose processes are silent: they don't count."""
         if not self.may_have_silent(key, now):
-            return members
+            return []
         silent = _members_of(self._silent, members)
         if not silent:
             if len(self._clean) >= _REMEMBERED:
                 self._clean.clear()
             self._clean.add(key)
-        return _without(members, silent)
+        return silent
 
     def without_dead(
         self, index: int, key: Key, members: list[bytes], now: float
     ) -> list[bytes]:
         """Those to send to; the others are noted, to be taken out of the group."""
-        if len(self.counted(key, members, now)) == len(members):
-            return members  # it has no silent ones, and will not be looked at again
-        dead = _members_of(self._dead, members)
-        if dead:
-            self.removals[index, key] = dead
-        return _without(members, dead)
+        dead = _members_of(self._dead, self.silent_among(key, members, now))
+        if not dead:
+            return members
+        self.removals[index, key] = dead
+        return without(members, dead)
 
     def take_removals(self) -> dict[tuple[int, Key], list[bytes]]:
         """What is to be taken out of groups, which counts as done then."""
@@ -98,6 +97,7 @@ def _members_of(ids: Container[bytes], members: list[bytes]) -> list[bytes]:
     ]
 
 
-def _without(members: list[bytes], others: list[bytes]) -> list[bytes]:
+def without(members: list[bytes], others: list[bytes]) -> list[bytes]:
+    """The members of a group but for others."""
     left_out = set(others)
     return [one for one in members if one not in left_out] if left_out else members

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -248,10 +249,12 @@ async def test_who_ends_with_members_falls_silent(valkey: Server) -> None:
 
 
 async def test_a_killed_process_is_gone(valkey: Server) -> None:
+    """Whatever its clock said."""
     config = {"hosts": [valkey.url], "liveness": 0.6, "expiry": 1}
     async with opened(valkey.url, liveness=0.6, expiry=1) as layer:
         ours = await member(layer)
         async with Peer(CORE, config) as peer:
+            await peer.clock(time.time() + 3600, 0.001)
             theirs = await peer.new_channel()
             await peer.group_add("room", theirs)
             await eventually(lambda: len(beats(valkey.client())) == 2, "its beat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_redis_fast.commands.census import Answer, Census
+from channels_redis_fast.commands.census import Answer, Census, without
 
 KEY = b"asgi:group:room"
 MEMBERS = [b"specific.a!1", b"specific.b!1", b"x.a!2", b"normal", b"specific.c!1"]
@@ -23,7 +23,8 @@ def census() -> Census:
 
 
 def test_the_silent_are_not_counted(census: Census) -> None:
-    assert census.counted(KEY, MEMBERS, 101.0) == [b"normal", b"specific.c!1"]
+    silent = census.silent_among(KEY, MEMBERS, 101.0)
+    assert without(MEMBERS, silent) == [b"normal", b"specific.c!1"]
     assert census.about == b"ab"
 
 
@@ -40,7 +41,7 @@ def test_some_die_though_nothing_new_is_said(census: Census) -> None:
 
 
 def test_what_is_old_says_nothing(census: Census) -> None:
-    assert census.counted(KEY, MEMBERS, 110.0) == MEMBERS
+    assert census.silent_among(KEY, MEMBERS, 110.0) == []
     assert census.without_dead(0, KEY, MEMBERS, 110.0) == MEMBERS
     assert not census.removals
 
@@ -48,10 +49,10 @@ def test_what_is_old_says_nothing(census: Census) -> None:
 def test_groups_without_them_are_not_looked_through_again(census: Census) -> None:
     others = [b"specific.c!1"]
     assert census.may_have_silent(KEY, 101.0)
-    assert census.counted(KEY, others, 101.0) == others
+    assert census.silent_among(KEY, others, 101.0) == []
     assert not census.may_have_silent(KEY, 101.0)
     assert census.may_have_silent(b"asgi:group:other", 101.0)
     census.learn(answer(1005.0, None, b"ab"), 105.0)
     assert not census.may_have_silent(KEY, 106.0)
     census.learn(answer(1005.0, {b"c": 980.0}, b"c"), 105.0)
-    assert census.counted(KEY, others, 106.0) == []
+    assert census.silent_among(KEY, others, 106.0) == others
