@@ -19,6 +19,9 @@ from .runtime.loops import weakly
 from .runtime.memberships import Memberships
 from .types import Process
 
+# What runs a call's commands, and when the call began (`time.monotonic()`).
+Informed = tuple[Engine, float]
+
 
 class Liveness(BaseRedisLayer):
     """What a layer tells of its processes and of who is in a group."""
@@ -31,19 +34,20 @@ class Liveness(BaseRedisLayer):
         name.
         """
         self.require_valid_group_name(group)
-        members, silent = await self._census(await self._informed_engine(), group)
+        members, silent = await self._census(await self._informed(), group)
         return [name.decode("utf-8", "replace") for name in without(members, silent)]
 
     async def group_count(self, group: str) -> int:
         """How many channels `group_members` would name; quick for large groups."""
         self.require_valid_group_name(group)
-        engine = await self._informed_engine()
+        engine, began = informed = await self._informed()
         operations = self._operations
         key, words = operations.group_key(group), operations.liveness
         if words.census.may_have_silent(key, monotonic()):
-            members, silent = await self._census(engine, group)
+            members, silent = await self._census(informed, group)
             return len(members) - len(silent)
-        count: int = await engine.run((operations.shard_of(group), words.count(key)))
+        request = operations.shard_of(group), words.count(key)
+        count: int = await engine.run(request, began)
         return count
 
     async def processes(self) -> list[Process]:
@@ -51,9 +55,10 @@ class Liveness(BaseRedisLayer):
 
         With an event loop they beat every `liveness` / 3 seconds; else when they call.
         """
-        engine = await self._informed_engine()
+        engine, began = await self._informed()
         words = self._operations.liveness
-        replies = await engine.run_all([(words.home, one) for one in words.living()])
+        requests = [(words.home, command) for command in words.living()]
+        replies = await engine.run_all(requests, began)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -86,20 +91,21 @@ class Liveness(BaseRedisLayer):
 
     # Steps
 
-    async def _informed_engine(self) -> Engine:
-        """What runs commands; it is known who is silent, if Redis says it."""
-        engine = self._engine()
+    async def _informed(self) -> Informed:
+        """When it is known who is silent, if Redis says it."""
+        engine, began = self._engine(), monotonic()
         if not self._heartbeat.is_known:
             await self._heartbeat.beat(engine)
-        return engine
+        return engine, began
 
     async def _census(
-        self, engine: Engine, group: str
+        self, informed: Informed, group: str
     ) -> tuple[list[bytes], list[bytes]]:
         """All members of a group, and those of silent processes."""
+        engine, began = informed
         operations = self._operations
         request = operations.members(group)
-        members: list[bytes] = await engine.run(request)
+        members: list[bytes] = await engine.run(request, began)
         operations.note_members(request, members)
         census, key = operations.liveness.census, operations.group_key(group)
         return members, census.silent_among(key, members, monotonic())

@@ -367,3 +367,16 @@ def test_the_sync_methods_of_pubsub(valkey: Server) -> None:
         layer.sync.group_members("room")
     with pytest.raises(NotSupported):
         layer.sync.group_count("room")
+
+
+async def test_a_silent_server_holds_nobody_up_twice(server: Server) -> None:
+    """Who asks before anything is known has one deadline."""
+    async with opened(server.url, command_timeout=0.8) as layer:
+        await layer.send("worker", {})
+        server.pause()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(redis.ConnectionError):
+            await layer.group_count("room")
+        assert loop.time() - began < 1.5
+        server.resume()
