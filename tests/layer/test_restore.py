@@ -239,7 +239,7 @@ async def test_on_several_hosts(
         for group in groups:
             await layer.group_add(group, name)
         sizes = [len(kept(server.client())) for server in servers]
-        assert all(kept)
+        assert all(sizes)
         servers[1].restart(empty=True)
         await eventually(lambda: lines(caplog)[BACK], "the log line")
         assert [len(kept(server.client())) for server in servers] == sizes

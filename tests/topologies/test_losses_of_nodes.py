@@ -31,8 +31,25 @@ async def test_each_node_of_a_cluster(
             assert await layer.group_members(group) == [name], group
         assert caplog.text.count("lost data") == len(groups)
         assert [one.id for one in await layer.processes()] == [layer.client_prefix]
-    sizes = [node.client().dbsize() for node in cluster.primaries]
-    assert sizes == [1] * len(groups)  # the groups
+        for group in groups:
+            await layer.group_discard(group, name)
+    assert not any(node.client().dbsize() for node in cluster.primaries)
+
+
+async def test_who_was_discarded_on_another_node(cluster: Cluster) -> None:
+    """He stays gone: that node lost nothing."""
+    async with opened(cluster.host) as layer:
+        name = await layer.new_channel()
+        first, second, *_ = cluster.primaries
+        kept, lost = group_on(cluster, first), group_on(cluster, second)
+        for group in kept, lost:
+            await layer.group_add(group, name)
+        await beat(layer)
+        first.client().zrem(f"asgi:group:{kept}", name)
+        second.client().flushdb()
+        await beat(layer)
+        assert await layer.group_members(kept) == []
+        assert await layer.group_members(lost) == [name]
 
 
 def test_each_node_by_blocking_calls(cluster: Cluster) -> None:
