@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -29,6 +28,7 @@ from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
+from .wire.made_names import random_part
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
@@ -162,7 +162,7 @@ class BaseRedisLayer(LayerHooks):
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
-        self.client_prefix = uuid.uuid4().hex
+        self.client_prefix = random_part()
         if self._clock is not None:
             self._clock.begin()
 
