@@ -35,7 +35,10 @@ class Liveness(BaseRedisLayer):
         """
         self.require_valid_group_name(group)
         members, silent = await self._census(await self._informed(), group)
-        return [name.decode("utf-8", "replace") for name in without(members, silent)]
+        return [
+            name.decode("utf-8", "replace")
+            for name in without(members, frozenset(silent))
+        ]
 
     async def group_count(self, group: str) -> int:
         """How many channels `group_members` would name; quick for large groups."""

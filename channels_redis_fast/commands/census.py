@@ -79,7 +79,7 @@ class Census:
         if not dead:
             return members
         self.removals[index, key] = dead
-        return without(members, dead)
+        return without(members, frozenset(dead))
 
     def take_removals(self) -> dict[tuple[int, Key], list[bytes]]:
         """What is to be taken out of groups, which counts as done then."""
@@ -97,7 +97,8 @@ def _members_of(ids: Container[bytes], members: list[bytes]) -> list[bytes]:
     ]
 
 
-def without(members: list[bytes], others: list[bytes]) -> list[bytes]:
-    """The members of a group but for others."""
-    left_out = set(others)
-    return [one for one in members if one not in left_out] if left_out else members
+def without(members: list[bytes], excluded: frozenset[bytes]) -> list[bytes]:
+    """The members of a group but for some."""
+    if not excluded:
+        return members
+    return [member for member in members if member not in excluded]

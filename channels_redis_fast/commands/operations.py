@@ -12,6 +12,7 @@ from redis import exceptions as errors
 
 from .._logs import inform
 from .._settings import Settings
+from ..types import SendResult
 from ..wire._fanout import bundle
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
@@ -178,10 +179,10 @@ class Operations:
         capacity = number(self._capacity_of(channels[0].decode()))
         return Sealed(self.shard_of(non_local.decode()), key, member, capacity)
 
-    def delivered(self, group: str, members: int, replies: list[Any]) -> None:
+    def delivered(self, group: str, members: int, replies: list[Any]) -> SendResult:
         """Logs full channels; raises the first error that a delivery got."""
         if replies.count(1) == len(replies):
-            return
+            return SendResult(members, len(replies), 0)
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
@@ -189,6 +190,7 @@ class Operations:
             inform(text, full, members, group)
         if failures:
             raise failures[0]
+        return SendResult(members, len(replies), full)
 
     # Membership
 

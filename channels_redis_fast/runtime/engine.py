@@ -51,7 +51,9 @@ class LoopEngine(Engine):
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
-        self._delivery = Delivery(mailboxes, operations.codec, counters)
+        self._delivery = Delivery(
+            mailboxes, operations.codec, counters, memberships.clearing.note
+        )
         self._memberships = memberships
         self._counters = counters
         self._settings = settings

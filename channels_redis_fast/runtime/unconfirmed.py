@@ -12,6 +12,7 @@ from redis import exceptions as errors
 
 from ..client.shard import Shard
 from ..commands.bulk import KeyBatches
+from ..commands.census import without
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..commands.scripts import key_of
@@ -107,18 +108,24 @@ class Stored(PendingReply):
 class Asked(PendingReply):
     """A question for the members of a group, and the messages for them."""
 
-    __slots__ = ("bodies",)
+    __slots__ = ("bodies", "excluded")
 
-    def __init__(self, queue: ShardQueue, command: Command, bodies: list[Any]) -> None:
+    def __init__(
+        self,
+        queue: ShardQueue,
+        command: Command,
+        bodies: list[Any],
+        excluded: frozenset[bytes] = frozenset(),
+    ) -> None:
         count = len(bodies)
         super().__init__(queue, command, count, count * _GROUP_WEIGHT)
         self.bodies = bodies
+        self.excluded = excluded
 
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            request = self.queue.index, self.command
-            self.queue.sends.deliver(request, reply, self.bodies, self.batch)
+            self.queue.sends.deliver(self, reply, self.batch)
 
 
 class ShardQueue:
@@ -250,20 +257,23 @@ class UnconfirmedSends:
         return queue.put(PendingReply(queue, command), began)
 
     def store_for_group(
-        self, request: Request, bodies: list[Any]
+        self,
+        request: Request,
+        bodies: list[Any],
+        excluded: frozenset[bytes] = frozenset(),
     ) -> Coroutine[Any, Any, None]:
-        """Sends a codec's bodies to the members that a group has when it is asked."""
+        """Sends bodies to a group's members when it is asked, not to the `excluded`."""
         index, command = request
         queue = self._queues[index]
-        return queue.put(Asked(queue, command, bodies))
+        return queue.put(Asked(queue, command, bodies, excluded))
 
-    def deliver(
-        self, request: Request, members: list[bytes], bodies: list[Any], batch: Batch
-    ) -> None:
-        """The second half of a group's messages, whose members came by a request."""
+    def deliver(self, asked: Asked, members: list[bytes], batch: Batch) -> None:
+        """The second half of a group's messages, whose members came."""
+        request = asked.queue.index, asked.command
         members = self._operations.note_members(request, members)
+        members = without(members, asked.excluded)
         batches = KeyBatches(self._operations)
-        for number, body in enumerate(bodies):
+        for number, body in enumerate(asked.bodies):
             for sealed in self._operations.seal_all(members, body):
                 batches.add(number, sealed)
         for part in batches.parts():
