@@ -25,16 +25,18 @@ from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
 from .runtime.engine import LoopEngine
+from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
+from .wire.made_names import random_part
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
     (
         *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
-        *("group_expiry", "history", "max_message_size", "normal_channels", "prefetch"),
-        *("prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
+        *("group_expiry", "history", "liveness", "max_message_size", "normal_channels"),
+        *("prefetch", "prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
     )
 )
 
@@ -49,6 +51,7 @@ class BaseRedisLayer(LayerHooks):
     _mailboxes: LocalChannels
     _operations: Operations
     _delivery: Delivery
+    _heartbeat: Heartbeat
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
@@ -66,6 +69,7 @@ class BaseRedisLayer(LayerHooks):
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
         self.history = settings.history
+        self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
         super().__init__(settings)
@@ -139,11 +143,15 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
+    def _engine(self) -> Engine:
+        """What runs the commands of this call."""
+        raise NotImplementedError
+
     def _make_engine(
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        return kind(
+        engine = kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -152,9 +160,12 @@ class BaseRedisLayer(LayerHooks):
             delivery=self._delivery,
             offer=offer,
         )
+        self._heartbeat.attach(engine)
+        return engine
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        self.client_prefix = random_part()
         if self._clock is not None:
             self._clock.begin()
 

@@ -6,11 +6,13 @@ import contextlib
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
+from ._liveness import Liveness
 from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
@@ -18,19 +20,20 @@ from .client.topology import Owns
 from .commands.history import HistoryCommands
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
+from .runtime.base_engine import Engine
 from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
+from .runtime.followed import FollowedMemberships
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
 from .wire.codec import codec_of
-from .wire.made_names import random_part
 from .wire.placed import PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(HistoryParts):
+class CoreParts(HistoryParts, Liveness):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -72,10 +75,10 @@ class CoreParts(HistoryParts):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
-        self.client_prefix = random_part()
-        self._memberships = Memberships(
+        self._memberships = self._make_memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
+        self._heartbeat = self._make_heartbeat(self._memberships)
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
@@ -86,14 +89,24 @@ class CoreParts(HistoryParts):
         )
         note = self._memberships.clearing.note
         self._begin_delivery(self._codec, note, lambda local: local)
+
+    def _make_memberships(self, *args: Any) -> Memberships:
+        if self._history is None:
+            return Memberships(*args)
+        return FollowedMemberships(weakly(self._unfollow), *args)
+
+    def _unfollow(self, group: str, channel: str) -> None:
         if self._replays is not None:
-            self._memberships.on_leave = self._replays.leave
+            self._replays.leave(group, channel)
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""
         if channel in self._mailboxes:
             return self._memberships.joining(group, str(channel))
         return contextlib.nullcontext()
+
+    def _engine(self) -> Engine:
+        return self._loops.engine_for_call() or self._inline()
 
     def _inline(self) -> BlockingEngine:
         engine = self._blocking_engine()
@@ -103,7 +116,7 @@ class CoreParts(HistoryParts):
     def _tidy(self) -> None:
         """What a `LoopEngine` does by its clock, for callers that block.
 
-        It takes a quarter of their time at most.
+        Each part takes a quarter of their time at most.
         """
         if not self._mailboxes.is_swept(_TIDY_EVERY):
             self._mailboxes.sweep()
@@ -113,6 +126,7 @@ class CoreParts(HistoryParts):
                 run_without_loop(self._memberships.tend(engine.run_all))
         if self._replays is not None:
             self._replays.look_blocking()
+        self._beat_when_due()
 
     def _make_local(self) -> LoopEngine:
         return self._make_engine(self._memberships, weakly(self._offer))

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from ._group_calls import CoreGroupCalls, PubSubGroupCalls
 from ._history_parts import HistoryParts
 from .commands.bulk import Outcome
+from .commands.census import without
 from .commands.history import Append, Found, HistoryCommands
-from .commands.operations import without
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
 from .runtime.base_engine import Engine
@@ -151,7 +151,7 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         position = history.appended(reply)
         if isinstance(members, Exception):
             raise members
-        operations.note_members(request[1])
+        members = operations.note_members(request, members)
         members = without(members, frozenset(name.encode() for name in excluded))
         if not members:
             return SendResult(0, 0, 0)

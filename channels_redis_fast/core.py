@@ -14,7 +14,7 @@ from ._options import options_of, refuse_unknown
 from ._replay import CoreReplay
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
-from .commands.operations import without
+from .commands.census import without
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
@@ -35,9 +35,10 @@ class RedisChannelLayer(CoreReplay):
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
-    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many messages
-    a reader of a normal channel claims at a time) and `history` (what is kept of which
-    groups). A wrong value raises `ValueError`, an unknown option `TypeError`.
+    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many
+    messages a reader of a normal channel claims at a time), `liveness` (seconds: a
+    process that is silent for so long is not counted) and `history` (what is kept of
+    which groups). A wrong value raises `ValueError`, an unknown option `TypeError`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class RedisChannelLayer(CoreReplay):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         history: Any = None,
         **unknown: Any,
     ) -> None:
@@ -80,6 +82,7 @@ class RedisChannelLayer(CoreReplay):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
             history=history,
         )
         super().__init__(settings)
@@ -176,7 +179,7 @@ class RedisChannelLayer(CoreReplay):
         members = await engine.ask_members(request, body, began, excluded)
         if not members:
             return None if members is None else SendResult(0, 0, 0)
-        operations.note_members(request[1])
+        members = operations.note_members(request, members)
         if excluded:
             members = without(members, excluded)
         requests = operations.deliveries(members, body)

@@ -36,7 +36,7 @@ class RedisPubSubChannelLayer(PubSubReplay):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single"), `history` and what is raised: as the core layer's.
+    "single"), `liveness`, `history` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class RedisPubSubChannelLayer(PubSubReplay):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         history: Any = None,
         **unknown: Any,
     ) -> None:
@@ -81,6 +82,7 @@ class RedisPubSubChannelLayer(PubSubReplay):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,

@@ -56,6 +56,20 @@ class Page(NamedTuple):
     recovered: bool
 
 
+class Process(NamedTuple):
+    """A process that uses a layer, as its last heartbeat told.
+
+    `last_beat` is a Unix time (seconds) by Redis's clock.
+    """
+
+    id: str  # what the names of its channels have between the first point and the "!"
+    host: str
+    pid: int
+    version: str  # of this package
+    last_beat: float
+    stats: dict[str, Any]  # what `layer.stats()` said there; empty if it says nothing
+
+
 class SendResult(NamedTuple):
     """Whom a message to a group reached, as far as Redis says.
 

@@ -68,8 +68,6 @@ class Memberships:
         self._left: dict[int, dict[str, set[str]]] = {}
         self._look_at = time.monotonic() + _LOOK_EVERY * group_expiry
         self._not_before = 0.0
-        # Told who isn't a member any more, or should not be one.
-        self.on_leave: Callable[[str, str], object] = lambda group, channel: None
         longest = math.inf if refresh else group_expiry
         self.restoration = Restoration(self, operations, longest)
         self.clearing = Clearing(functools.partial(looking, self), operations)
@@ -112,7 +110,6 @@ class Memberships:
                 return
             if membership.adds == turn:
                 membership.since = None
-                self.on_leave(group, channel)
                 if is_sure:
                     self._forget(group, channel)
 
@@ -171,6 +168,10 @@ class Memberships:
             self._left.clear()
 
     # What restoring them needs
+
+    def shards(self) -> set[int]:
+        """The indexes of the shards where they are."""
+        return set(map(self._operations.shard_of, list(self._known)))
 
     def snapshot(self) -> list[Member]:
         """Those that are to stay."""
@@ -271,7 +272,6 @@ class Memberships:
         return membership
 
     def _forget(self, group: str, channel: str) -> None:
-        self.on_leave(group, channel)
         members = self._known[group]
         del members[channel]
         if not members:
