@@ -120,6 +120,13 @@ class PubSubParts(BaseRedisLayer):
             on_end=weakly(self._offer),
         )
 
+    def _subscribers_up(self) -> dict[str, bool]:
+        up: dict[str, bool] = {}
+        for local in self._loops.all():
+            for host, is_up in local.placement.hosts_up():
+                up[host] = up.get(host, True) and is_up
+        return up
+
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""
         if (kind := getattr(self, option)) is not None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._observing import SyncObserving
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
@@ -23,7 +24,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer:
+class SyncChannelLayer(SyncObserving):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -124,6 +124,12 @@ class Placement:
             return all(one.is_up for one in needed) and not has_orphans()
 
         self._outage.review(is_whole)
+
+    def hosts_up(self) -> Iterator[tuple[str, bool]]:
+        """The servers that have names, and whether those are heard; from any thread."""
+        for (index, node), subscriber in list(self._subscribers.items()):
+            if subscriber.names:
+                yield str(self._shards[index].host_at(node)), subscriber.is_up
 
     def end(self) -> None:
         """Notes that another loop will listen; connections end with their shards."""
