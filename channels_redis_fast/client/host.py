@@ -63,7 +63,7 @@ class Host:
                 await self.check.ask(connection, self)
             return
         except (redis.RedisError, OSError) as error:
-            problem = plain_words(error, self, self._is_tls)
+            problem = plain_words(error, self, self.is_tls)
         raise without_frames(problem)
 
     async def release(self, connection: Any) -> None:
@@ -86,13 +86,13 @@ class Host:
         try:
             return self._open_socket(deadline)
         except (redis.RedisError, OSError) as error:
-            problem = plain_words(error, self, self._is_tls)
+            problem = plain_words(error, self, self.is_tls)
         raise without_frames(problem)
 
     def silence(self, seconds: float) -> redis.RedisError:
         """The error when nothing came for so long."""
         error = redis.TimeoutError(f"no answer from {self} within {seconds:g} s")
-        return redis.ConnectionError(str(plain_words(error, self, self._is_tls)))
+        return redis.ConnectionError(str(plain_words(error, self, self.is_tls)))
 
     def try_arguments(self) -> None:
         """Raises what redis-py raises for bad arguments, which it checks at first use.
@@ -119,7 +119,8 @@ class Host:
         return describe(self._settings.value)
 
     @property
-    def _is_tls(self) -> bool:
+    def is_tls(self) -> bool:
+        """Whether connections to it speak TLS."""
         settings = self._settings.value
         address = str(settings.get("address", ""))
         return address.startswith("rediss:") or bool(settings.get("ssl"))

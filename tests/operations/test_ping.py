@@ -100,7 +100,9 @@ async def test_a_subscriber(
         assert found.error is None
         assert not found.is_well
         proxy.accept()
-        await eventually(lambda: all(up for _, up in placement.hosts_up()), "its return")
+        await eventually(
+            lambda: all(up for _, up in placement.hosts_up()), "its return"
+        )
         assert [one.subscriber for one in await ping(layer, way)] == [True]
         assert name
 
