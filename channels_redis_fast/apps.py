@@ -14,7 +14,7 @@ from .checks.layers import check_layers
 TAG = "channels"
 
 
-class ChannelsRedisFastConfig(AppConfig):
+class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
     """The app; it has no models."""
 
     name = "channels_redis_fast"

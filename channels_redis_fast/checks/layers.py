@@ -46,7 +46,7 @@ def _shared_with_caches(
             server, database = min(shared)
             yield Warning(
                 f"{one.name} is in database {database} of {server}, as is "
-                f"CACHES[{alias!r}]: its clear() deletes the layer's messages and groups.",
+                f"CACHES[{alias!r}]: its clear() deletes the layer's data.",
                 hint="Give the cache a database of its own, as "
                 f"redis://.../{database + 1}; on a Cluster, a server of its own.",
                 id="channels_redis_fast.W001",
@@ -57,7 +57,7 @@ def _overlaps(one: _Ours, other: _Ours) -> Iterator[CheckMessage]:
     (first, a), (second, b) = sorted((one, other), key=lambda pair: len(pair[1].prefix))
     if is_overlap(a.prefix, b.prefix) and places_of(a) & places_of(b):
         yield Warning(
-            f"The prefix {a.prefix!r} of {first.name} begins the prefix {b.prefix!r} of "
+            f"The prefix {a.prefix!r} of {first.name} begins {b.prefix!r} of "
             f"{second.name}, on the same Redis: their keys may mix, and flush() of the "
             "one deletes the other's.",
             hint="Choose prefixes of which none begins the other.",

@@ -1,0 +1,60 @@
+"""The keys under a layer's prefix, by what they are."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from .finding import Finding, Level
+from .server import Server
+
+_LONGEST = 2.0  # seconds: a server may have millions of keys, most of them not ours
+_INFLIGHT = "$inflight"
+
+
+def look_at_keys(
+    servers: list[Server], where: str, prefix: str, pattern: bytes
+) -> Iterator[Finding]:
+    """How many keys of which kind there are on all servers."""
+    counts, is_whole = Counter[str](), True
+    deadline = time.monotonic() + _LONGEST
+    for server in servers:
+        for key in scanned(server, pattern):
+            counts[_kind(key.removeprefix(prefix))] += 1
+            if time.monotonic() > deadline:
+                is_whole = False
+                break
+    told = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(counts.items())) or "none"
+    begin = (
+        f"keys {prefix}*" if is_whole else f"the first keys {prefix}* that were found"
+    )
+    yield Finding(Level.OK, "keys", where, f"{begin}: {told}")
+    if left := counts[_OF_OTHERS]:
+        text = f"{left:,} keys end in {_INFLIGHT}: channels_redis runs here, or did"
+        remedy = "while it runs, see the page on migrating; later, flush removes them"
+        yield Finding(Level.NOTE, "inflight", where, text, remedy)
+
+
+def scanned(server: Server, pattern: bytes) -> Iterator[str]:
+    """The keys of a server that match a glob; raises redis-py's errors."""
+    cursor = b"0"
+    while True:
+        cursor, keys = server.ask("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
+        for key in keys:
+            yield key.decode("utf-8", "replace")
+        if cursor == b"0":
+            return
+
+
+_OF_OTHERS = f"of channels_redis ({_INFLIGHT})"
+
+
+def _kind(name: str) -> str:
+    """What a key is, by its name without the prefix."""
+    if name.endswith(_INFLIGHT):
+        return _OF_OTHERS
+    if name.startswith(":"):  # as :group:NAME, :alive:{processes}
+        kind = name.split(":")[1]
+        return "groups" if kind == "group" else kind
+    return "processes' channels" if name.endswith("!") else "normal channels"
