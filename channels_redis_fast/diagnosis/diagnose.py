@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from redis import exceptions as errors
@@ -26,6 +26,8 @@ from .trips import make_trips, no_trips
 _SLOTS = 16384
 _CLOCKS_APART = 2.0  # seconds
 _PATIENCE = 10.0  # seconds for a trip by another package's layer
+# What a server may say to PING while it answers other questions.
+_ANSWERS = ("NOPERM", "MISCONF")
 _NOT_ALLOWED = re.compile(r"permissions to run the '([\w|]+)'")
 
 
@@ -52,7 +54,7 @@ def _diagnose(alias: str, layer: BaseRedisLayer) -> Iterator[Finding]:
         for server in reached:
             yield from _look_at(server, shard, layer)
         if shard.is_cluster and reached:
-            yield from _guarded("CLUSTER SLOTS", reached[0], _slots)
+            yield from _guarded("CLUSTER SLOTS", reached[0], _slots(reached))
         servers += reached
     if servers:
         yield from _look_at_keys(servers, alias, layer)
@@ -78,6 +80,8 @@ def _remedy_of(error: str) -> str:
         return "correct username and password in this entry of hosts"
     if "name it in" in error or "is needed" in error:
         return "as it says"
+    if error.startswith("MISCONF"):
+        return "make room on its disk, or do without snapshots: CONFIG SET save ''"
     if error.startswith("LOADING"):
         return "wait until it has read its data"
     return "start it; see whether its address is right, and bind and firewalls allow it"
@@ -86,8 +90,8 @@ def _remedy_of(error: str) -> str:
 def _reached(
     shard: BlockingShard, pings: Iterable[Ping], seconds: float
 ) -> list[Server]:
-    """Those that answer, if only that a PING is not allowed."""
-    answering = {p.host for p in pings if not p.error or p.error.startswith("NOPERM")}
+    """Those that answer, if only that they would not be asked that."""
+    answering = {p.host for p in pings if not p.error or p.error.startswith(_ANSWERS)}
     if not answering:
         return []
     pools = shard.primaries(time.monotonic() + seconds)
@@ -98,36 +102,24 @@ def _look_at(
     server: Server, shard: BlockingShard, layer: BaseRedisLayer
 ) -> Iterator[Finding]:
     is_pubsub = isinstance(layer, RedisPubSubChannelLayer)
-    is_cluster = shard.is_cluster
-
-    def facts(server: Server) -> Iterator[Finding]:
-        return look_at_facts(server.name, server.info(), is_cluster)
-
-    def settings(server: Server) -> Iterator[Finding]:
-        return look_at_settings(server, "pubsub" if is_pubsub else "normal")
-
-    def clock(server: Server) -> Iterator[Finding]:
-        yield _clock(server, layer._clock is not None)
-
-    yield from _guarded("INFO", server, facts)
-    yield from _guarded("CONFIG GET", server, settings)
-    yield from _guarded("TIME", server, clock)
-    is_sharded = is_pubsub and is_cluster and layer.sharded_pubsub
+    kind = "pubsub" if is_pubsub else "normal"
+    is_cluster, is_encrypted = shard.is_cluster, layer._clock is not None
+    yield from _guarded("INFO", server, look_at_facts(server, is_cluster))
+    yield from _guarded("CONFIG GET", server, look_at_settings(server, kind))
+    yield from _guarded("TIME", server, _clock(server, is_encrypted))
     yield from look_at_rights(
         server,
         layer.prefix,
         is_cluster=is_cluster,
         is_pubsub=is_pubsub,
-        is_sharded=is_sharded,
+        is_sharded=is_pubsub and is_cluster and layer.sharded_pubsub,
     )
 
 
-def _guarded(
-    topic: str, server: Server, look: Callable[[Server], Iterator[Finding]]
-) -> Iterator[Finding]:
+def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[Finding]:
     """What a look finds, and why it can't if that is so."""
     try:
-        yield from look(server)
+        yield from found
     except errors.RedisError as error:
         remedy = ""
         if isinstance(error, errors.NoPermissionError):
@@ -137,26 +129,31 @@ def _guarded(
         yield unseen(topic, server.name, error, remedy)
 
 
-def _clock(server: Server, is_encrypted: bool) -> Finding:
+def _clock(server: Server, is_encrypted: bool) -> Iterator[Finding]:
     ahead = server.clock()
     if abs(ahead) < _CLOCKS_APART:
-        return Finding(Level.OK, "clock", server.name, "its clock is as this machine's")
-    text = (
-        f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours"
-    )
+        yield Finding(Level.OK, "clock", server.name, "it is as this machine's")
+        return
+    text = f"it is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours"
     level = Level.WARNING if is_encrypted else Level.NOTE
     remedy = "have both machines keep their clocks by NTP"
-    return Finding(level, "clock", server.name, text, remedy)
+    yield Finding(level, "clock", server.name, text, remedy)
 
 
-def _slots(server: Server) -> Iterator[Finding]:
-    ranges = server.ask("CLUSTER", "SLOTS")
-    served = sum(last - first + 1 for first, last, *_ in ranges)
+def _slots(nodes: list[Server]) -> Iterator[Finding]:
+    """By the node that knows of the fewest: the others may not have heard of it."""
+    served, name = min((_served_by(node), node.name) for node in nodes)
     level, remedy, text = Level.OK, "", f"all {_SLOTS} slots are served"
     if served < _SLOTS:
         text = f"{served} of {_SLOTS} slots are served: some channels and groups fail"
-        level, remedy = Level.ERROR, f"redis-cli --cluster fix {server.name}"
-    yield Finding(level, "slots", server.name, text, remedy)
+        level, remedy = Level.ERROR, f"redis-cli --cluster fix {name}"
+    yield Finding(level, "slots", name, text, remedy)
+
+
+def _served_by(node: Server) -> int:
+    """How many slots have an owner, as far as a node knows."""
+    ranges = node.ask("CLUSTER", "SLOTS")
+    return sum(last - first + 1 for first, last, *_ in ranges)
 
 
 def _look_at_keys(

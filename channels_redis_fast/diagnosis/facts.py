@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from .finding import Finding, Level
+from .server import Server
 
 Facts: TypeAlias = Mapping[str, str]
 _Found: TypeAlias = Iterator[Finding]
@@ -14,8 +15,9 @@ _OLDEST_LAG = 10  # seconds since a replica was heard
 _FULL = 0.9  # of maxmemory, or of maxclients
 
 
-def look_at_facts(where: str, facts: Facts, is_cluster: bool) -> _Found:
+def look_at_facts(server: Server, is_cluster: bool) -> _Found:
     """All that INFO tells about a server, which is named as a Cluster's or as none."""
+    where, facts = server.name, server.info()
     if facts.get("cluster_enabled") == "1" and not is_cluster:
         text = "a node of a Cluster, named as a server of its own"
         remedy = (

@@ -70,10 +70,11 @@ def look_at_rights(
         text = f"{_user(server)} has all rights that the layer needs"
         yield Finding(Level.OK, "rights", server.name, text)
     for right, (call, consequence) in _WANTED.items():
-        if missing := _lacking(server, {right: call}, name, prefix):
-            text = f"without {missing[0]}, {consequence}"
-            remedy = f"ACL SETUSER {_user(server)} {missing[0]}"
-            yield Finding(Level.NOTE, "rights", server.name, text, remedy)
+        for missing in _lacking(server, {right: call}, name, prefix):
+            if missing not in lacking:
+                text = f"without {missing}, {consequence}"
+                remedy = f"ACL SETUSER {_user(server)} {missing}"
+                yield Finding(Level.NOTE, "rights", server.name, text, remedy)
 
 
 def _lacking(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
+from django.apps import AppConfig
+from django.core.checks import run_checks
 from django.test import override_settings
 
 import support.consuming  # noqa: F401  configures Django
@@ -271,6 +273,14 @@ def test_a_public_address(host: Any, is_found: bool) -> None:
     assert "secret" not in str(messages)
     setting = layers(hosts=[host], symmetric_encryption_keys=[KEY])
     assert found(check_deployment, CHANNEL_LAYERS=setting) == {}
+
+
+def test_the_app_registers_them() -> None:
+    AppConfig.create("channels_redis_fast").ready()
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": CORE}}):
+        assert run_checks(tags=["channels"]) == []
+        (one,) = run_checks(tags=["channels"], include_deployment_checks=True)
+    assert one.id == "channels_redis_fast.W101"
 
 
 def test_each_id_is_on_the_page() -> None:

@@ -65,7 +65,7 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     def do_check(self, alias: str | None, json: bool, **_: Any) -> None:
         """Looks at the servers of layers."""
-        aliases = [alias] if alias else list(channel_layers.configs)
+        aliases = [_known(alias)] if alias else list(channel_layers.configs)
         if not aliases:
             raise CommandError("there is no layer in CHANNEL_LAYERS")
         made = [(name, functools.partial(_layer, name)) for name in aliases]
@@ -111,10 +111,14 @@ class Command(BaseCommand):  # type: ignore[misc]
 
 
 def _layer(alias: str) -> Any:
+    return channel_layers[_known(alias)]
+
+
+def _known(alias: str) -> str:
     if alias not in channel_layers.configs:
         known = ", ".join(channel_layers.configs) or "none"
         raise CommandError(f"no layer {alias!r} in CHANNEL_LAYERS; there is {known}")
-    return channel_layers[alias]
+    return alias
 
 
 def _our_layer(alias: str) -> BaseRedisLayer:
