@@ -123,8 +123,10 @@ class PubSubParts(BaseRedisLayer):
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}
         for local in self._loops.all():
-            for host, is_up in local.placement.hosts_up():
-                up[host] = up.get(host, True) and is_up
+            for one in list(local.placement.subscribers.values()):
+                if one.names:
+                    host = str(one.shard.host_at(one.node))
+                    up[host] = up.get(host, True) and one.is_up
         return up
 
     def _tell(self, option: str) -> None:

@@ -94,15 +94,13 @@ async def test_a_subscriber(
         assert [one.subscriber for one in await ping(layer, way)] == [True]
         proxy.refuse()
         valkey.client().client_kill_filter(_type="pubsub")
-        placement = layer._loops.engine().placement
-        await eventually(lambda: not all(up for _, up in placement.hosts_up()), "it")
+        (subscriber,) = layer._loops.engine().placement.subscribers.values()
+        await eventually(lambda: not subscriber.is_up, "its loss")
         (found,) = await ping(layer, way)
         assert found.error is None
         assert not found.is_well
         proxy.accept()
-        await eventually(
-            lambda: all(up for _, up in placement.hosts_up()), "its return"
-        )
+        await eventually(lambda: subscriber.is_up, "its return")
         assert [one.subscriber for one in await ping(layer, way)] == [True]
         assert name
 
