@@ -10,7 +10,7 @@ from .client.pinging import ping_blocking, ping_shards
 from .types import Ping
 
 
-class ObservedLayer(BaseRedisLayer):
+class Observing(BaseRedisLayer):
     """What operators ask of either layer."""
 
     async def ping(self) -> list[Ping]:

@@ -12,7 +12,7 @@ from channels.layers import BaseChannelLayer
 
 from ._core_parts import CoreParts
 from ._masking import Masked
-from ._observing import ObservedLayer
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
@@ -27,7 +27,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 Message = dict[str, Any]
 
 
-class RedisChannelLayer(CoreParts, ObservedLayer):
+class RedisChannelLayer(CoreParts, Observing):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond

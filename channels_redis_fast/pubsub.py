@@ -10,7 +10,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from ._masking import Masked
-from ._observing import ObservedLayer
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
 from ._settings import Settings
@@ -28,7 +28,7 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 _REMEMBERED = 1024  # names
 
 
-class RedisPubSubChannelLayer(PubSubParts, ObservedLayer):
+class RedisPubSubChannelLayer(PubSubParts, Observing):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
