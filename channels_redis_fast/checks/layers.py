@@ -60,7 +60,8 @@ def _overlaps(one: _Ours, other: _Ours) -> Iterator[CheckMessage]:
             f"The prefix {a.prefix!r} of {first.name} begins {b.prefix!r} of "
             f"{second.name}, on the same Redis: their keys may mix, and flush() of the "
             "one deletes the other's.",
-            hint="Choose prefixes of which none begins the other.",
+            hint="Choose some of which none begins the other, in all processes at "
+            f"once, as 'asgi-{first.alias}' and 'asgi-{second.alias}'.",
             id="channels_redis_fast.W002",
         )
 

@@ -15,7 +15,7 @@ from ..client.blocking_shard import BlockingShard
 from ..client.pinging import ping_blocking
 from ..pubsub import RedisPubSubChannelLayer
 from ..types import Ping
-from .facts import look_at_facts
+from .facts import MAKE_ROOM, look_at_facts
 from .finding import Finding, Level, unseen
 from .keys import look_at_keys
 from .rights import look_at_rights
@@ -75,13 +75,13 @@ def _reach(ping: Ping) -> Finding:
 
 def _remedy_of(error: str) -> str:
     if missing := _NOT_ALLOWED.search(error):
-        return f"ACL SETUSER with +{missing[1]}"
+        return f"redis-cli ACL SETUSER NAME +{missing[1]}"
     if "password" in error or "uthenticat" in error:
         return "correct username and password in this entry of hosts"
     if "name it in" in error or "is needed" in error:
         return "as it says"
     if error.startswith("MISCONF"):
-        return "make room on its disk, or do without snapshots: CONFIG SET save ''"
+        return MAKE_ROOM
     if error.startswith("LOADING"):
         return "wait until it has read its data"
     return "start it; see whether its address is right, and bind and firewalls allow it"
@@ -123,7 +123,7 @@ def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[F
     except errors.RedisError as error:
         remedy = ""
         if isinstance(error, errors.NoPermissionError):
-            remedy = f"ACL SETUSER with +{topic.lower().replace(' ', '|')}"
+            remedy = f"redis-cli ACL SETUSER NAME +{topic.lower().replace(' ', '|')}"
         elif "unknown command" in str(error):
             remedy = "see the console of who runs this server"
         yield unseen(topic, server.name, error, remedy)
@@ -163,4 +163,4 @@ def _look_at_keys(
     try:
         yield from look_at_keys(servers, alias, layer.prefix, pattern)
     except errors.RedisError as error:
-        yield unseen("keys", alias, error, "ACL SETUSER with +scan")
+        yield unseen("keys", alias, error, "redis-cli ACL SETUSER NAME +scan")

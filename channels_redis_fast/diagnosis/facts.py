@@ -12,6 +12,7 @@ Facts: TypeAlias = Mapping[str, str]
 _Found: TypeAlias = Iterator[Finding]
 
 _OLDEST_LAG = 10  # seconds since a replica was heard
+MAKE_ROOM = "make room on its disk, or have no snapshots: redis-cli CONFIG SET save ''"
 _FULL = 0.9  # of maxmemory, or of maxclients
 
 
@@ -52,7 +53,9 @@ def _eviction(where: str, facts: Facts) -> _Found:
     if policy == "noeviction":
         yield Finding(Level.OK, "eviction", where, "nothing is evicted (noeviction)")
         return
-    remedy = "CONFIG SET maxmemory-policy noeviction, and in redis.conf as well"
+    remedy = (
+        "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf as well"
+    )
     if facts.get("maxmemory", "0") == "0":
         text = f"maxmemory-policy {policy} would evict, but maxmemory is not set"
         yield Finding(Level.NOTE, "eviction", where, text, remedy)
@@ -88,8 +91,7 @@ def _clients(where: str, facts: Facts) -> _Found:
 def _snapshots(where: str, facts: Facts) -> _Found:
     if facts.get("rdb_last_bgsave_status", "ok") != "ok":
         text = "the last snapshot failed: Redis refuses writes meanwhile (MISCONF)"
-        remedy = "make room on its disk, or do without snapshots: CONFIG SET save ''"
-        yield Finding(Level.WARNING, "snapshots", where, text, remedy)
+        yield Finding(Level.WARNING, "snapshots", where, text, MAKE_ROOM)
 
 
 def _replicas(where: str, facts: Facts) -> _Found:

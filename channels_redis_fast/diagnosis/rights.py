@@ -64,7 +64,7 @@ def look_at_rights(
     if lacking:
         rights = " ".join(dict.fromkeys(lacking))
         text = f"{_user(server)} lacks rights that the layer needs: {rights}"
-        remedy = f"ACL SETUSER {_user(server)} {rights}"
+        remedy = f"redis-cli ACL SETUSER {_user(server)} {rights}"
         yield Finding(Level.ERROR, "rights", server.name, text, remedy)
     else:
         text = f"{_user(server)} has all rights that the layer needs"
@@ -73,7 +73,7 @@ def look_at_rights(
         for missing in _lacking(server, {right: call}, name, prefix):
             if missing not in lacking:
                 text = f"without {missing}, {consequence}"
-                remedy = f"ACL SETUSER {_user(server)} {missing}"
+                remedy = f"redis-cli ACL SETUSER {_user(server)} {missing}"
                 yield Finding(Level.NOTE, "rights", server.name, text, remedy)
 
 

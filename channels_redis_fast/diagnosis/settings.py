@@ -10,6 +10,7 @@ from .server import Server
 _MIB = 2**20
 # Redis's own: hard (bytes), soft (bytes), for so many seconds.
 _DEFAULT = (32 * _MIB, 8 * _MIB, 60)
+_RIGHT = {"normal": "normal 0 0 0", "pubsub": "pubsub 256mb 64mb 60"}
 _SHORTEST_TIMEOUT = 60  # seconds
 
 
@@ -27,7 +28,8 @@ def _buffers(server: Server, kind: str) -> Iterator[Finding]:
         who = "subscriber" if kind == "pubsub" else "reader"
         least = min(limit for limit in (hard, soft) if limit)
         text = f"{limits}: a {who} that is {_size(least)} behind is cut off"
-        remedy = f"CONFIG SET {name} '{kind} 256mb 64mb 60', and in redis.conf as well"
+        right = _RIGHT[kind]
+        remedy = f"redis-cli CONFIG SET {name} '{right}', and in redis.conf as well"
         yield Finding(Level.WARNING, "buffers", server.name, text, remedy)
     else:
         yield Finding(Level.OK, "buffers", server.name, limits)
@@ -55,4 +57,4 @@ def _timeout(server: Server) -> Iterator[Finding]:
         return
     level = Level.WARNING if seconds < _SHORTEST_TIMEOUT else Level.NOTE
     text = f"connections that are idle for {seconds} s are closed, and opened anew"
-    yield Finding(level, "timeout", server.name, text, "CONFIG SET timeout 0")
+    yield Finding(level, "timeout", server.name, text, "redis-cli CONFIG SET timeout 0")
