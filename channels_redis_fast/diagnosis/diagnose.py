@@ -107,13 +107,14 @@ def _look_at(
     yield from _guarded("INFO", server, look_at_facts(server, is_cluster))
     yield from _guarded("CONFIG GET", server, look_at_settings(server, kind))
     yield from _guarded("TIME", server, _clock(server, is_encrypted))
-    yield from look_at_rights(
+    rights = look_at_rights(
         server,
         layer.prefix,
         is_cluster=is_cluster,
         is_pubsub=is_pubsub,
         is_sharded=is_pubsub and is_cluster and layer.sharded_pubsub,
     )
+    yield from _guarded("rights", server, rights)
 
 
 def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from redis import exceptions as errors
 
@@ -43,7 +44,8 @@ def _servers(layer: BaseRedisLayer) -> Iterator[tuple[Server, bool]]:
 
 
 def _stored(server: Server, glob: str) -> dict[str, int]:
-    return {key: server.ask("ZCARD", key) for key in scanned(server, glob.encode())}
+    found = chain.from_iterable(scanned(server, glob.encode()))
+    return {key: server.ask("ZCARD", key) for key in found}
 
 
 def _subscribed(server: Server, glob: str, is_cluster: bool) -> Counter[str]:

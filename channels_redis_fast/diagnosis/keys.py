@@ -17,14 +17,13 @@ def look_at_keys(
     servers: list[Server], where: str, prefix: str, pattern: bytes
 ) -> Iterator[Finding]:
     """How many keys of which kind there are on all servers."""
-    counts, is_whole = Counter[str](), True
-    deadline = time.monotonic() + _LONGEST
+    counts, deadline = Counter[str](), time.monotonic() + _LONGEST
     for server in servers:
-        for key in scanned(server, pattern):
-            counts[_kind(key.removeprefix(prefix))] += 1
+        for keys in scanned(server, pattern):
+            counts.update(_kind(key.removeprefix(prefix)) for key in keys)
             if time.monotonic() > deadline:
-                is_whole = False
                 break
+    is_whole = time.monotonic() <= deadline
     told = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(counts.items())) or "none"
     begin = (
         f"keys {prefix}*" if is_whole else f"the first keys {prefix}* that were found"
@@ -36,15 +35,16 @@ def look_at_keys(
         yield Finding(Level.NOTE, "inflight", where, text, remedy)
 
 
-def scanned(server: Server, pattern: bytes) -> Iterator[str]:
-    """The keys of a server that match a glob; raises redis-py's errors."""
-    cursor = b"0"
-    while True:
-        cursor, keys = server.ask("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
-        for key in keys:
-            yield key.decode("utf-8", "replace")
-        if cursor == b"0":
-            return
+def scanned(server: Server, pattern: bytes) -> Iterator[list[str]]:
+    """The keys of a server that match a glob, as they come; raises redis-py's errors.
+
+    After each look at a thousand keys, of which there may be many others.
+    """
+    cursor = b""
+    while cursor != b"0":
+        command = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", "1000")
+        cursor, keys = server.ask(*command)
+        yield [key.decode("utf-8", "replace") for key in keys]
 
 
 _OF_OTHERS = f"of channels_redis ({_INFLIGHT})"

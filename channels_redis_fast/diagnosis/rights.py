@@ -8,6 +8,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from ..commands.errors import is_connection_loss
 from .finding import Finding, Level
 from .server import Server
 
@@ -25,7 +26,7 @@ _NEEDED = {
     "zrem": "ZREM KEY a",
     "zremrangebyscore": "ZREMRANGEBYSCORE KEY 2 2",
     "zpopmin": "ZPOPMIN KEY 2",
-    "bzpopmin": "BZPOPMIN KEY 1",
+    "bzpopmin": "BZPOPMIN KEY 0.01",
     "eval": "EVAL return 0",
     "evalsha": "EVALSHA 0 0",
     "time": "TIME",
@@ -106,7 +107,12 @@ def _lacking_pubsub(
 
 
 def _refused(reply: Any, right: str, prefix: str) -> str | None:
-    """The ACL rule that is missing, by a reply; None: it is none of those."""
+    """The ACL rule that is missing, by a reply; None: none is.
+
+    Raises what says nothing of that.
+    """
+    if is_connection_loss(reply):
+        raise reply
     if not isinstance(reply, errors.NoPermissionError):
         return None
     text = str(reply)

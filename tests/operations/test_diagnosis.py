@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
+from redis.exceptions import ConnectionError
 
 from channels_redis_fast.diagnosis import rights
+from channels_redis_fast.diagnosis import server as diagnosis_server
 from channels_redis_fast.diagnosis.diagnose import diagnose
 from support import refusals
 from support.answering import AnsweringProxy
 from support.certificates import Certificates
 from support.clusters import Cluster
 from support.diagnosing import about, amiss, findings, rights_of
+from support.paths import DOCS
 from support.programs import UNSHARDED
 from support.sentinels import SentinelSet
 from support.servers import Server, free_port
-from support.syncing import KINDS
+from support.syncing import KINDS, blocking
 from support.tlsfront import TLSFront
 
 EITHER = pytest.mark.parametrize("kind", KINDS)
@@ -127,6 +131,7 @@ def test_eviction(server: Server, most: str, level: str) -> None:
     assert "noeviction" in about(found, "eviction").remedy
 
 
+@pytest.mark.slow
 def test_keys_that_were_evicted(server: Server) -> None:
     admin = server.client()
     for number in range(1000):
@@ -138,15 +143,17 @@ def test_keys_that_were_evicted(server: Server) -> None:
     assert amiss(findings(server.url)) == {"evicted": "warning"}
 
 
-def test_memory_that_is_nearly_full(server: Server) -> None:
-    admin = server.client()
-    admin.config_set("maxmemory", int(admin.info("memory")["used_memory"] * 1.08))
-    assert "memory" in amiss(findings(server.url))
-
-
-def test_clients_that_are_nearly_too_many(answering: AnsweringProxy) -> None:
-    answering.say(b"INFO", "connected_clients:95\r\nmaxclients:100\r\n")
-    assert amiss(findings(answering.url)) == {"clients": "warning"}
+@pytest.mark.parametrize(
+    ("facts", "topic"),
+    [
+        ("evicted_keys:5\r\n", "evicted"),
+        ("used_memory:95\r\nmaxmemory:100\r\n", "memory"),
+        ("connected_clients:95\r\nmaxclients:100\r\n", "clients"),
+    ],
+)
+def test_facts_that_warn(answering: AnsweringProxy, facts: str, topic: str) -> None:
+    answering.say(b"INFO", facts)
+    assert amiss(findings(answering.url)) == {topic: "warning"}
 
 
 def test_a_full_disk(server: Server) -> None:
@@ -164,8 +171,10 @@ def test_too_few_replicas(server: Server) -> None:
     assert "NOREPLICAS" in about(found, "send").text
 
 
-@pytest.mark.parametrize("limits", ["1mb 0 0", "0 1mb 60", "1mb 512kb 60"])
-@EITHER
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [("core", "1mb 0 0"), ("pubsub", "0 1mb 60"), ("pubsub", "1mb 512kb 60")],
+)
 def test_small_output_buffers(kind: str, limits: str, server: Server) -> None:
     clients = "pubsub" if kind == "pubsub" else "normal"
     name = "client-output-buffer-limit"
@@ -233,6 +242,16 @@ CLASSIC = [f"+{right}" for right in rights._CLASSIC]
 ENOUGH = ["~asgi*", "&asgi*", *NEEDED, "+info", "+scan", "+unlink"]
 
 
+def test_they_are_those_of_the_page() -> None:
+    text = (DOCS / "hosts.md").read_text()
+    block = re.search(r"\n\n((?:    \+.*\n)+)\n", text)
+    assert block is not None
+    assert set(block[1].split()) == {*NEEDED, "+info"}
+    sharded = [f"+{right}" for right in rights._SHARDED]
+    for each in (CLASSIC, sharded):
+        assert {*each} == {*each} & set(re.findall(r"\+[a-z|]+", text))
+
+
 @EITHER
 def test_no_more_rights_than_needed(kind: str, any_server: Server) -> None:
     more = CLASSIC if kind == "pubsub" else []
@@ -277,6 +296,20 @@ def test_a_database_that_may_not_be_selected(valkey: Server) -> None:
     valkey.client().acl_deluser("limited")
     assert amiss(found) == {"reach": "error", "messages": "unknown"}
     assert "+select" in about(found, "reach").remedy
+
+
+def test_a_server_that_goes_meanwhile(answering: AnsweringProxy) -> None:
+    with blocking("core", answering.url) as layer:
+        (pool,) = layer._blocking.shards[0].primaries(0.0)
+        server = diagnosis_server.Server(pool, 0.5)
+        assert server.ask("PING") == b"PONG"
+        answering.refuse()
+        answering.cut()
+        look = rights.look_at_rights(
+            server, "asgi", is_cluster=False, is_pubsub=False, is_sharded=False
+        )
+        with pytest.raises(ConnectionError):
+            list(look)
 
 
 # Layers of others

@@ -47,6 +47,7 @@ async def test_another_package_s_layer() -> None:
     assert "no layer of channels_redis_fast" in str(found.error)
 
 
+@pytest.mark.slow
 def test_without_the_extra() -> None:
     code = "import sys; sys.modules['health_check'] = None\n"
     code += "import channels_redis_fast.contrib.health"
