@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from redis.exceptions import RedisError
 
 Write = Callable[[str], object]
 
@@ -24,8 +27,9 @@ async def listen(
         for _ in itertools.repeat(None) if count is None else range(count):
             message = await layer.receive(channel)
             write(json.dumps(message, default=repr, ensure_ascii=False))
-        await layer.group_discard(group, channel)
     finally:
+        with suppress(RedisError, TypeError):  # away, or no name of a group
+            await layer.group_discard(group, channel)
         if hasattr(layer, "close_pools"):
             await layer.close_pools()
 

@@ -22,6 +22,7 @@ from channels_redis_fast.__main__ import main
 from channels_redis_fast.management.commands.channel_layer import Command
 from channels_redis_fast.management.using import listen
 from support.clusters import Cluster
+from support.layers import end
 from support.polling import until
 from support.servers import Server, free_port
 from support.sites import Site
@@ -229,6 +230,15 @@ async def test_listen(kind: str, valkey: Server) -> None:
     await asyncio.to_thread(run, setting, "group_send", "room", MESSAGE)
     await listening
     assert [json.loads(line) for line in lines] == [json.loads(MESSAGE)]
+    assert valkey.client().keys("*group*") == []
+
+
+async def test_listen_that_is_cancelled(valkey: Server) -> None:
+    layer, joined = KINDS["core"](hosts=[valkey.url]), asyncio.Event()
+    work = listen(layer, "room", print, lambda line: joined.set())
+    listening = asyncio.ensure_future(work)
+    await joined.wait()
+    await end(listening)
     assert valkey.client().keys("*group*") == []
 
 
