@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -27,8 +28,8 @@ _NEEDED = {
     "zremrangebyscore": "ZREMRANGEBYSCORE KEY 2 2",
     "zpopmin": "ZPOPMIN KEY 2",
     "bzpopmin": "BZPOPMIN KEY 0.01",
-    "eval": "EVAL return 0",
-    "evalsha": "EVALSHA 0 0",
+    "eval": "EVAL return 1 KEY",
+    "evalsha": f"EVALSHA {'0' * 40} 1 KEY",
     "time": "TIME",
     "ping": "PING",
     "client|id": "CLIENT ID",
@@ -51,76 +52,74 @@ _SHARDED = {
     "ssubscribe": "SSUBSCRIBE",
     "sunsubscribe": "SUNSUBSCRIBE",
 }
+_QUOTED = re.compile("'[^']*'")  # names, in what servers say
 
 
 def look_at_rights(
     server: Server, prefix: str, *, is_cluster: bool, is_pubsub: bool, is_sharded: bool
 ) -> Iterator[Finding]:
     """What the user lacks. `is_sharded`: as far as the server knows sharded Pub/Sub."""
-    name = f"{prefix}channels-redis-fast.check.{uuid.uuid4().hex}"
-    needed = {**_NEEDED, **(_OF_CLUSTERS if is_cluster else {})}
-    lacking = _lacking(server, needed, name, prefix)
+    trial, user = _Trial(server, prefix), _user(server)
+    lacking = trial.lacking({**_NEEDED, **(_OF_CLUSTERS if is_cluster else {})})
     if is_pubsub:
-        lacking += _lacking_pubsub(server, is_sharded, name, prefix)
+        lacking += trial.lacking_pubsub(is_sharded)
     if lacking:
         rights = " ".join(dict.fromkeys(lacking))
-        text = f"{_user(server)} lacks rights that the layer needs: {rights}"
-        remedy = f"redis-cli ACL SETUSER {_user(server)} {rights}"
+        text = f"{user} lacks rights that the layer needs: {rights}"
+        remedy = f"redis-cli ACL SETUSER {user} {rights}"
         yield Finding(Level.ERROR, "rights", server.name, text, remedy)
     else:
-        text = f"{_user(server)} has all rights that the layer needs"
+        text = f"{user} has all rights that the layer needs"
         yield Finding(Level.OK, "rights", server.name, text)
     for right, (call, consequence) in _WANTED.items():
-        for missing in _lacking(server, {right: call}, name, prefix):
+        for missing in trial.lacking({right: call}):
             if missing not in lacking:
                 text = f"without {missing}, {consequence}"
-                remedy = f"redis-cli ACL SETUSER {_user(server)} {missing}"
+                remedy = f"redis-cli ACL SETUSER {user} {missing}"
                 yield Finding(Level.NOTE, "rights", server.name, text, remedy)
 
 
-def _lacking(
-    server: Server, calls: dict[str, str], name: str, prefix: str
-) -> list[str]:
-    found = []
-    for right, call in calls.items():
-        words = [name if word == "KEY" else word for word in call.split()]
-        if words[0] == "EVAL":
-            words = ["EVAL", "return 0", "1", name]
-        elif words[0] == "EVALSHA":
-            words = ["EVALSHA", "0" * 40, "1", name]
-        if missing := _refused(server.try_(*words), right, prefix):
-            found.append(missing)
-    return found
+class _Trial:
+    """Tries what a server's user may do, with a name of its own under a prefix."""
 
+    def __init__(self, server: Server, prefix: str) -> None:
+        self._server = server
+        self._prefix = prefix
+        self._name = f"{prefix}channels-redis-fast.check.{uuid.uuid4().hex}"
 
-def _lacking_pubsub(
-    server: Server, is_sharded: bool, name: str, prefix: str
-) -> list[str]:
-    found = []
-    is_known = "unknown command" not in str(server.try_("SPUBLISH", name, ""))
-    for right, verb in (_SHARDED if is_sharded and is_known else _CLASSIC).items():
-        payload = ("",) if verb.endswith("PUBLISH") else ()
-        reply = server.try_alone(verb, name, *payload)
-        if missing := _refused(reply, right, prefix):
-            found.append(missing)
-    return found
+    def lacking(self, calls: dict[str, str]) -> list[str]:
+        """The ACL rules that are missing for calls."""
+        return [
+            missing
+            for right, call in calls.items()
+            if (missing := self._missing(self._server.try_(*self._words(call)), right))
+        ]
 
+    def lacking_pubsub(self, is_sharded: bool) -> list[str]:
+        """Those that are missing for Pub/Sub, of the kind that the server knows."""
+        reply = self._server.try_("SPUBLISH", self._name, "")
+        is_known = "unknown command" not in str(reply)
+        found = []
+        for right, verb in (_SHARDED if is_sharded and is_known else _CLASSIC).items():
+            payload = ("",) if verb.endswith("PUBLISH") else ()
+            reply = self._server.try_alone(verb, self._name, *payload)
+            if missing := self._missing(reply, right):
+                found.append(missing)
+        return found
 
-def _refused(reply: Any, right: str, prefix: str) -> str | None:
-    """The ACL rule that is missing, by a reply; None: none is.
+    def _words(self, call: str) -> list[str]:
+        return [self._name if word == "KEY" else word for word in call.split()]
 
-    Raises what says nothing of that.
-    """
-    if is_connection_loss(reply):
-        raise reply
-    if not isinstance(reply, errors.NoPermissionError):
-        return None
-    text = str(reply)
-    if "channel" in text and "command" not in text:
-        return f"&{prefix}*"
-    if "key" in text and "command" not in text:
-        return f"~{prefix}*"
-    return f"+{right}"
+    def _missing(self, reply: Any, right: str) -> str | None:
+        """The rule that a reply says is missing; raises what says nothing of rights."""
+        if is_connection_loss(reply):
+            raise reply
+        if not isinstance(reply, errors.NoPermissionError):
+            return None
+        told = _QUOTED.sub("", str(reply))
+        if "run the" in told:
+            return f"+{right}"
+        return f"{'&' if 'channel' in told else '~'}{self._prefix}*"
 
 
 def _user(server: Server) -> str:
