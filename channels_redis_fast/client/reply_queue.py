@@ -14,6 +14,7 @@ from redis import exceptions as errors
 
 from ..commands.command import Command
 from ..commands.errors import Kind, kind_of, reply_error, unanswered
+from ..commands.scripts import key_of
 from .held_back import HeldBack, Refused, Sent, tell
 
 Push = Callable[[list[Any]], None]
@@ -60,6 +61,19 @@ class ReplyQueue:
     def is_idle(self) -> bool:
         """Whether no command waits for its outcome."""
         return not self._waiting and not self._held.by_key
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something was refused, and is not given up yet."""
+        return bool(self._held.by_key)
+
+    def keys_under_way(self) -> set[bytes | str]:
+        """The keys of commands that may be tried again, and have no outcome yet."""
+        found = set(self._held.by_key)
+        for receiver, command, _ in self._waiting:
+            if command is not None and not receiver.done():
+                found.add(key_of(command))
+        return found
 
     async def drained(self) -> None:
         """Waits while nothing more is taken; returns at once when it is."""
