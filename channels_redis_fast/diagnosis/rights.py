@@ -10,6 +10,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss
+from ..commands.publishing import CLASSIC, ask_for_sharded, verbs_by
 from .finding import Finding, Level
 from .server import Server
 
@@ -41,17 +42,6 @@ _WANTED = {
     "unlink": ("UNLINK KEY", "flush() can't delete keys"),
 }
 _OF_CLUSTERS = {"cluster|slots": "CLUSTER SLOTS", "asking": "ASKING"}
-# And these, which are tried on connections of their own.
-_CLASSIC = {
-    "publish": "PUBLISH",
-    "subscribe": "SUBSCRIBE",
-    "unsubscribe": "UNSUBSCRIBE",
-}
-_SHARDED = {
-    "spublish": "SPUBLISH",
-    "ssubscribe": "SSUBSCRIBE",
-    "sunsubscribe": "SUNSUBSCRIBE",
-}
 _QUOTED = re.compile("'[^']*'")  # names, in what servers say
 
 
@@ -97,13 +87,13 @@ class _Trial:
 
     def lacking_pubsub(self, is_sharded: bool) -> list[str]:
         """Those that are missing for Pub/Sub, of the kind that the server knows."""
-        reply = self._server.try_("SPUBLISH", self._name, "")
-        is_known = "unknown command" not in str(reply)
+        answer = self._server.try_(*ask_for_sharded(self._name))
+        verbs = verbs_by(answer) if is_sharded else CLASSIC
         found = []
-        for right, verb in (_SHARDED if is_sharded and is_known else _CLASSIC).items():
-            payload = ("",) if verb.endswith("PUBLISH") else ()
+        for verb in verbs:  # on connections of their own, as SUBSCRIBE changes one
+            payload = ("",) if verb == verbs.publish else ()
             reply = self._server.try_alone(verb, self._name, *payload)
-            if missing := self._missing(reply, right):
+            if missing := self._missing(reply, verb.decode().lower()):
                 found.append(missing)
         return found
 

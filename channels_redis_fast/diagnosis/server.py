@@ -27,17 +27,16 @@ class Server:
 
     def try_(self, *words: bytes | str) -> Any:
         """The same; an error is a value."""
-        command = tuple(w.encode() if isinstance(w, str) else w for w in words)
-        return self._pool.ask(command, self._deadline)
+        return self._pool.ask(words, self._deadline)
 
-    def try_alone(self, *words: str) -> Any:
+    def try_alone(self, *words: bytes | str) -> Any:
         """The same on a connection that is closed then, as its state is another."""
         try:
             pipe = self._pool.acquire(self._deadline)
         except errors.RedisError as error:
             return error
         try:
-            pipe.write([tuple(word.encode() for word in words)], self._deadline)
+            pipe.write([words], self._deadline)
             return pipe.read(self._deadline)
         except errors.RedisError as error:
             return error
