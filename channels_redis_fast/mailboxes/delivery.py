@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..exceptions import UnreadableMessage
-from ..wire.codec import Codec, copier
+from ..wire.codec import Codec, Message, copier
+from ..wire.reserved import CLEAR, EXCLUDE, take_excluded
 from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
@@ -16,14 +18,20 @@ class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
+    `on_clear` is called with the value of an entry `CLEAR`, and its key.
     """
 
     def __init__(
-        self, mailboxes: LocalChannels, codec: Codec, counters: DropCounters
+        self,
+        mailboxes: LocalChannels,
+        codec: Codec,
+        counters: DropCounters,
+        on_clear: Callable[[Any, bytes], object] = lambda value, key: None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
+        self._on_clear = on_clear
 
     def deliver(
         self,
@@ -37,17 +45,40 @@ class Delivery:
 
         The message says which channels it is for, unless they are given.
         """
-        codec, counters = self._codec, self.counters
+        codec, counters, without = self._codec, self.counters, None
         try:
             named, message, flat = codec.open(member, key)
+            if channels is None:
+                channels = named or ()
+            elif EXCLUDE in message:
+                without = EXCLUDE
+                channels = self._not_excluded(key, message, channels)
         except UnreadableMessage as error:
             counters.unreadable(key, error)
             return
-        channels = (named or ()) if channels is None else channels
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
-            copy = copier(codec, member, key, message, flat)
+            copy = copier(codec, member, key, message, flat, without)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
-        if unknown or not channels:
-            place = key if inbox is None else inbox.name
-            counters.count("for no channel of this process", place, unknown or 1)
+        if unknown or not (channels or without):
+            self._note_unknown(key, inbox, message, unknown)
+
+    def _not_excluded(
+        self, key: bytes, message: Message, channels: Sequence[str]
+    ) -> Sequence[str]:
+        """Whom a published message is for that isn't for all; it may be for nobody."""
+        excluded = take_excluded(message)
+        if CLEAR in message:
+            self._on_clear(message[CLEAR], key)
+            return ()
+        return [name for name in channels if name not in excluded]
+
+    def _note_unknown(
+        self, key: bytes, inbox: MailboxGroup | None, message: Message, unknown: int
+    ) -> None:
+        if not unknown and CLEAR in message:  # it is for the process itself
+            self._on_clear(message[CLEAR], key)
+            return
+        place = key if inbox is None else inbox.name
+        counters = self.counters
+        counters.count("for no channel of this process", place, unknown or 1)

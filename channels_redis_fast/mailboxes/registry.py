@@ -14,7 +14,16 @@ from .dropped import DropCounters
 from .lifetimes import Lifetimes
 from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
 from .ownership import Ownership
-from .waiters import Entry, TaskWaiter, ThreadWaiter, Waiter, wake
+from .waiters import (
+    ChannelEnded,
+    Entry,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    call,
+    fail,
+    wake,
+)
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500
@@ -208,15 +217,26 @@ class LocalChannels:
         self.end_some()
         self.owners.forget_needless()
 
+    def end(self, name: str) -> None:
+        """Ends a channel at once; `ChannelEnded` is raised in who waits on it."""
+        with self._lock:
+            box = self._boxes.get(name)
+            if box is None:
+                return
+            self._remove(box)
+            self._lifetimes.forget(box)
+            for waiter in list(box.waiters or ()):
+                box.leave(waiter)
+                call(waiter, fail, waiter, ChannelEnded(name))
+        self._on_end(name)
+
     def end_some(self) -> None:
         """Ends channels whose time is over, a portion of them: see `is_behind`."""
         now = time.monotonic()
         with self._lock:
             ended = self._lifetimes.due(now, _PORTION)
             for box in ended:
-                del self._boxes[box.name]
-                box.inbox.boxes -= 1
-                box.inbox.filled.discard(box)
+                self._remove(box)
             self.is_behind = self._lifetimes.are_more(now)
         for box in ended:
             self._on_end(box.name)
@@ -226,6 +246,11 @@ class LocalChannels:
         return not self.is_behind and time.monotonic() - self._swept < seconds
 
     # Steps; the lock is held
+
+    def _remove(self, box: Mailbox) -> None:
+        del self._boxes[box.name]
+        box.inbox.boxes -= 1
+        box.inbox.filled.discard(box)
 
     def _open(self, name: str) -> Mailbox:
         inbox = self.owners.inbox(self._inbox_of(name))

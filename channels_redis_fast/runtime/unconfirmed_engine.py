@@ -27,11 +27,11 @@ class UnconfirmedEngine(LoopEngine):
         return self.sends.publish(request, began)
 
     def ask_members(
-        self, request: Request, body: Any, began: float
+        self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
     ) -> Awaitable[list[bytes] | None]:
         """Has the body sent to the members when they are known; None for the caller."""
         self._operations.codec.check(body)
-        return self.sends.store_for_group(request, [body])
+        return self.sends.store_for_group(request, [body], excluded)
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()

@@ -51,11 +51,16 @@ ROOMS = {
 }
 # The modules that are in no folder.
 OUTSIDE = {
-    **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
-    "types": "ground",
+    **dict.fromkeys(["_logs", "_masking", "_version", "exceptions", "types"], "ground"),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
-    **dict.fromkeys(["_core_parts", "_pubsub_parts", "_observing"], "parts"),
+    **dict.fromkeys(
+        [
+            *("_core_parts", "_group_calls", "_listener", "_observing"),
+            *("_pubsub_names", "_pubsub_parts"),
+        ],
+        "parts",
+    ),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "apps": "checks",

@@ -11,7 +11,9 @@ from typing import Any
 
 import redis
 
+from channels_redis_fast.wire.reserved import CLEAR
 from support.accounts import Channel
+from support.loops import LoopThread
 from support.polling import eventually
 from support.proxy import Proxy
 from support.syncing import KINDS
@@ -31,6 +33,10 @@ if left >= 0 then redis.call('PEXPIRE', KEYS[1], left - 1000 * ARGV[1]) end
 _NEED_A_LOOP = ("new_channel", "group_add", "receive")
 
 NEVER = 1 << 60  # bytes
+
+# By whom a method is called: in the running event loop (False), blocking, in a thread
+# (True), or in another event loop.
+Caller = bool | LoopThread
 
 
 class Clock:
@@ -148,15 +154,21 @@ class Fleet:
             await layer.close_pools()
             await asyncio.to_thread(layer.sync.close)
 
-    async def call(self, index: int, sync: bool, method: str, *args: Any) -> Any:
-        """Calls a layer's method; `sync`: the blocking one, in a thread."""
+    async def call(
+        self, index: int, by: Caller, method: str, *args: Any, **options: Any
+    ) -> Any:
+        """Calls a layer's method."""
         layer = self.layers[index]
         if not self.is_core and not layer._loops.all() and method in _NEED_A_LOOP:
-            sync = False
-        if sync:
-            call: Any = asyncio.to_thread(getattr(layer.sync, method), *args)
+            by = False
+        if by is True:
+            blocking = getattr(layer.sync, method)
+            call: Any = asyncio.to_thread(blocking, *args, **options)
+        elif by:
+            work = getattr(layer, method)(*args, **options)
+            call = asyncio.wrap_future(by.begin(work))
         else:
-            call = getattr(layer, method)(*args)
+            call = getattr(layer, method)(*args, **options)
         return await asyncio.wait_for(call, 20)
 
     def waiting(self, index: int) -> dict[str, list[int]]:
@@ -170,7 +182,8 @@ class Fleet:
             return set()
         key, codec = self._key(channel), self.layers[0]._operations.codec
         members = self.topology.members(key)
-        return {codec.open(member, key.encode())[1]["n"] for member in members}
+        messages = (codec.open(member, key.encode())[1] for member in members)
+        return {one["n"] for one in messages if CLEAR not in one}
 
     def is_moving(self, channel: Channel) -> bool:
         """Whether what is stored for a channel of a layer is just being read."""
@@ -204,6 +217,11 @@ class Fleet:
         """The members of a group, as the core layer stores them."""
         members = self.topology.members(f"{self.layers[0].prefix}:group:{group}")
         return {member.decode() for member in members}
+
+    def hears(self, index: int, group: str) -> bool:
+        """Whether a Pub/Sub layer has members of a group."""
+        layer = self.layers[index]
+        return bool(layer._table.members(layer._group_name(group).encode()))
 
     # Connections that break and come back
 
