@@ -10,6 +10,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from ._masking import Masked
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._replay import CoreReplay
 from ._settings import Settings
@@ -30,7 +31,7 @@ Message = dict[str, Any]
 _NOBODY: frozenset[bytes] = frozenset()
 
 
-class RedisChannelLayer(CoreReplay):
+class RedisChannelLayer(CoreReplay, Observing):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond

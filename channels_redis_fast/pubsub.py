@@ -10,6 +10,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from ._masking import Masked
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._replay import PubSubReplay
 from ._settings import Settings
@@ -26,7 +27,7 @@ from .wire.made_names import is_made_elsewhere
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 
-class RedisPubSubChannelLayer(PubSubReplay):
+class RedisPubSubChannelLayer(PubSubReplay, Observing):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
