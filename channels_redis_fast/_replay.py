@@ -24,7 +24,7 @@ from .wire.positions import Position, placed
 from .wire.reserved import EXCLUDE, reserved, with_excluded
 
 Place = Position | str | None
-Begin = Callable[[], Awaitable[Any] | None]
+Begin = Callable[[], Awaitable[Any]]
 
 
 class ReplayCalls(HistoryParts):
@@ -191,9 +191,9 @@ class PubSubReplay(ReplayCalls, PubSubGroupCalls):
         return self._publisher().engine
 
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
-        await self.group_add(group, channel)
         engine = self._loops.engine().engine
-        return await self._joined(engine, group, channel, place, lambda: None)
+        begin = functools.partial(self.group_add, group, channel)
+        return await self._joined(engine, group, channel, place, begin)
 
     def _kept(
         self, group: str, message: Message, exclude: str | Iterable[str] = ()

@@ -150,8 +150,12 @@ class Followers:
     # Who follows
 
     def join(self, joining: Joining, here: asyncio.AbstractEventLoop | None) -> None:
-        """Begins to answer; without an answer then, Redis is to be asked."""
+        """Begins to answer; without an answer then, Redis is to be asked.
+
+        From now on the channel gets what comes in its order, and in no other way.
+        """
         self.joining.append(joining)
+        self.names.add(joining.channel)
         self._answer(joining, here, is_last=False)
 
     def leave(self, channel: str) -> None:

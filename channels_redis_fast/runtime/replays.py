@@ -95,7 +95,7 @@ class Replays:
         group: str,
         channel: str,
         place: Position | str | None,
-        begin: Callable[[], Awaitable[Any] | None],
+        begin: Callable[[], Awaitable[Any]],
     ) -> Answer:
         """Has a channel follow a group from a place; `begin` has Redis add it."""
         joining = Joining(channel, place)
@@ -204,24 +204,24 @@ class Replays:
         joining: Joining,
         engine: Engine,
         followers: Followers,
-        begun: Awaitable[Any] | None,
+        begun: Awaitable[Any],
     ) -> Answer:
         """The answer to a joining, when what begun before is done.
 
-        In an event loop both are written together, in this order.
+        A command that an event loop has taken is written together with the question.
         """
-        if begun is not None and not isinstance(engine, LoopEngine):
+        waiting = begun if isinstance(begun, asyncio.Future) else None
+        if waiting is None:
             await begun
-            begun = None
         try:
             while joining.answer is None:
                 await self._questions.ask(engine, followers)
         except BaseException:
-            if isinstance(begun, asyncio.Future) and not begun.cancel():
-                consume(begun)
+            if waiting is not None and not waiting.cancel():
+                consume(waiting)
             raise
-        if begun is not None:
-            await begun
+        if waiting is not None:
+            await waiting
         return joining.answer
 
     def _note_rest(self, followers: Followers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -126,3 +127,39 @@ async def test_what_a_message_reached(valkey: Server, kind: str) -> None:
             result = await layer.group_send(GROUP, {"type": "x"}, exclude=[name, other])
             assert result == (0, 0, 0)
         assert place(await insist(lambda: layer.group_position(GROUP)))
+
+
+@both
+async def test_who_joins_amid_messages_gets_each_once(
+    valkey: Server, kind: str
+) -> None:
+    async with (
+        opened(valkey.url, kind=kind, history=HISTORY) as layer,
+        opened(valkey.url, kind=kind, history=HISTORY) as sender,
+    ):
+        sent = asyncio.create_task(send(sender, *range(300)))
+        followers = [await Follower.join(layer) for _ in range(40)]
+        await sent
+        last = place(await layer.group_position(GROUP))
+        for follower in followers:
+            await eventually(lambda one=follower: one.reached(last), "all")
+            assert not follower.gaps
+            await follower.end()
+
+
+async def test_what_comes_before_the_answer_comes_once(valkey: Server) -> None:
+    """A message in the same breath as the confirmation of the subscription."""
+    async with opened(valkey.url, kind="pubsub", history=HISTORY) as layer:
+        name, since = await layer.new_channel(), await layer.group_position(GROUP)
+        add = layer.group_add
+
+        async def add_amid_messages(group: str, channel: str) -> None:
+            await add(group, channel)
+            await send(layer, 1)
+            await asyncio.sleep(0.05)  # until it is heard, before Redis is asked
+
+        layer.group_add = add_amid_messages
+        await layer.group_join(GROUP, name, since)
+        await send(layer, 2)
+        assert [(await soon(layer, name))["n"] for _ in range(2)] == [1, 2]
+        assert await nothing(layer, name)
