@@ -56,15 +56,14 @@ async def follow(kind: str, server: Server, kills: int) -> None:
         followers = [await Follower.join(layer) for layer in layers for _ in range(3)]
         sent: list[int] = []
 
-        async def load() -> None:
-            while True:
+        async def load() -> None:  # cut short it would leave a message unsent
+            while not killing.done():
                 await send(sender, len(sent))
                 sent.append(len(sent))
 
-        loading = asyncio.create_task(load())
-        await kill_some(server, kills, sent)
-        loading.cancel()
-        await asyncio.wait([loading])
+        killing = asyncio.create_task(kill_some(server, kills, sent))
+        await load()
+        await killing
         last = await position_of(sender)
         await eventually(
             lambda: all(one.reached(last) for one in followers), "all to have all"

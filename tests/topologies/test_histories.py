@@ -81,9 +81,10 @@ async def test_a_slot_that_moves(
     ):
         follower = await Follower.join(layer)
         numbers: list[int] = []
+        is_over = asyncio.Event()
 
         async def load() -> None:
-            while True:
+            while not is_over.is_set():
                 await send(sender, len(numbers))
                 numbers.append(len(numbers))
 
@@ -94,8 +95,8 @@ async def test_a_slot_that_moves(
         await asyncio.to_thread(cluster.migrate_slot, slot_of(name), target)
         sent = len(numbers)
         await eventually(lambda: len(numbers) > sent + 20, "more load")
-        loading.cancel()
-        await asyncio.wait([loading])
+        is_over.set()
+        await loading
         last = place(await insist(lambda: sender.group_position(GROUP)))
         await send(sender, "last")
         await eventually(lambda: follower.numbers[-1:] == ["last"], "all to come")
