@@ -77,6 +77,7 @@ class Programs(RuleBasedStateMachine):
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, one: self.complaints.append(one))
         self.is_broken = False
+        self.has_seen_a_death = False
 
     @initialize(
         capacity=st.sampled_from([2, 5, 100]),
@@ -263,6 +264,12 @@ class Programs(RuleBasedStateMachine):
     @rule()
     def kill_clients(self) -> None:
         self.run(self.program.kill())
+
+    @rule(group=groups)
+    def process_dies(self, group: str) -> None:
+        if not self.has_seen_a_death:  # to start a process takes a while
+            self.has_seen_a_death = True
+            self.run(self.program.process_dies(group))
 
     @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
     def storm(self, drawn: list[Any], fault: str, at: int) -> None:

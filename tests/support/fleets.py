@@ -145,8 +145,13 @@ class Fleet:
     ) -> None:
         self.topology = topology
         self._clock = clock
+        self._options = options
         self.is_core = kind == "core"
-        self.layers = [KINDS[kind](hosts=topology.hosts(i), **options) for i in (0, 1)]
+        self.layers = [KINDS[kind](**self.config(i)) for i in (0, 1)]
+
+    def config(self, index: int) -> dict[str, Any]:
+        """What a layer was made with."""
+        return {"hosts": self.topology.hosts(index), **self._options}
 
     async def aclose(self) -> None:
         """Closes all connections."""

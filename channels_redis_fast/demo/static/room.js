@@ -116,7 +116,7 @@ function showHere({ id, name, process, arrived }) {
 
 function showPresent({ ids }) {
   const now = new Set(ids);
-  for (const [id, { name }] of members) if (present?.has(id) && !now.has(id)) note(`${name} left`);
+  for (const [id, { name }] of members) if (present?.has(id) && !now.has(id)) note(`${name} is gone`);
   present = now;
   showMembers();
 }
