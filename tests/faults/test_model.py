@@ -269,6 +269,7 @@ class Programs(RuleBasedStateMachine):
     def process_dies(self, group: str) -> None:
         if not self.has_seen_a_death:  # to start a process takes a while
             self.has_seen_a_death = True
+            self.tally["processes killed"] += 1
             self.run(self.program.process_dies(group))
 
     @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
