@@ -345,7 +345,7 @@ class Modelled:
     async def process_dies(self, group: str) -> None:
         """A process with members in a group is killed, and misses its beats.
 
-        While it is silent, and when it is dead, the living are counted and miss nothing.
+        Then it is silent, and then dead: the living are counted, and miss nothing.
         """
         fleet = self.fleet
         await self._before_a_change()
@@ -358,6 +358,8 @@ class Modelled:
             await self._check_count(group, 0 if seconds else MEMBERS)
             call = self.model.begin_call()
             self.settle(await self.begin_group_send((0, 0), call, False, group))
+        fleet.read_anew()
+        await self.group_send(0, False, group)  # to none of the dead, if it is core
         await fleet.layers[0]._heartbeat.tend(fleet.layers[0]._engine())
         self.check_groups()
 
