@@ -11,6 +11,7 @@ from channels.layers import BaseChannelLayer
 
 from ._group_calls import CoreGroupCalls
 from ._masking import Masked
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
@@ -30,7 +31,7 @@ Message = dict[str, Any]
 _NOBODY: frozenset[bytes] = frozenset()
 
 
-class RedisChannelLayer(CoreGroupCalls):
+class RedisChannelLayer(CoreGroupCalls, Observing):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond

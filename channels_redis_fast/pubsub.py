@@ -11,6 +11,7 @@ from channels.layers import BaseChannelLayer
 
 from ._group_calls import PubSubGroupCalls
 from ._masking import Masked
+from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
@@ -26,7 +27,7 @@ from .wire.made_names import is_made_elsewhere
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 
-class RedisPubSubChannelLayer(PubSubGroupCalls):
+class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`

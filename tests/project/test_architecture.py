@@ -43,7 +43,11 @@ ROOMS = {
     "parts": PARTS,
     "doors": DOORS,
     "consumers": CONSUMERS,
-    "demo": CONSUMERS | {"consumers"},
+    "diagnosis": CONSUMERS,
+    "checks": DOORS,
+    "contrib": CONSUMERS,
+    "demo": CONSUMERS | {"consumers", "diagnosis"},
+    "management": CONSUMERS | {"consumers", "diagnosis", "demo"},
 }
 # The modules that are in no folder.
 OUTSIDE = {
@@ -51,9 +55,10 @@ OUTSIDE = {
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
     **dict.fromkeys(["_core_parts", "_group_calls", "_listener", "_liveness"], "parts"),
-    **dict.fromkeys(["_pubsub_names", "_pubsub_parts"], "parts"),
+    **dict.fromkeys(["_observing", "_pubsub_names", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
+    "apps": "checks",
     "__main__": "demo",
 }
 
@@ -73,6 +78,7 @@ STRANGERS = {
     "base": {"django"},
     "parts": {"django"},
     "doors": {"django"},
+    "diagnosis": {"django"},
 }
 
 
@@ -193,8 +199,10 @@ def test_every_module_is_in_its_room_on_the_page() -> None:
     for line in tree.splitlines():
         if found := re.match(r"  (\w+)/", line):
             folder = f"{found[1]}."
+        inner = re.match(r"      (\w+)/", line)
+        inside = folder + (f"{inner[1]}." if inner else "")
         names = re.findall(r"(\w+)\.py\b|\b(_\w+)\b(?!\.)", line)
-        shown |= {folder + (name or compiled) for name, compiled in names}
+        shown |= {inside + (name or compiled) for name, compiled in names}
     ours = {m for m in INSIDE if not m.startswith(("demo.", "_version", "__main__"))}
     assert {m for m in ours if not m.endswith(INIT)} <= shown
 
