@@ -203,7 +203,7 @@ class Demo:
         print(f"  consumers  {self._site.consumers}\n", flush=True)
 
     async def keep(self) -> None:
-        """Starts killed servers again, until something else ends, which is a failure."""
+        """Starts killed servers again, until something else ends, as a failure."""
         while True:
             child, how = await self._first_ended()
             if not child.was_killed or child in self._children[: self._embedded]:
