@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from channels_redis_fast.client import reconnecting
 from channels_redis_fast.mailboxes import registry
 from support.fleets import TOPOLOGIES, Clock, Fleet, Topology
+from support.killing import process_dies
 from support.model import Model
 from support.modelled import Modelled
 from support.storms import CHANGES, ELSEWHERE, HERE, THREAD, Action, storm
@@ -270,7 +271,7 @@ class Programs(RuleBasedStateMachine):
         if not self.has_seen_a_death:  # to start a process takes a while
             self.has_seen_a_death = True
             self.tally["processes killed"] += 1
-            self.run(self.program.process_dies(group))
+            self.run(process_dies(self.program, group))
 
     @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
     def storm(self, drawn: list[Any], fault: str, at: int) -> None:

@@ -1,14 +1,52 @@
-"""A process beside a fleet's that is killed, and then silent for as long as is said."""
+"""A step of a program: a process beside the fleet's is killed, and misses its beats."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from support.fleets import Topology
+from support.model import Broken
+from support.modelled import Modelled
 from support.peers import CORE, PUBSUB, Peer
-from support.pretending import server_time
+from support.pretending import beat, server_time
 
 MEMBERS = 2
+# For so many seconds a process is not counted, or not sent to, with the defaults.
+SILENT, DEAD = 20, 70
+
+
+async def process_dies(program: Modelled, group: str) -> None:
+    """A process with members in a group lives, is silent, and then dead.
+
+    Meanwhile the living are counted, and miss nothing.
+    """
+    fleet, model = program.fleet, program.model
+    await program.quiet()
+    killed = Killed(fleet.topology, fleet.layers[0].prefix, group)
+    await killed.live(group, is_core=fleet.is_core, **fleet.config(1))
+    for seconds in (0, SILENT, DEAD):
+        killed.is_silent_for(seconds)
+        for layer in fleet.layers:
+            await beat(layer)
+        await _check_count(program, group, 0 if seconds else MEMBERS)
+        call = model.begin_call()
+        sender = (0, 0)
+        program.settle(await program.begin_group_send(sender, call, False, group))
+    fleet.read_anew()
+    await program.group_send(0, False, group)  # to none of the dead, if it is core
+    await fleet.layers[0]._heartbeat.tend(fleet.layers[0]._engine())
+    program.check_groups()
+
+
+async def _check_count(program: Modelled, group: str, others: int) -> None:
+    """Compares who is counted with the model, but for `others`."""
+    if not program.fleet.is_core:
+        return
+    states = program.model.groups.get(group, {}).values()
+    for index in (0, 1):
+        count = await program.fleet.call(index, False, "group_count", group)
+        if not sum(states) <= count - others <= len(states):
+            raise Broken(f"{group} has {count}, {others} of another, of {states}")
 
 
 class Killed:

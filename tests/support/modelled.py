@@ -12,14 +12,10 @@ from redis import exceptions as errors
 
 from support.accounts import Channel, Sent
 from support.fleets import Caller, Fleet
-from support.killing import MEMBERS, Killed
 from support.model import Broken, Model
 from support.polling import eventually
-from support.pretending import beat
 
 TIMEOUT = 20.0  # seconds; for what has to happen at once
-# For so many seconds a process is not counted, or not sent to, with the defaults.
-SILENT, DEAD = 20, 70
 DROPPED = "dropped, the consumer doesn't read"
 
 # What was sent, with what was raised.
@@ -341,37 +337,6 @@ class Modelled:
                         f"{channel.name} to leave {group}",
                     )
                 self.model.set_member(group, channel.name, None)
-
-    async def process_dies(self, group: str) -> None:
-        """A process with members in a group is killed, and misses its beats.
-
-        Then it is silent, and then dead: the living are counted, and miss nothing.
-        """
-        fleet = self.fleet
-        await self._before_a_change()
-        killed = Killed(fleet.topology, fleet.layers[0].prefix, group)
-        await killed.live(group, is_core=fleet.is_core, **fleet.config(1))
-        for seconds in (0, SILENT, DEAD):
-            killed.is_silent_for(seconds)
-            for layer in fleet.layers:
-                await beat(layer)
-            await self._check_count(group, 0 if seconds else MEMBERS)
-            call = self.model.begin_call()
-            self.settle(await self.begin_group_send((0, 0), call, False, group))
-        fleet.read_anew()
-        await self.group_send(0, False, group)  # to none of the dead, if it is core
-        await fleet.layers[0]._heartbeat.tend(fleet.layers[0]._engine())
-        self.check_groups()
-
-    async def _check_count(self, group: str, others: int) -> None:
-        """Compares who is counted with the model, but for `others`."""
-        if not self.fleet.is_core:
-            return
-        states = self.model.groups.get(group, {}).values()
-        for index in (0, 1):
-            count = await self.fleet.call(index, False, "group_count", group)
-            if not sum(states) <= count - others <= len(states):
-                raise Broken(f"{group} has {count}, {others} of another, of {states}")
 
     # The end
 
