@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ._counting import Ledger, Messages
 from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
@@ -23,6 +24,7 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
+from .runtime.blocking_engine import BlockingEngine
 from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
@@ -65,6 +67,7 @@ class BaseRedisLayer(LayerHooks):
         self.confirm_sends = settings.confirm_sends
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
+        self._ledger = Ledger(Messages)
         super().__init__(settings)
         self._counters = DropCounters()
         serializers = [self._serializer, self._normal_serializer]
@@ -96,7 +99,7 @@ class BaseRedisLayer(LayerHooks):
 
     @property
     def counters(self) -> dict[str, int]:
-        """How many messages were dropped, by reason, since the layer was made."""
+        """How many messages were dropped, by reason, in this process."""
         return self._counters.snapshot()
 
     async def flush_sends(self) -> None:
@@ -150,8 +153,17 @@ class BaseRedisLayer(LayerHooks):
             offer=offer,
         )
 
+    def _make_blocking(self, patience: float = 1.0) -> BlockingEngine:
+        """For a call that blocks, within this part of `command_timeout`."""
+        seconds = self.command_timeout * patience
+        return BlockingEngine(self._blocking, seconds, self._ledger.here())
+
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        self._counters.begin()
+        self._ledger.begin()
+        for host in self._hosts:
+            host.traffic.begin()
         if self._clock is not None:
             self._clock.begin()
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 
 from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after
+from ._observing import Observing
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
@@ -27,7 +27,7 @@ from .wire._names import split_local
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(BaseRedisLayer):
+class CoreParts(Observing):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -64,6 +64,9 @@ class CoreParts(BaseRedisLayer):
             on_end=self._memberships.end,
         )
 
+    def _joined(self) -> tuple[int, int]:
+        return len(self._memberships), 0
+
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""
         if channel in self._mailboxes:
@@ -71,7 +74,7 @@ class CoreParts(BaseRedisLayer):
         return contextlib.nullcontext()
 
     def _inline(self) -> BlockingEngine:
-        engine = BlockingEngine(self._blocking, self.command_timeout)
+        engine = self._make_blocking()
         self._tidy()
         return engine
 
@@ -83,7 +86,7 @@ class CoreParts(BaseRedisLayer):
         if not self._mailboxes.is_swept(_TIDY_EVERY):
             self._mailboxes.sweep()
         if self._memberships.refreshes_due:
-            engine = BlockingEngine(self._blocking, self.command_timeout / 4)
+            engine = self._make_blocking(1 / 4)
             with contextlib.suppress(RedisError):  # next time
                 run_without_loop(self._memberships.tend(engine.run_all))
 

@@ -6,14 +6,13 @@ import asyncio
 import functools
 from typing import Any
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after, serializer_for
+from ._observing import Observing
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
 from .mailboxes.delivery import Delivery
 from .mailboxes.registry import LocalChannels
-from .runtime.blocking_engine import BlockingEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
@@ -30,7 +29,7 @@ from .wire.formats import BaseMessageSerializer
 _GROUP = "__group__"
 
 
-class PubSubParts(BaseRedisLayer):
+class PubSubParts(Observing):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -100,8 +99,7 @@ class PubSubParts(BaseRedisLayer):
         if local is not None:
             publisher: Publisher = local.publisher
             return publisher
-        engine = BlockingEngine(self._blocking, self.command_timeout)
-        return Publisher(engine, self._operations, self._verbs)
+        return Publisher(self._make_blocking(), self._operations, self._verbs)
 
     def _make_local(self) -> LoopSubscriptions:
         memberships = Memberships(self._operations, self.group_expiry, False)
@@ -112,13 +110,17 @@ class PubSubParts(BaseRedisLayer):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(self._mailboxes, self._codec, self._counters),
+            Delivery(self._mailboxes, self._codec, self._counters, engine.counts),
             functools.partial(
                 Placement, engine, operations.shard_of, self._verbs, self._outage
             ),
             self.command_timeout,
             on_end=weakly(self._offer),
         )
+
+    def _joined(self) -> tuple[int, int]:
+        table = self._table
+        return table.memberships(self._groups_begin.encode()), len(table)
 
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""

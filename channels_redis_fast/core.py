@@ -96,6 +96,7 @@ class RedisChannelLayer(CoreParts):
         )
         request = self._operations.send(channel, non_local, message)
         self._operations.sent(channel, await engine.send(request, began))
+        engine.counts.to_channels += 1
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -163,6 +164,7 @@ class RedisChannelLayer(CoreParts):
             requests = operations.deliveries(members, body)
             replies = await engine.run_all(requests, began)
             operations.delivered(group, len(members), replies)
+        engine.counts.to_groups += 1
 
     # Many at once
 
@@ -178,7 +180,9 @@ class RedisChannelLayer(CoreParts):
 
         engine = self._loops.engine_for_call() or self._inline()
         began = await self._collect(engine, work, add)
-        return await engine.send_many(work, began)
+        outcomes = await engine.send_many(work, began)
+        engine.counts.to_channels += outcomes.count(None)
+        return outcomes
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -195,7 +199,9 @@ class RedisChannelLayer(CoreParts):
 
         collect(work, add)
         engine = self._loops.engine_for_call() or self._inline()
-        return await engine.group_send_many(work)
+        outcomes = await engine.group_send_many(work)
+        engine.counts.to_groups += outcomes.count(None)
+        return outcomes
 
     # The flush extension
 

@@ -101,13 +101,14 @@ class RedisPubSubChannelLayer(PubSubParts):
         message is in a connection's buffer.
         """
         publisher = self._publisher()
+        engine = publisher.engine
         if self._is_published(channel):
             await publisher.publish(channel, self._payload(channel, message))
         else:
-            engine = publisher.engine
             began = await self._learn_clock(engine, channel)
             request = self._operations.send(channel, channel, message)
             self._operations.sent(channel, await engine.send(request, began))
+        engine.counts.to_channels += 1
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -186,7 +187,9 @@ class RedisPubSubChannelLayer(PubSubParts):
         """Sends a message to every member of a group."""
         self.require_valid_group_name(group)
         name = self._group_name(group)
-        await self._publisher().publish(name, self._payload(name, message))
+        publisher = self._publisher()
+        await publisher.publish(name, self._payload(name, message))
+        publisher.engine.counts.to_groups += 1
 
     # Many at once
 
@@ -202,7 +205,9 @@ class RedisPubSubChannelLayer(PubSubParts):
                 work.store(number, channel, channel, message)
 
         began = await self._collect(publisher.engine, work, add)
-        return await publisher.send_all(work, began)
+        outcomes = await publisher.send_all(work, began)
+        publisher.engine.counts.to_channels += outcomes.count(None)
+        return outcomes
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -217,7 +222,9 @@ class RedisPubSubChannelLayer(PubSubParts):
             work.publish(number, name, self._payload(name, message))
 
         collect(work, add)
-        return await publisher.send_all(work)
+        outcomes = await publisher.send_all(work)
+        publisher.engine.counts.to_groups += outcomes.count(None)
+        return outcomes
 
     # The flush extension
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._observing import SyncObserving
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
@@ -23,7 +24,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer:
+class SyncChannelLayer(SyncObserving):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -63,7 +64,9 @@ class SyncChannelLayer:
         reader = ThreadReader(
             self._popper([shard], non_local),
             layer._mailboxes,
-            Delivery(layer._mailboxes, layer._codec, layer._counters),
+            Delivery(
+                layer._mailboxes, layer._codec, layer._counters, layer._ledger.here()
+            ),
             layer._offer,
         )
         return reader.receive(channel, deadline_of(timeout))
@@ -118,7 +121,11 @@ class SyncChannelLayer:
         layer = self._layer
         popper = self._popper(layer._blocking.shards, channel)
         codec = layer._operations.codec
-        return pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        message = pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        counts = layer._ledger.here()
+        counts.received += 1
+        counts.delivered += 1
+        return message
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:
         layer = self._layer

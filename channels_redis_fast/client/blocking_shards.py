@@ -94,7 +94,7 @@ class BlockingShards:
             return error
         reply = pool.ask(command, deadline)
         if not isinstance(reply, Exception):
-            shard.was_primary = True
+            shard.note(reply)
         return reply
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
+from .._counting import Traffic
 from ..commands.command import Command
 from .forks import leave_to_parent
 from .held_back import Receiver
@@ -44,6 +45,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         super().__init__(on_push, explain)
         self.server = ""  # its host in words, for those who share connections
         self.heard = monotonic()  # when something came last
+        self.traffic = Traffic()
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
@@ -80,7 +82,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
             packed = b"".join(map(hiredis.pack_command, commands))
         if not self._buffer:
             if self._alone and not self._waiting and self._transport is not None:
-                self._transport.write(packed)
+                self._send(self._transport, packed)
                 return
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
@@ -148,12 +150,18 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser and hands each reply to the caller whose turn it is."""
+        waiting, traffic = self._waiting, self.traffic
+        oldest = waiting[0] if waiting else None
         self._reader.feed(data)
         try:
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
             self.abort(error)
-        self.heard = monotonic()
+        self.heard = heard = monotonic()
+        traffic.bytes_received += len(data)
+        # Of those that were answered together one is enough. Readers' are waits.
+        if oldest and oldest[1] is not None and not (waiting and waiting[0] is oldest):
+            traffic.roundtrips.observe(heard - oldest[2])
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: new callers wait."""
@@ -178,8 +186,13 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         # Subscriptions come in bursts, whose first should not go out alone.
         self._alone = len(buffer) == 1 and self._on_push is None
         if buffer and self._transport is not None and self.error is None:
-            self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
+            data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
+            self._send(self._transport, data)
         buffer.clear()
+
+    def _send(self, transport: asyncio.Transport, data: bytes) -> None:
+        transport.write(data)
+        self.traffic.bytes_sent += len(data)
 
     def _check_in(self, seconds: float) -> None:
         self._check_at = monotonic() + seconds

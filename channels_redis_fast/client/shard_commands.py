@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -70,6 +71,35 @@ class ShardCommands(ShardConnections):
                     future.exception()  # has been seen
             raise
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return any(link.connection is not None for link in list(self._links))
+
+    @property
+    def is_down(self) -> bool:
+        """Whether a connection was lost, and is not back yet."""
+        return self.health.is_down
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether its server refuses what is tried again."""
+        return self.health.is_refusing
+
+    def unanswered(self) -> tuple[int, float]:
+        """How many commands have no reply yet, also those not written.
+
+        And when the oldest was given (`time.monotonic()`), infinite if there is none.
+        """
+        waiting = list(self._backlog.calls)
+        count, oldest = len(waiting), [call.retry.began for call in waiting]
+        for link in self._command_links():
+            if (connection := link.connection) is not None:
+                written, first = connection.unanswered()
+                count += written
+                oldest.append(first)
+        return count, min(oldest, default=math.inf)
+
     # For those who don't wait for replies
 
     def post(self, command: Command, receipt: Receiver) -> bool | None:
@@ -109,6 +139,10 @@ class ShardCommands(ShardConnections):
 
     def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """Where a call that waits goes; None: not known yet."""
+        raise NotImplementedError
+
+    def _command_links(self) -> list[ReconnectingConnection]:
+        """The links to all servers that commands went to."""
         raise NotImplementedError
 
     def _usable(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
+from .._counting import Ledger, Messages
 from .._logs import inform
 from .._settings import Settings
 from ..wire._fanout import bundle
@@ -52,7 +53,8 @@ class Operations:
     """The commands of a layer with these settings, for whoever runs them.
 
     `shard_of` maps the non-local part of a channel name, or a group's name, to the
-    index of one of so many `shards`; `group_key` a group's name to its key.
+    index of one of so many `shards`; `group_key` a group's name to its key. The
+    `ledger` counts messages.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Operations:
         shard_of: Callable[[str], int],
         capacity_of: Callable[[str], int],
         group_key: Callable[[str], bytes],
+        ledger: Ledger[Messages],
     ) -> None:
         self.codec = codec
+        self.ledger = ledger
         self.group_key = group_key
         self.shard_of = shard_of
         self._prefix = settings.prefix.encode()
@@ -103,7 +107,7 @@ class Operations:
         return Sealed(index, key, member, capacity)
 
     def store(self, sealed: list[Sealed]) -> Request:
-        """Adds messages to one key, in order; the reply is 1 or 0 for each."""
+        """Adds messages to one key, in order; the reply says of each what SEND does."""
         index, key, *_ = sealed[0]
         pairs = [part for one in sealed for part in (one.capacity, one.member)]
         return index, SEND_MANY.on(key, self._expiry, *pairs)
@@ -116,6 +120,7 @@ class Operations:
     def sent(self, channel: str, reply: Any) -> None:
         """Raises `ChannelFull` when the channel was; None: nobody waited for it."""
         if reply == 0:
+            self.ledger.here().full_channels += 1
             raise ChannelFull(f"channel {channel} is at capacity")
 
     # To a group
@@ -173,11 +178,12 @@ class Operations:
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> None:
         """Logs full channels; raises the first error that a delivery got."""
-        if replies.count(1) == len(replies):
+        if all(type(reply) is int and reply for reply in replies):
             return
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
+            self.ledger.here().full_members += full
             text = "%s of %s channels over capacity in group %s"
             inform(text, full, members, group)
         if failures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from .._counting import Messages
 from ..exceptions import UnreadableMessage
 from ..wire.codec import Codec, copier
 from .dropped import DropCounters
@@ -15,15 +16,21 @@ from .registry import LocalChannels
 class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
-    What can't be read, or is for no channel of this process, is dropped and counted.
+    What can't be read, or is for no channel of this process, is dropped and counted by
+    `counters`, all else by `counts`, which are this thread's or loop's.
     """
 
     def __init__(
-        self, mailboxes: LocalChannels, codec: Codec, counters: DropCounters
+        self,
+        mailboxes: LocalChannels,
+        codec: Codec,
+        counters: DropCounters,
+        counts: Messages,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
+        self.counts = counts
 
     def deliver(
         self,
@@ -37,7 +44,8 @@ class Delivery:
 
         The message says which channels it is for, unless they are given.
         """
-        codec, counters = self._codec, self.counters
+        codec, counters, counts = self._codec, self.counters, self.counts
+        counts.received += 1
         try:
             named, message, flat = codec.open(member, key)
         except UnreadableMessage as error:
@@ -48,6 +56,7 @@ class Delivery:
         if len(channels) > 1:
             copy = copier(codec, member, key, message, flat)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
+        counts.delivered += len(channels) - unknown
         if unknown or not channels:
             place = key if inbox is None else inbox.name
             counters.count("for no channel of this process", place, unknown or 1)

@@ -70,6 +70,12 @@ class LocalChannels:
             boxes = [box for box in self._boxes.values() if box.messages]
             return Snapshot({box.name: tuple(box.messages or ()) for box in boxes})
 
+    def waiting(self) -> int:
+        """How many messages wait to be received."""
+        with self._lock:
+            filled = [box for one in self.owners.inboxes() for box in one.filled]
+            return sum(len(box.messages or ()) for box in filled)
+
     def names(self) -> list[str]:
         """The names of all channels."""
         with self._lock:

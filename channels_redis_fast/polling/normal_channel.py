@@ -50,6 +50,7 @@ class NormalChannelReader:
         self._key = key = operations.channel_key(name)
         self._codec = operations.codec
         self._counters = counters
+        self._counts = operations.ledger.open(self)
         self._expiry = settings.expiry
         self._prefetch = settings.prefetch
         self._hold = min(_LONGEST_HOLD, settings.expiry / 4)
@@ -81,7 +82,9 @@ class NormalChannelReader:
         """The next message; cancelled, it hands on or back what was on its way."""
         self._callers += 1
         try:
-            return await self._receive()
+            message = await self._receive()
+            self._counts.delivered += 1
+            return message
         finally:
             self._callers -= 1
             self._rest()
@@ -150,6 +153,7 @@ class NormalChannelReader:
         return max(wanted, self._prefetch) if wanted else 0
 
     def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
+        self._counts.received += len(entries)
         for entry in entries:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)

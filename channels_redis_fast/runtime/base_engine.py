@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+from .._counting import Messages
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.operations import Request
 
@@ -13,8 +14,11 @@ class Engine:
     """Runs requests; those that send messages have a reply, unless a subclass says so.
 
     Calls began at `began` (`time.monotonic()`; 0: now), from which their deadlines
-    count. Redis-py's errors are raised, and those that Redis answers.
+    count. Redis-py's errors are raised, and those that Redis answers. Callers raise
+    `counts`.
     """
+
+    counts: Messages
 
     def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """The reply to a request."""

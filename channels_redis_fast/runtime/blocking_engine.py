@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from .._counting import Messages
 from ..client.blocking_shards import BlockingShards
 from ..commands.operations import Request
 from .base_engine import Engine
@@ -34,7 +35,10 @@ class BlockingEngine(Engine):
     they get on. Sends are confirmed: nobody would read the answers later.
     """
 
-    def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
+    def __init__(
+        self, blocking: BlockingShards, command_timeout: float, counts: Messages
+    ) -> None:
+        self.counts = counts
         self._blocking = blocking
         self._timeout = command_timeout
 

@@ -48,7 +48,8 @@ class LoopEngine(Engine):
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
-        self._delivery = Delivery(mailboxes, operations.codec, counters)
+        self.counts = counts = operations.ledger.open(self)
+        self._delivery = Delivery(mailboxes, operations.codec, counters, counts)
         self._memberships = memberships
         self._counters = counters
         self._settings = settings

@@ -71,7 +71,8 @@ class Memberships:
         self.restoration = Restoration(self, operations, longest)
 
     def __len__(self) -> int:
-        return sum(map(len, self._known.values()))
+        with self._lock:
+            return sum(map(len, self._known.values()))
 
     @contextmanager
     def joining(self, group: str, channel: str) -> Iterator[None]:

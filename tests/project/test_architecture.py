@@ -47,10 +47,12 @@ ROOMS = {
 }
 # The modules that are in no folder.
 OUTSIDE = {
-    **dict.fromkeys(["_logs", "_masking", "_version", "exceptions"], "ground"),
+    **dict.fromkeys(
+        ["_counting", "_logs", "_masking", "_version", "exceptions", "types"], "ground"
+    ),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
-    **dict.fromkeys(["_core_parts", "_pubsub_parts"], "parts"),
+    **dict.fromkeys(["_core_parts", "_observing", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "__main__": "demo",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from channels_redis_fast._counting import Messages
 from channels_redis_fast.mailboxes.delivery import Delivery
 from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.wire.codec import SizeLimit, codec_of
@@ -24,7 +25,7 @@ def delivered(*members: bytes) -> tuple[Any, dict[str, int]]:
     for name in (A, B):
         boxes.open(name)
     (inbox,) = boxes.owners.inboxes()
-    delivery = Delivery(boxes, CODEC, counters)
+    delivery = Delivery(boxes, CODEC, counters, Messages())
     for member in members:
         delivery.deliver(member, BYTES, inbox)
     return boxes.snapshot(), counters.snapshot()

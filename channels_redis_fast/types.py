@@ -1,0 +1,46 @@
+"""The values that layers return, beside messages and names."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+__all__ = ["Durations", "HostStats", "Stats"]
+
+
+class Durations(TypedDict):
+    """How long something took (seconds), by buckets whose bounds never change."""
+
+    bounds: list[float]  # the upper ones, rising; one more bucket is for all beyond
+    counts: list[int]  # of each bucket alone
+    sum: float
+
+
+class HostStats(TypedDict):
+    """What a layer knows of an entry of `hosts`, in this process."""
+
+    # "refusing": it answers, but loads, misses replicas, ...; "unused": so far.
+    state: Literal["up", "down", "refusing", "unused"]
+    reconnects: int  # of event loops: connections that came after one was missed
+    unanswered: int  # commands of event loops
+    oldest_unanswered: float  # seconds since the first of these was given; 0.0: none
+    bytes_sent: int
+    bytes_received: int
+    # From a command to its reply; the longest of those that came together.
+    roundtrips: Durations
+
+
+class Stats(TypedDict):
+    """What a layer did in this process since it was made, or forked, and has now."""
+
+    sent: dict[str, int]  # messages that Redis took, by "channel" and "group"
+    full: dict[str, int]  # "channel": refused sends; "group": processes that missed one
+    received: int  # messages that came from Redis
+    delivered: int  # those to channels: one message may be for many of them
+    dropped: dict[str, int]  # messages, by reason: `layer.counters`
+    mailboxes: int  # channels of this process
+    waiting: int  # messages in these
+    memberships: int  # of these, in groups
+    subscriptions: int  # of Pub/Sub, to names at Redis
+    # From Redis to this process, of the first of those that came together.
+    lag: Durations
+    hosts: dict[str, HostStats]  # by the host in words, without credentials
