@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 _SUB_SECOND = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 BOUNDS = (*_SUB_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+Outcomes = list[Exception | None]  # of many sends
+
 
 @dataclass(slots=True)
 class Histogram:
@@ -54,6 +56,16 @@ class Messages(Counts):
     received: int = 0
     delivered: int = 0  # to channels of this process: a message may be for many
     lag: Histogram = field(default_factory=Histogram)
+
+    def many_to_channels(self, outcomes: Outcomes) -> Outcomes:
+        """Counts what was sent by these outcomes, None or an error for each."""
+        self.to_channels += outcomes.count(None)
+        return outcomes
+
+    def many_to_groups(self, outcomes: Outcomes) -> Outcomes:
+        """The same for groups."""
+        self.to_groups += outcomes.count(None)
+        return outcomes
 
 
 @dataclass(slots=True)

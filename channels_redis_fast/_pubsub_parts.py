@@ -119,8 +119,9 @@ class PubSubParts(Observing):
         )
 
     def _joined(self) -> tuple[int, int]:
-        table = self._table
-        return table.memberships(self._groups_begin.encode()), len(table)
+        names, begin = self._table.names(), self._groups_begin.encode()
+        groups = (name for name in names if name.startswith(begin))
+        return sum(len(self._table.members(name)) for name in groups), len(names)
 
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""

@@ -181,8 +181,7 @@ class RedisChannelLayer(CoreParts):
         engine = self._loops.engine_for_call() or self._inline()
         began = await self._collect(engine, work, add)
         outcomes = await engine.send_many(work, began)
-        engine.counts.to_channels += outcomes.count(None)
-        return outcomes
+        return engine.counts.many_to_channels(outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -199,9 +198,7 @@ class RedisChannelLayer(CoreParts):
 
         collect(work, add)
         engine = self._loops.engine_for_call() or self._inline()
-        outcomes = await engine.group_send_many(work)
-        engine.counts.to_groups += outcomes.count(None)
-        return outcomes
+        return engine.counts.many_to_groups(await engine.group_send_many(work))
 
     # The flush extension
 

@@ -206,8 +206,7 @@ class RedisPubSubChannelLayer(PubSubParts):
 
         began = await self._collect(publisher.engine, work, add)
         outcomes = await publisher.send_all(work, began)
-        publisher.engine.counts.to_channels += outcomes.count(None)
-        return outcomes
+        return publisher.engine.counts.many_to_channels(outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -223,8 +222,7 @@ class RedisPubSubChannelLayer(PubSubParts):
 
         collect(work, add)
         outcomes = await publisher.send_all(work)
-        publisher.engine.counts.to_groups += outcomes.count(None)
-        return outcomes
+        return publisher.engine.counts.many_to_groups(outcomes)
 
     # The flush extension
 

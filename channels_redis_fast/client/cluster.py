@@ -138,9 +138,6 @@ class ClusterShard(Shard):
             owner = self._lookup.known_owner(call.key)
         return self._node(owner)
 
-    def _command_links(self) -> list[ReconnectingConnection]:
-        return list(self._nodes.values())
-
     async def _host_of(self, key: bytes) -> Host:
         address = self._asked.pop(key, None) or await self._lookup.owner_of(key)
         self._reading[key] = address

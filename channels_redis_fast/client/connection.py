@@ -82,7 +82,8 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
             packed = b"".join(map(hiredis.pack_command, commands))
         if not self._buffer:
             if self._alone and not self._waiting and self._transport is not None:
-                self._send(self._transport, packed)
+                self._transport.write(packed)
+                self.traffic.bytes_sent += len(packed)
                 return
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
@@ -187,12 +188,9 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         self._alone = len(buffer) == 1 and self._on_push is None
         if buffer and self._transport is not None and self.error is None:
             data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
-            self._send(self._transport, data)
+            self._transport.write(data)
+            self.traffic.bytes_sent += len(data)
         buffer.clear()
-
-    def _send(self, transport: asyncio.Transport, data: bytes) -> None:
-        transport.write(data)
-        self.traffic.bytes_sent += len(data)
 
     def _check_in(self, seconds: float) -> None:
         self._check_at = monotonic() + seconds

@@ -98,8 +98,5 @@ class Shard(ShardCommands):
         """Where a call that waits goes; None: not known yet."""
         return self._main
 
-    def _command_links(self) -> list[ReconnectingConnection]:
-        return [self._main]
-
     async def _greet(self, connection: PipelinedConnection) -> None:
         await run_steps(self._restore(self.index, lambda key: True, False), connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import weakref
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -32,6 +33,8 @@ class ShardCommands(ShardConnections):
 
     def __init__(self, host: Host, command_timeout: float) -> None:
         super().__init__(host, command_timeout)
+        # The links that all callers share; readers and subscribers have their own.
+        self._shared: weakref.WeakSet[ReconnectingConnection] = weakref.WeakSet()
         self._backlog = Backlog(
             command_timeout,
             self._link_of,
@@ -93,7 +96,7 @@ class ShardCommands(ShardConnections):
         """
         waiting = list(self._backlog.calls)
         count, oldest = len(waiting), [call.retry.began for call in waiting]
-        for link in self._command_links():
+        for link in list(self._shared):
             if (connection := link.connection) is not None:
                 written, first = connection.unanswered()
                 count += written
@@ -139,10 +142,6 @@ class ShardCommands(ShardConnections):
 
     def _link_of(self, call: Call) -> ReconnectingConnection | None:
         """Where a call that waits goes; None: not known yet."""
-        raise NotImplementedError
-
-    def _command_links(self) -> list[ReconnectingConnection]:
-        """The links to all servers that commands went to."""
         raise NotImplementedError
 
     def _usable(
@@ -201,6 +200,7 @@ class ShardCommands(ShardConnections):
 
         link = self._new_link(open_, greet, ready, down, eager)
         link.on_cancelled = self._backlog.go_on
+        self._shared.add(link)
         return link
 
     def _is_late(self, began: float) -> bool:

@@ -49,12 +49,6 @@ class SubscriptionTable:
         with self._lock:
             return list(self._subscriptions)
 
-    def memberships(self, begin: bytes) -> int:
-        """How many times a channel joined a name that begins so."""
-        with self._lock:
-            names = [name for name in self._subscriptions if name.startswith(begin)]
-            return sum(len(self._subscriptions[name].members) for name in names)
-
     def names_of(self, channel: str) -> list[bytes]:
         """The names whose messages a channel gets."""
         return list(self._joined.get(channel, ()))
