@@ -15,6 +15,10 @@ from typing import Any, Generic, TypeVar
 _SUB_SECOND = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 BOUNDS = (*_SUB_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+# So often (seconds) a connection notes how long a round trip took: to time each would
+# be felt.
+SAMPLE_EVERY = 0.1
+
 Outcomes = list[Exception | None]  # of many sends
 
 
@@ -54,7 +58,7 @@ class Messages(Counts):
     full_channels: int = 0  # sends that raised `ChannelFull`
     full_members: int = 0  # processes that missed a group's message
     received: int = 0
-    delivered: int = 0  # to channels of this process: a message may be for many
+    copies: int = 0  # of these, for further channels of this process
     lag: Histogram = field(default_factory=Histogram)
 
     def many_to_channels(self, outcomes: Outcomes) -> Outcomes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ._base import BaseRedisLayer
+from .mailboxes.delivery import FOR_NOBODY
+from .mailboxes.dropped import UNREADABLE
 from .runtime.host_stats import durations, host_stats, names_of
 from .types import HostStats, Stats
 
@@ -18,6 +20,8 @@ class Observing(BaseRedisLayer):
         """
         messages = self._ledger.total()
         memberships, subscriptions = self._joined()
+        dropped = self.counters
+        lost = dropped.get(UNREADABLE, 0) + dropped.get(FOR_NOBODY, 0)
         return Stats(
             sent={"channel": messages.to_channels, "group": messages.to_groups},
             full={
@@ -25,8 +29,8 @@ class Observing(BaseRedisLayer):
                 "group": messages.full_members,
             },
             received=messages.received,
-            delivered=messages.delivered,
-            dropped=self.counters,
+            delivered=messages.received + messages.copies - lost,
+            dropped=dropped,
             mailboxes=len(self._mailboxes),
             waiting=self._mailboxes.waiting(),
             memberships=memberships,

@@ -122,9 +122,7 @@ class SyncChannelLayer(SyncObserving):
         popper = self._popper(layer._blocking.shards, channel)
         codec = layer._operations.codec
         message = pop_message(popper, codec, layer._counters, deadline_of(timeout))
-        counts = layer._ledger.here()
-        counts.received += 1
-        counts.delivered += 1
+        layer._ledger.here().received += 1
         return message
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:

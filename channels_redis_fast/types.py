@@ -25,7 +25,7 @@ class HostStats(TypedDict):
     oldest_unanswered: float  # seconds since the first of these was given; 0.0: none
     bytes_sent: int
     bytes_received: int
-    # From a command to its reply; the longest of those that came together.
+    # From a command to the begin of its reply; of each connection ten a second at most.
     roundtrips: Durations
 
 

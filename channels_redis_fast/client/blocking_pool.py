@@ -15,6 +15,7 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
+from .._counting import SAMPLE_EVERY
 from ..commands.command import Command
 from ..commands.errors import reply_error
 from ..commands.scripts import as_known
@@ -41,7 +42,7 @@ class BlockingConnection:
     def __init__(self, host: Host, socket: Any) -> None:
         self.idle_since = time.monotonic()
         self.client_id: int | None = None
-        self._asked_at = self.idle_since
+        self._asked_at = self._sample_at = 0.0
         self.token = 0  # which of its host's credentials it was authenticated with
         self._scripts: set[bytes] = set()  # that were sent here as a text
         self._host = host
@@ -90,7 +91,9 @@ class BlockingConnection:
 
     def note_answer(self) -> None:
         """Notes how long a round trip took that has just ended."""
-        self._traffic.roundtrips.observe(self.idle_since - self._asked_at)
+        if self.idle_since > self._sample_at:
+            self._sample_at = self.idle_since + SAMPLE_EVERY
+            self._traffic.roundtrips.observe(self.idle_since - self._asked_at)
 
     def try_read(self) -> tuple[bool, Any]:
         """Whether there is a reply already, and which."""

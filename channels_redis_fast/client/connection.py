@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
-from .._counting import Traffic
+from .._counting import SAMPLE_EVERY, Traffic
 from ..commands.command import Command
 from .forks import leave_to_parent
 from .held_back import Receiver
@@ -48,6 +48,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         self.traffic = Traffic()
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
+        self._sample_at = 0.0
         self._loop = loop
         self._deadline = deadline
         self._buffer: list[bytes] = []
@@ -151,18 +152,15 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser and hands each reply to the caller whose turn it is."""
-        waiting, traffic = self._waiting, self.traffic
-        oldest = waiting[0] if waiting else None
         self._reader.feed(data)
+        self.traffic.bytes_received += len(data)
+        if self.heard > self._sample_at:
+            self._sample()
         try:
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
             self.abort(error)
-        self.heard = heard = monotonic()
-        traffic.bytes_received += len(data)
-        # Of those that were answered together one is enough. Readers' are waits.
-        if oldest and oldest[1] is not None and not (waiting and waiting[0] is oldest):
-            traffic.roundtrips.observe(heard - oldest[2])
+        self.heard = monotonic()
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: new callers wait."""
@@ -191,6 +189,13 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
             self._transport.write(data)
             self.traffic.bytes_sent += len(data)
         buffer.clear()
+
+    def _sample(self) -> None:
+        """Notes how long the first command waited for what came; readers' are waits."""
+        if self._waiting and self._waiting[0][1] is not None:
+            now = monotonic()
+            self._sample_at = now + SAMPLE_EVERY
+            self.traffic.roundtrips.observe(now - self._waiting[0][2])
 
     def _check_in(self, seconds: float) -> None:
         self._check_at = monotonic() + seconds

@@ -12,6 +12,8 @@ from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
 
+FOR_NOBODY = "for no channel of this process"
+
 
 class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
@@ -44,8 +46,8 @@ class Delivery:
 
         The message says which channels it is for, unless they are given.
         """
-        codec, counters, counts = self._codec, self.counters, self.counts
-        counts.received += 1
+        codec, counters = self._codec, self.counters
+        self.counts.received += 1
         try:
             named, message, flat = codec.open(member, key)
         except UnreadableMessage as error:
@@ -55,8 +57,8 @@ class Delivery:
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
             copy = copier(codec, member, key, message, flat)
+            self.counts.copies += len(channels) - 1
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
-        counts.delivered += len(channels) - unknown
         if unknown or not channels:
             place = key if inbox is None else inbox.name
-            counters.count("for no channel of this process", place, unknown or 1)
+            counters.count(FOR_NOBODY, place, unknown or 1)

@@ -82,9 +82,7 @@ class NormalChannelReader:
         """The next message; cancelled, it hands on or back what was on its way."""
         self._callers += 1
         try:
-            message = await self._receive()
-            self._counts.delivered += 1
-            return message
+            return await self._receive()
         finally:
             self._callers -= 1
             self._rest()
