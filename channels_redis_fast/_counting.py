@@ -59,7 +59,6 @@ class Messages(Counts):
     full_members: int = 0  # processes that missed a group's message
     received: int = 0
     copies: int = 0  # of these, for further channels of this process
-    lag: Histogram = field(default_factory=Histogram)
 
     def many_to_channels(self, outcomes: Outcomes) -> Outcomes:
         """Counts what was sent by these outcomes, None or an error for each."""

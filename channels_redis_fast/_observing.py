@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._base import BaseRedisLayer
 from .mailboxes.delivery import FOR_NOBODY
 from .mailboxes.dropped import UNREADABLE
-from .runtime.host_stats import durations, host_stats, names_of
+from .runtime.host_stats import host_stats, names_of
 from .types import HostStats, Stats
 
 
@@ -35,7 +35,6 @@ class Observing(BaseRedisLayer):
             waiting=self._mailboxes.waiting(),
             memberships=memberships,
             subscriptions=subscriptions,
-            lag=durations(messages.lag),
             hosts=self._host_stats(),
         )
 

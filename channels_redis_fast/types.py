@@ -41,6 +41,4 @@ class Stats(TypedDict):
     waiting: int  # messages in these
     memberships: int  # of these, in groups
     subscriptions: int  # of Pub/Sub, to names at Redis
-    # From Redis to this process, of the first of those that came together.
-    lag: Durations
     hosts: dict[str, HostStats]  # by the host in words, without credentials

@@ -11,7 +11,6 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
-from .._counting import SAMPLE_EVERY, Traffic
 from ..commands.command import Command
 from .forks import leave_to_parent
 from .held_back import Receiver
@@ -45,10 +44,8 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         super().__init__(on_push, explain)
         self.server = ""  # its host in words, for those who share connections
         self.heard = monotonic()  # when something came last
-        self.traffic = Traffic()
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._sample_at = 0.0
         self._loop = loop
         self._deadline = deadline
         self._buffer: list[bytes] = []
@@ -189,13 +186,6 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
             self._transport.write(data)
             self.traffic.bytes_sent += len(data)
         buffer.clear()
-
-    def _sample(self) -> None:
-        """Notes how long the first command waited for what came; readers' are waits."""
-        if self._waiting and self._waiting[0][1] is not None:
-            now = monotonic()
-            self._sample_at = now + SAMPLE_EVERY
-            self.traffic.roundtrips.observe(now - self._waiting[0][2])
 
     def _check_in(self, seconds: float) -> None:
         self._check_at = monotonic() + seconds

@@ -43,6 +43,7 @@ ROOMS = {
     "parts": PARTS,
     "doors": DOORS,
     "consumers": CONSUMERS,
+    "contrib": CONSUMERS,
     "demo": CONSUMERS | {"consumers"},
 }
 # The modules that are in no folder.

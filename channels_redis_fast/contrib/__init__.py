@@ -1,0 +1,1 @@
+"""Ties to other packages, each of which an extra installs."""
