@@ -13,6 +13,7 @@ from ._counting import Ledger, Messages
 from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
+from ._overload import FillWatch
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
@@ -68,6 +69,7 @@ class BaseRedisLayer(LayerHooks):
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
         self._ledger = Ledger(Messages)
+        self._fills = FillWatch()
         super().__init__(settings)
         self._counters = DropCounters()
         serializers = [self._serializer, self._normal_serializer]
@@ -143,7 +145,7 @@ class BaseRedisLayer(LayerHooks):
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        return kind(
+        engine = kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -152,6 +154,12 @@ class BaseRedisLayer(LayerHooks):
             counters=self._counters,
             offer=offer,
         )
+        note_fills = weakly(self._note_fills)
+        engine.on_tick.append(lambda: note_fills(engine))
+        return engine
+
+    def _note_fills(self, engine: LoopEngine) -> None:
+        raise NotImplementedError
 
     def _make_blocking(self, patience: float = 1.0) -> BlockingEngine:
         """For a call that blocks, within this part of `command_timeout`."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from . import _overload
 from ._base import BaseRedisLayer
+from .commands.operations import Request
+from .commands.scripts import arguments_of
 from .mailboxes.delivery import FOR_NOBODY
 from .mailboxes.dropped import UNREADABLE
+from .runtime.engine import LoopEngine
 from .runtime.host_stats import host_stats, names_of
 from .types import HostStats, Stats
 
@@ -37,6 +43,30 @@ class Observing(BaseRedisLayer):
             subscriptions=subscriptions,
             hosts=self._host_stats(),
         )
+
+    # Signals; see signals.py
+
+    def _note_sent(self, channel: str, held: int) -> None:
+        """Notes how many messages a channel has after a send; 0: it is full."""
+        capacity = max(1, self.get_capacity(channel))
+        self._fills.note(self, "channel", channel, (held or capacity) / capacity)
+
+    def _note_delivered(self, requests: list[Request], replies: list[Any]) -> None:
+        """The same of the processes that a message to a group was for."""
+        for (_, command), held in zip(requests, replies, strict=True):
+            if isinstance(held, int):
+                name = arguments_of(command)[0].decode().removeprefix(self.prefix)
+                self._note_sent(name, held)
+
+    def _note_fills(self, engine: LoopEngine) -> None:
+        """Notes how full everything is; called by an engine, once a second."""
+        if _overload.listener is not None:
+            self._fills.note_all(self, "mailbox", self._mailboxes.fills())
+            hosts = [str(host) for host in self._hosts]
+            fills = dict(zip(hosts, engine.fills(), strict=True))
+            self._fills.note_all(self, "unconfirmed", fills)
+
+    # Steps
 
     def _joined(self) -> tuple[int, int]:
         """How many memberships there are, and how many subscriptions."""

@@ -10,6 +10,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from . import _overload
 from ._core_parts import CoreParts
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
@@ -95,7 +96,10 @@ class RedisChannelLayer(CoreParts):
             0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
         request = self._operations.send(channel, non_local, message)
-        self._operations.sent(channel, await engine.send(request, began))
+        reply = await engine.send(request, began)
+        if _overload.listener is not None and reply is not None:
+            self._note_sent(channel, reply)
+        self._operations.sent(channel, reply)
         engine.counts.to_channels += 1
 
     async def receive(self, channel: str) -> Message:
@@ -163,6 +167,8 @@ class RedisChannelLayer(CoreParts):
             operations.note_members(request[1])
             requests = operations.deliveries(members, body)
             replies = await engine.run_all(requests, began)
+            if _overload.listener is not None:
+                self._note_delivered(requests, replies)
             operations.delivered(group, len(members), replies)
         engine.counts.to_groups += 1
 

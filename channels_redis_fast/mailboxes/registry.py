@@ -76,6 +76,12 @@ class LocalChannels:
             filled = [box for one in self.owners.inboxes() for box in one.filled]
             return sum(len(box.messages or ()) for box in filled)
 
+    def fills(self) -> dict[str, float]:
+        """How full each mailbox is that has messages, as a part of its capacity."""
+        with self._lock:
+            filled = [box for one in self.owners.inboxes() for box in one.filled]
+            return {box.name: len(box.messages or ()) / box.capacity for box in filled}
+
     def names(self) -> list[str]:
         """The names of all channels."""
         with self._lock:

@@ -49,13 +49,24 @@ ROOMS = {
 # The modules that are in no folder.
 OUTSIDE = {
     **dict.fromkeys(
-        ["_counting", "_logs", "_masking", "_version", "exceptions", "types"], "ground"
+        [
+            "_counting",
+            "_logs",
+            "_masking",
+            "_overload",
+            "_version",
+            "exceptions",
+            "types",
+        ],
+        "ground",
     ),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
     **dict.fromkeys(["_core_parts", "_observing", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
-    **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
+    **dict.fromkeys(
+        ["consumers", "signals", "_events", "_old_connections"], "consumers"
+    ),
     "__main__": "demo",
 }
 
