@@ -145,7 +145,7 @@ class BaseRedisLayer(LayerHooks):
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        engine = kind(
+        return kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -154,12 +154,6 @@ class BaseRedisLayer(LayerHooks):
             counters=self._counters,
             offer=offer,
         )
-        note_fills = weakly(self._note_fills)
-        engine.on_tick.append(lambda: note_fills(engine))
-        return engine
-
-    def _note_fills(self, engine: LoopEngine) -> None:
-        raise NotImplementedError
 
     def _make_blocking(self, patience: float = 1.0) -> BlockingEngine:
         """For a call that blocks, within this part of `command_timeout`."""

@@ -12,6 +12,8 @@ from .mailboxes.delivery import FOR_NOBODY
 from .mailboxes.dropped import UNREADABLE
 from .runtime.engine import LoopEngine
 from .runtime.host_stats import host_stats, names_of
+from .runtime.loops import weakly
+from .runtime.unconfirmed_engine import UnconfirmedEngine
 from .types import HostStats, Stats
 
 
@@ -46,6 +48,18 @@ class Observing(BaseRedisLayer):
 
     # Signals; see signals.py
 
+    def _make_engine(self, *args: Any) -> LoopEngine:
+        engine, note_fills = super()._make_engine(*args), weakly(self._note_fills)
+        engine.on_tick.append(lambda: note_fills(engine))
+        return engine
+
+    def _sent(self, channel: str, reply: Any) -> None:
+        """Takes what came of a send; raises `ChannelFull`."""
+        if _overload.listener is not None and reply is not None:
+            self._note_sent(channel, reply)
+        if reply == 0:
+            self._operations.sent(channel, reply)
+
     def _note_sent(self, channel: str, held: int) -> None:
         """Notes how many messages a channel has after a send; 0: it is full."""
         capacity = max(1, self.get_capacity(channel))
@@ -62,9 +76,10 @@ class Observing(BaseRedisLayer):
         """Notes how full everything is; called by an engine, once a second."""
         if _overload.listener is not None:
             self._fills.note_all(self, "mailbox", self._mailboxes.fills())
-            hosts = [str(host) for host in self._hosts]
-            fills = dict(zip(hosts, engine.fills(), strict=True))
-            self._fills.note_all(self, "unconfirmed", fills)
+            if isinstance(engine, UnconfirmedEngine):
+                hosts = map(str, self._hosts)
+                fills = dict(zip(hosts, engine.sends.fills(), strict=True))
+                self._fills.note_all(self, "unconfirmed", fills)
 
     # Steps
 

@@ -96,10 +96,7 @@ class RedisChannelLayer(CoreParts):
             0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
         request = self._operations.send(channel, non_local, message)
-        reply = await engine.send(request, began)
-        if _overload.listener is not None and reply is not None:
-            self._note_sent(channel, reply)
-        self._operations.sent(channel, reply)
+        self._sent(channel, await engine.send(request, began))
         engine.counts.to_channels += 1
 
     async def receive(self, channel: str) -> Message:

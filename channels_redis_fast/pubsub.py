@@ -9,7 +9,6 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from . import _overload
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._pubsub_parts import PubSubParts
@@ -108,10 +107,7 @@ class RedisPubSubChannelLayer(PubSubParts):
         else:
             began = await self._learn_clock(engine, channel)
             request = self._operations.send(channel, channel, message)
-            reply = await engine.send(request, began)
-            if _overload.listener is not None and reply is not None:
-                self._note_sent(channel, reply)
-            self._operations.sent(channel, reply)
+            self._sent(channel, await engine.send(request, began))
         engine.counts.to_channels += 1
 
     async def receive(self, channel: str) -> Message:

@@ -109,10 +109,6 @@ class LoopEngine(Engine):
         """Runs work that outlives its caller; the end of the loop ends it."""
         return self.shards[0].spawn(work)
 
-    def fills(self) -> list[float]:
-        """How full the queue of sends that nobody waits for is, of each host."""
-        return [0.0 for _ in self.shards]
-
     # Receiving
 
     def receive(self, channel: str) -> Coroutine[Any, Any, Message]:

@@ -43,10 +43,6 @@ class UnconfirmedEngine(LoopEngine):
         """As `send_many`."""
         return work.post(self.sends)
 
-    def fills(self) -> list[float]:
-        """As a `LoopEngine`'s."""
-        return self.sends.fills()
-
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered, or never will be."""
         await self.sends.settled()
