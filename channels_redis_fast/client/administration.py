@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis import exceptions as errors
 
@@ -15,6 +16,8 @@ from ..commands.scripts import number
 from .connection import PipelinedConnection
 from .reconnecting import ReconnectingConnection
 from .timeouts import timeout
+
+T = TypeVar("T")
 
 
 class Keyspace(Protocol):
@@ -44,7 +47,7 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
     sweep = Sweep(pattern, monotonic(), shard.command_timeout)
     while True:
         try:
-            for link in await shard.primaries():
+            for link in await _in_time(shard, sweep, shard.primaries()):
                 await _unlink_at(shard, link, sweep)
             return
         except errors.RedisError as error:
@@ -57,14 +60,10 @@ async def unlink_keys(shard: Keyspace, pattern: bytes) -> None:
 async def _unlink_at(
     shard: Keyspace, link: ReconnectingConnection, sweep: Sweep
 ) -> None:
-    cursor, connection = b"", None
+    connection, cursor = await _in_time(shard, sweep, link.get()), b""
     while cursor != b"0":
-        try:
-            async with timeout(sweep.deadline - monotonic()):
-                connection = connection or await link.get()
-                cursor, keys = await connection.call(sweep.scan(cursor))
-        except asyncio.TimeoutError:
-            raise unanswered(shard.command_timeout) from None
+        scanning = connection.call(sweep.scan(cursor))
+        cursor, keys = await _in_time(shard, sweep, scanning)
         # One key a command: on a Cluster several must not span slots, each of which may
         # be on its way to another node.
         unlinks: list[Command] = [(b"UNLINK", key) for key in keys]
@@ -72,6 +71,15 @@ async def _unlink_at(
             if isinstance(reply, Exception):
                 raise reply
         sweep.get_on(monotonic())
+
+
+async def _in_time(shard: Keyspace, sweep: Sweep, work: Awaitable[T]) -> T:
+    """The result of a step of a portion, which is to be done by its deadline."""
+    try:
+        async with timeout(sweep.deadline - monotonic()):
+            return await work
+    except asyncio.TimeoutError:
+        raise unanswered(shard.command_timeout) from None
 
 
 async def unblock_client(connection: PipelinedConnection, client_id: int) -> bool:

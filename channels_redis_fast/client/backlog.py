@@ -168,6 +168,7 @@ class Backlog:
         self.timeout = timeout
         self.keys: set[bytes | str] = set()  # that nobody may overtake
         self.probed: set[bytes | str] = set()  # of those that one is tried for
+        self.under_way: set[bytes | str] = set()  # of those at a former node
         self._trusted: set[bytes | str] = set()  # of those that one was taken for
         self.on_taken = on_taken
         self._link_of = link_of
@@ -175,8 +176,7 @@ class Backlog:
         self._is_stranger = is_stranger
         self._is_cluster = is_cluster
         self.calls: list[Call] = []
-        self._is_going = False
-        self._is_closed = False
+        self._is_going = self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -215,7 +215,7 @@ class Backlog:
         waiting, self.calls = self.calls, []
         trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
-        held: set[bytes | str] = set()
+        held = self.under_way.copy()
         for call in waiting:
             if call.done():
                 continue
@@ -225,7 +225,7 @@ class Backlog:
                 held.add(call.key)
                 staying.append(call)
         self.calls[:0] = staying  # before those that came meanwhile
-        self.keys = {call.key for call in self.calls} | self.probed
+        self.keys = {call.key for call in self.calls} | self.probed | self.under_way
         self._is_going = False
         moments = [call.not_before for call in self.calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
@@ -242,8 +242,8 @@ class Backlog:
     def close(self) -> None:
         """Fails all, and from now on what comes, or comes back from a connection."""
         self._is_closed = True
-        self.keys.clear()
-        self.probed.clear()
+        for keys in self.keys, self.probed, self.under_way:
+            keys.clear()
         self.go_on()
         self._cancel_timer()
 

@@ -14,6 +14,7 @@ from .administration import unblock_client
 from .backlog import Call
 from .cluster_host import ClusterHost
 from .connection import PipelinedConnection
+from .handovers import Handovers
 from .host import Host
 from .reconnecting import ReconnectingConnection
 from .shard import Shard
@@ -43,6 +44,7 @@ class ClusterShard(Shard):
         self._lookup = TopologyLookup(
             self, self._topology, self._nodes, self._learn, self._backlog.go_on
         )
+        self._handovers = Handovers(self._topology, self._nodes, self._backlog)
         self._links.discard(self._main)  # there is no one server
 
     async def primaries(self) -> list[ReconnectingConnection]:
@@ -90,6 +92,7 @@ class ClusterShard(Shard):
         moved = isinstance(error, errors.MovedError)
         if isinstance(error, errors.MovedError):
             self._topology.correct(error)
+            self._handovers.review()
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(before)
         await self._lookup.refresh()
@@ -176,6 +179,7 @@ class ClusterShard(Shard):
             moved()
         if isinstance(error, errors.MovedError):
             self._topology.correct(error)
+            self._handovers.review()
         elif isinstance(error, errors.ClusterDownError):
             self._topology.doubt(self._topology.owner(call.key))
             self._lookup.begin()
@@ -187,6 +191,7 @@ class ClusterShard(Shard):
 
     def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
         heirs = self._topology.learn(asked, ranges, question, self._is_gone)
+        self._handovers.review()
         for address in heirs:
             link = self._node(address, eager=True)
             if link.connection is None:

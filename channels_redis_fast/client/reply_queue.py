@@ -17,6 +17,7 @@ from redis import exceptions as errors
 from .._counting import SAMPLE_EVERY, Traffic
 from ..commands.command import Command
 from ..commands.errors import Kind, kind_of, reply_error, unanswered
+from ..commands.scripts import key_of
 from .held_back import HeldBack, Refused, Sent, tell
 
 Push = Callable[[list[Any]], None]
@@ -74,6 +75,19 @@ class ReplyQueue:
         with contextlib.suppress(IndexError):  # it was answered at this moment
             return len(self._waiting), self._waiting[0][2]
         return 0, math.inf
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something was refused, and is not given up yet."""
+        return bool(self._held.by_key)
+
+    def keys_under_way(self) -> set[bytes | str]:
+        """The keys of commands that may be tried again, and have no outcome yet."""
+        found = set(self._held.by_key)
+        for receiver, command, _ in self._waiting:
+            if command is not None and not receiver.done():
+                found.add(key_of(command))
+        return found
 
     async def drained(self) -> None:
         """Waits while nothing more is taken; returns at once when it is."""

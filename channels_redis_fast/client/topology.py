@@ -58,6 +58,7 @@ class Topology:
     def __init__(self, configured: Iterable[Address]) -> None:
         self._configured = list(configured)
         self._owners: list[Address | None] = [None] * SLOTS
+        self.changes = 0  # of owners, so far
         # Nodes that said CLUSTERDOWN: theirs may be the lost side of a split.
         self._doubted: set[Address] = set()
         # Questions and corrections, in their order: what was said of a slot after the
@@ -118,6 +119,7 @@ class Topology:
                 owners[slot] = owner
             else:
                 self._corrections.pop(slot, None)
+        self.changes += owners != self._owners
         self._owners, self._told = owners, told
         self._doubted.clear()
         return self._inherit(before, is_gone)
@@ -139,6 +141,7 @@ class Topology:
             return False
         owner = moved.host, moved.port
         self._corrections[moved.slot_id] = next(self._numbers), owner
+        self.changes += owner != self._owners[moved.slot_id]
         self._owners[moved.slot_id] = owner
         return True
 

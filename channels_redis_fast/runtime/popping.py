@@ -221,22 +221,33 @@ class Popper:
     def _end(self, found: list[tuple[Wait, Entry]], wanted: int) -> None:
         """Ends all waits. What the caller doesn't want goes back to its place.
 
-        Also when an exception comes meanwhile, of a signal handler for instance.
+        Also when an exception comes meanwhile, of a signal handler for instance: then
+        all goes back.
         """
         try:
-            for wait in self._waits:
-                with contextlib.suppress(errors.RedisError):
-                    # Else what it may have popped is lost with its connection.
-                    if reply := wait.end():
-                        found.append((wait, popped(reply)[0]))
+            self._end_waits(found)
+            self._put_all_back(found, wanted)
         except BaseException:
-            wanted = 0
+            try:
+                self._end_waits(found)
+            finally:
+                self._put_all_back(found, 0)
             raise
         finally:
             for wait in self._waits:
                 wait.close()
-            for wait, entry in found[wanted:]:
-                self._put_back(wait.shard, entry)
+
+    def _end_waits(self, found: list[tuple[Wait, Entry]]) -> None:
+        for wait in self._waits:
+            with contextlib.suppress(errors.RedisError):
+                # Else what it may have popped is lost with its connection.
+                if reply := wait.end():
+                    found.append((wait, popped(reply)[0]))
+
+    def _put_all_back(self, found: list[tuple[Wait, Entry]], wanted: int) -> None:
+        while len(found) > wanted:
+            wait, entry = found.pop()
+            self._put_back(wait.shard, entry)
 
     def _put_back(self, shard: BlockingShard, entry: Entry) -> None:
         until = time.monotonic() + self._command_timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,6 +152,20 @@ async def check_awaited(
         await asyncio.gather(*(timed(*each) for each in cases.items()))
     assert {case: t for case, t in took.items() if t > LIMIT} == {}
     for layer in layers.values():
+        await layer.close_pools()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_flush_while_a_cluster_is_looked_up(kind: str) -> None:
+    """However long its nodes may take to be connected to."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nodes = [silent.getsockname()]
+        host = {"cluster": nodes, "socket_connect_timeout": 10 * TIMEOUT}
+        layer = KINDS[kind](hosts=[host], command_timeout=TIMEOUT)
+        began = time.monotonic()
+        with pytest.raises(errors.ConnectionError):
+            await layer.flush()
+        assert time.monotonic() - began < LIMIT
         await layer.close_pools()
 
 

@@ -11,8 +11,9 @@ from redis import exceptions as errors
 
 from channels_redis_fast.runtime.unconfirmed import FAILED
 from support.crowds import GONE, Crowd, Sender, eventually_sent, lines
-from support.layers import opened, soon
+from support.layers import end, opened, soon
 from support.polling import eventually
+from support.refusing import RefusingProxy
 from support.servers import Server, free_port
 
 
@@ -42,6 +43,26 @@ async def test_a_replica_answers(
     # It looks again, with back-off, and doesn't fill the log meanwhile.
     assert 2 <= connections <= 2 * 10
     assert said[GONE] <= 10
+
+
+async def test_who_waits_at_a_replica_fills_no_log(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it is asked again: one line."""
+    primary, replica = start_server(), start_server()
+    client = replica.client()
+    client.replicaof(primary.host, primary.port)
+    async with opened(replica.url) as layer:
+        names = await layer.new_channel(), "worker"
+        waiting = [asyncio.create_task(layer.receive(name)) for name in names]
+
+        def connections() -> int:
+            return int(client.info("stats")["total_connections_received"])
+
+        enough = connections() + 10
+        await eventually(lambda: connections() > enough, "several attempts")
+        assert len(caplog.records) == 1, caplog.messages
+        await end(*waiting)
 
 
 async def test_a_replica_that_was_a_primary_a_moment_ago(
@@ -116,6 +137,20 @@ async def test_what_a_server_wont_have_is_asked_for_now_and_then(
         client.delete(key)
         await layer.send(name, {"n": 1})
         assert await soon(layer, name) == {"n": 1}
+
+
+async def test_a_reader_that_a_busy_server_greets(valkey: Server) -> None:
+    """It can still end its waits, which it does by the id that the server tells."""
+    with RefusingProxy(valkey) as proxy:
+        async with opened(proxy.url) as layer:
+            await layer.send("other", {})
+            with proxy.refusing("BUSY a script runs.", frozenset((b"CLIENT",))):
+                waiting = asyncio.create_task(layer.receive("worker"))
+                # redis-py says by two of these what it is.
+                await eventually(lambda: proxy.requests.refused > 2, "a refusal")
+            (reader,) = layer._loops.engine()._channels["worker"]._readers
+            await eventually(lambda: reader.waiting_client, "a wait that can be ended")
+            await end(waiting)
 
 
 async def test_the_members_that_a_replica_has_are_no_answer(

@@ -21,9 +21,9 @@ from support.servers import Server
 KEY = b"asgiworker"
 
 
-def popper(server: Server, counters: DropCounters) -> tuple[Any, Popper]:
+def popper(counters: DropCounters, *servers: Server) -> tuple[Any, Popper]:
     """One for a key, and the connections that it uses."""
-    layer: Any = RedisChannelLayer(hosts=[server.url])
+    layer: Any = RedisChannelLayer(hosts=[server.url for server in servers])
     blocking, operations = layer._blocking, layer._operations
     shards = blocking.shards
     return blocking, Popper(shards, KEY, operations, counters, 5.0, lambda: None)
@@ -31,7 +31,7 @@ def popper(server: Server, counters: DropCounters) -> tuple[Any, Popper]:
 
 def test_what_is_put_back_is_there(valkey: Server) -> None:
     counters = DropCounters()
-    blocking, one = popper(valkey, counters)
+    blocking, one = popper(counters, valkey)
     valkey.client().script_flush()
     score = float(int(time.time()) + 60)  # too old it would be dropped
     one._put_back(blocking.shards[0], (b"member", b"%d" % score))
@@ -42,7 +42,7 @@ def test_what_is_put_back_is_there(valkey: Server) -> None:
 
 def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
     counters = DropCounters()
-    blocking, one = popper(valkey, counters)
+    blocking, one = popper(counters, valkey)
     valkey.client().set(KEY, "no sorted set")
     one._put_back(blocking.shards[0], (b"member", b"1.5"))
     assert counters.snapshot() == {"lost while being put back": 1}
@@ -51,7 +51,7 @@ def test_what_cannot_be_put_back_is_counted(valkey: Server) -> None:
 
 def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
     served = iter([False, False, True])
-    blocking, one = popper(valkey, DropCounters())
+    blocking, one = popper(DropCounters(), valkey)
     began = time.monotonic()
     assert one.pop(None, lambda: next(served)) is None
     assert time.monotonic() - began < 30
@@ -61,7 +61,7 @@ def test_who_was_served_by_others_waits_no_more(valkey: Server) -> None:
 def test_who_was_served_meanwhile_waits_no_more(valkey: Server) -> None:
     """Though its server is silent for long: the message was put back by another."""
     served = threading.Event()
-    blocking, one = popper(valkey, DropCounters())
+    blocking, one = popper(DropCounters(), valkey)
     one._longest = 60
     with ThreadPoolExecutor(1) as pool:
         popping = pool.submit(one.pop, None, served.is_set)
@@ -75,7 +75,7 @@ def test_a_second_exception_loses_nothing(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One comes while the waits are ended, after another, or after a message."""
-    blocking, one = popper(valkey, DropCounters())
+    blocking, one = popper(DropCounters(), valkey)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -89,6 +89,47 @@ def test_a_second_exception_loses_nothing(
             one._end([(wait, (b"member", score))], wanted)
         monkeypatch.undo()
         assert valkey.client().zrange(KEY, 0, -1) == [b"member"]
+    blocking.close()
+
+
+def test_a_second_exception_loses_nothing_of_other_hosts(
+    valkey: Server, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they popped is on its way while the first one's wait is ended."""
+    blocking, one = popper(DropCounters(), valkey, server)
+    one._begin(None)
+    until(lambda: any("b" in c["flags"] for c in server.clients()), "the wait")
+    server.client().zadd(KEY, {"member": time.time() + 60})
+    assert not server.client().exists(KEY)
+    first, end = one._waits[0], one._waits[0].end
+
+    def interrupt() -> None:
+        monkeypatch.setattr(first, "end", end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first, "end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one._end([], 0)
+    assert server.client().zrange(KEY, 0, -1) == [b"member"]
+    blocking.close()
+
+
+def test_an_exception_while_others_are_put_back(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the caller would have got goes back, too."""
+    blocking, one = popper(DropCounters(), valkey)
+    score = b"%d" % (time.time() + 60)
+    found = [(one._waits[0], (member, score)) for member in (b"wanted", b"other")]
+
+    def interrupt(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one, "_put_back", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one._end(found, 1)
+    assert b"wanted" in valkey.client().zrange(KEY, 0, -1)
     blocking.close()
 
 

@@ -16,6 +16,7 @@ from support.layers import end, nothing, opened, soon
 from support.loops import LoopThread
 from support.peers import CORE
 from support.polling import eventually
+from support.refusing import RefusingProxy
 from support.servers import Server
 
 KEY = "asgiworker"
@@ -283,6 +284,26 @@ async def test_redis_goes_away(server: Server, monkeypatch: pytest.MonkeyPatch) 
             await layer.send("worker", {})
         assert await numbers(layer, 9) == list(range(1, 10))
         assert layer.counters == {}
+
+
+async def test_redis_takes_nothing_back(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it refuses stays here, for who comes next."""
+    monkeypatch.setattr(normal_channel, "_LONGEST_HOLD", 0.01)
+    with RefusingProxy(valkey) as proxy:
+        async with opened(proxy.url, prefetch=10, command_timeout=0.3) as layer:
+            await send(layer, 10)
+            assert await numbers(layer, 1) == [0]
+            reader = layer._loops.engine()._channels["worker"]
+            with proxy.refusing("NOREPLICAS Not enough good replicas to write."):
+                await eventually(
+                    lambda: reader.recall() or reader._returns.under_way, "their return"
+                )
+                await reader._returns.finish()
+            assert proxy.requests.refused
+            assert await numbers(layer, 9) == list(range(1, 10))
+            assert layer.counters == {}
 
 
 # Several processes

@@ -20,6 +20,7 @@ from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.runtime.blocking_engine import run_without_loop
 from support.layers import soon
 from support.polling import until
+from support.refusing import RefusingProxy
 from support.servers import Server
 from support.syncing import blocking
 
@@ -118,6 +119,24 @@ def test_a_refresh_that_failed_comes_again(
         assert not enough()
         layer.sync.send("worker", {})  # which makes the third
         assert enough()
+
+
+def test_who_ended_while_redis_refuses(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves when Redis takes it."""
+    monkeypatch.setattr(f"{MEMBERSHIPS}._RETRY_AFTER", 0.1)
+    with (
+        RefusingProxy(valkey) as proxy,
+        blocking("core", proxy.url, command_timeout=0.2) as layer,
+    ):
+        name = layer.sync.new_channel()
+        layer.sync.group_add("room", name)
+        layer._memberships.end(name)
+        with proxy.refusing("NOREPLICAS Not enough good replicas to write."):
+            until(lambda: layer._tidy() or proxy.requests.refused, "a refusal")
+        assert members(valkey)
+        until(lambda: layer._tidy() or not members(valkey), "the member to leave")
 
 
 def _tend(memberships: Any, run_all: Any) -> None:
