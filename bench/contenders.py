@@ -11,7 +11,9 @@ from typing import Any
 
 import msgpack
 
-from limits import LimitCore, LimitPubSub, Queues
+from blocking_limits import BlockingCore, BlockingPubSub
+from limits import LimitCore, LimitPubSub
+from queues import Queues
 from support import programs
 
 OURS = "channels_redis_fast"
@@ -166,6 +168,7 @@ CONTENDERS = {
         _ours_of("pubsub", "pubsub"),
         _ours_of("pubsub-unconfirmed", "pubsub", confirm_sends=False),
         _ours_of("pubsub-prefetch", "pubsub", prefetch=100),
+        _ours_of("pubsub-both", "pubsub", prefetch=100, confirm_sends=False),
         _ours_of("pubsub-aes-gcm", "pubsub", encryption="aes-gcm"),
         Contender("pubsub-sync", "pubsub", OURS, _ours("pubsub"), blocking=True),
         Contender(
@@ -191,6 +194,8 @@ CONTENDERS = {
         Contender("in-memory", "", "channels", _memory, one_process=True),
         Contender("limit-core", "core", OURS, _limit(LimitCore)),
         Contender("limit-pubsub", "pubsub", OURS, _limit(LimitPubSub)),
+        Contender("limit-core-sync", "core", OURS, _limit(BlockingCore)),
+        Contender("limit-pubsub-sync", "pubsub", OURS, _limit(BlockingPubSub)),
         Contender("limit-queue", "", "", lambda _: Queues(), one_process=True),
     )
 }

@@ -1,4 +1,4 @@
-"""What to come near to: the same commands without a layer, and no Redis at all.
+"""What to come near to: the same commands without a layer.
 
 These look like channel layers to the workloads, but their messages are bytes: a number
 and as much as a layer would have packed. Nothing is named, checked, bounded or
@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import uuid
 from collections import defaultdict, deque
+from time import monotonic
 from typing import Any
 
 import hiredis
@@ -130,16 +131,17 @@ class LimitCore(Limit):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._client = uuid.uuid4().hex
+        self._client = uuid.uuid4().hex[:16]
         self._numbers = itertools.count()
         self._boxes: dict[bytes, dict[bytes, Box]] = {}  # by key and route
         self._routes: dict[str, tuple[bytes, bytes, bytes]] = {}  # key, route, name
         self._members: dict[str, tuple[int, dict[bytes, bytes]]] = {}
+        self._clean_until: dict[str, float] = {}  # by group
         self._reading: list[asyncio.Task[None]] = []
 
     async def new_channel(self) -> str:
         """A name, whose last part is its route."""
-        return await self._attend(f"specific.{self._client}!{next(self._numbers):032x}")
+        return await self._attend(f"specific.{self._client}!{next(self._numbers):016x}")
 
     async def group_add(self, group: str, channel: str) -> None:
         """Joins, as the layer does."""
@@ -156,7 +158,7 @@ class LimitCore(Limit):
     async def group_send(self, group: str, message: bytes) -> None:
         """Asks for the members, and adds a message to each key they have."""
         wire = self._wire or await self._sending()
-        members = await self._run(wire, MEMBERS, f"asgi:group:{group}", 86400)
+        members = await self._ask_members(wire, group)
         size, keys = self._members.get(group, (0, {}))
         if size != len(members):
             keys = _by_key(members)
@@ -166,6 +168,14 @@ class LimitCore(Limit):
             for key, names in keys.items()
         ]:
             await reply
+
+    async def _ask_members(self, wire: Wire, group: str) -> list[bytes]:
+        """As the layer does: old ones are removed once a second."""
+        key, now = f"asgi:group:{group}", monotonic()
+        if now < self._clean_until.get(group, 0.0):
+            return await wire.call(b"ZRANGE", key, b"0", b"-1")
+        self._clean_until[group] = now + 1
+        return await self._run(wire, MEMBERS, key, 86400)
 
     async def receive(self, channel: str) -> bytes:
         """The next message of a channel."""
@@ -275,38 +285,3 @@ class LimitPubSub(Limit):
     def _pushed(self, name: bytes, payload: bytes) -> None:
         for box in self._names[name]:
             box.put_nowait(payload)
-
-
-class Queues:
-    """No Redis: an `asyncio.Queue` per channel of one process."""
-
-    def __init__(self) -> None:
-        self._queues: dict[str, asyncio.Queue[Any]] = {}
-
-    async def new_channel(self) -> str:
-        """A name of the usual length."""
-        name = f"specific.{'0' * 32}!{len(self._queues):032x}"
-        self._queues[name] = asyncio.Queue()
-        return name
-
-    async def group_add(self, group: str, channel: str) -> None:
-        """All are in one group."""
-
-    async def send(self, channel: str, message: dict[str, Any]) -> None:
-        """Puts a copy into the queue."""
-        self._queues[channel].put_nowait(message.copy())
-        await asyncio.sleep(0)
-
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Puts a copy into every queue."""
-        for queue in self._queues.values():
-            queue.put_nowait(message.copy())
-        await asyncio.sleep(0)
-
-    async def receive(self, channel: str) -> dict[str, Any]:
-        """Waits on the queue."""
-        message: dict[str, Any] = await self._queues[channel].get()
-        return message
-
-    async def close(self) -> None:
-        """Nothing is open."""

@@ -26,8 +26,8 @@ NOT_SHOWN = """\
 Not shown: several machines or a network; a server that is busy with other things;
 TLS, Sentinel, shards and Clusters. Servers, senders and receivers share the cores of
 one machine, so what one of them saves is a gain for all. A sender of channels_nats
-waits for no answer, nor does an `-unconfirmed` one of this package, nor `core-both`
-(`confirm_sends=False` and `prefetch=100`); all others are told that Redis has the
+waits for no answer, nor does an `-unconfirmed` or `-both` one of this package
+(`confirm_sends=False`; and `prefetch=100`); all others are told that Redis has the
 message. Neither the limits (bare clients that send the same commands) nor `limit-queue`
 do what a layer does: names, envelopes, bounds, a message of its own for each
 receiver."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import string
 import sys
 
 from channels_redis_fast.wire._hashing import shard_of
 
+LETTERS = f"{string.ascii_letters}{string.digits}-_"  # of names that layers make
+
 draw = random.Random(1)
 KINDS = {
-    "channels of processes": lambda number: f"specific.{draw.getrandbits(128):032x}!",
+    "channels of processes": lambda number: (
+        f"specific.{''.join(draw.choices(LETTERS, k=16))}!"
+    ),
     "groups with a number": lambda number: f"chat.room.{number}",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -23,6 +22,7 @@ from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
+from .wire.made_names import random_part
 
 _TIDY_EVERY = 1.0  # seconds
 
@@ -51,7 +51,7 @@ class CoreParts(Observing):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
-        self.client_prefix = uuid.uuid4().hex
+        self.client_prefix = random_part()
         self._memberships = Memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )

@@ -73,7 +73,8 @@ class LayerHooks(BaseChannelLayer):  # type: ignore[misc]
         self._settings = settings
         self._capacities = settings.capacities()
         self.capacity = settings.capacity
-        self.channel_capacity = self.compile_capacities(settings.channel_capacity or {})
+        rules = self.compile_capacities(settings.channel_capacity or {})
+        self.channel_capacity = tuple(rules)  # which can't be changed
         self._size_limit = SizeLimit(settings.max_message_size, MessageTooLarge)
         self._serializer = self._make_serializer(settings)
         self._codec = self._make_codec()

@@ -10,6 +10,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 _HIDDEN = "***"
+# Packages in whose frames passwords may be variables.
+_SECRETIVE = ("channels_redis_fast", "redis")
 # What may be shown of an entry of `hosts`. All else may be secret, whatever its name.
 _SHOWN = frozenset(
     ("address", "cluster", "db", "host", "master_name", "path", "port", "sentinels")
@@ -41,6 +43,21 @@ def without_frames(error: E) -> E:
     """The error alone: the frames that it passed, and causes, may hold secrets."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def with_frames_of_others(error: E) -> E:
+    """An error of a signal handler, or of a credential provider: where it came from.
+
+    The frames before, of redis-py and this package, may hold secrets.
+    """
+    found = traceback = error.__traceback__
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__"))
+        if module.partition(".")[0] in _SECRETIVE:
+            found = traceback.tb_next
+        traceback = traceback.tb_next
+    error.__context__ = None
+    return error.with_traceback(found)
 
 
 def mask(entry: Any) -> str:

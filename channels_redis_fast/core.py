@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any
@@ -20,6 +19,7 @@ from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
 from .sync import SyncChannelLayer
+from .wire.made_names import random_part
 
 # Applications import all three from channels_redis.core.
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
@@ -126,7 +126,7 @@ class RedisChannelLayer(CoreParts):
         A copy of the name keeps working while somebody waits on it, and for `expiry`
         seconds after.
         """
-        name = f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
+        name = f"{prefix}.{self.client_prefix}!{random_part()}"
         self._non_local(name)
         if not self._loops.engine_for_call():  # a loop sweeps away what ended
             self._tidy()

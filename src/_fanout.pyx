@@ -69,7 +69,7 @@ cdef dict _bundle_few(list members):
 
 
 cdef dict _bundle_many(list members):
-    # The members of one process share a key of some 45 bytes. To slice and hash it for each
+    # The members of one process share a key of some 26 bytes. To slice and hash it for each
     # would be most of the work, so the first keys met are compared where they lie. Entry 0
     # stays empty and fits no key. An entry's pointers stay good: the dict holds its list, and
     # the list the member that the key is part of.

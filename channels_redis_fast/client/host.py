@@ -10,7 +10,7 @@ from redis import asyncio as aioredis
 from redis import exceptions as errors
 
 from .._counting import Ledger, Traffic
-from .._masking import Masked, without_frames
+from .._masking import Masked, with_frames_of_others, without_frames
 from .credentials import shared_tokens
 from .host_settings import describe
 from .redis_py import OURS, blocking_connection, pool_of, time_left, with_credentials
@@ -65,9 +65,9 @@ class Host:
             if not self.check.is_done:
                 await self.check.ask(connection, self)
             return
-        except (redis.RedisError, OSError) as error:
-            problem = plain_words(error, self, self._is_tls)
-        raise without_frames(problem)
+        except BaseException as error:
+            problem = self._as_told(error)
+        raise problem
 
     async def release(self, connection: Any) -> None:
         """Closes what finding the server left open beside the connection."""
@@ -83,14 +83,15 @@ class Host:
     def open_socket(self, deadline: float) -> Any:
         """A socket that redis-py connected and greeted, for a blocking caller.
 
-        Raises redis-py's errors, at about `deadline` (monotonic) at the latest: without
-        the frames that they passed, some of whose variables are secrets.
+        Raises redis-py's errors, at about `deadline` (monotonic) at the latest, and
+        what a signal handler or a credential provider raises: without the frames that
+        they passed, some of whose variables are secrets.
         """
         try:
             return self._open_socket(deadline)
-        except (redis.RedisError, OSError) as error:
-            problem = plain_words(error, self, self._is_tls)
-        raise without_frames(problem)
+        except BaseException as error:
+            problem = self._as_told(error)
+        raise problem
 
     def silence(self, seconds: float) -> redis.RedisError:
         """The error when nothing came for so long."""
@@ -121,6 +122,12 @@ class Host:
     def __str__(self) -> str:
         return describe(self._settings.value)
 
+    def _as_told(self, error: BaseException) -> BaseException:
+        """What came while connecting as callers get it, without frames of secrets."""
+        if isinstance(error, (redis.RedisError, OSError)):
+            return without_frames(plain_words(error, self, self._is_tls))
+        return with_frames_of_others(error)
+
     @property
     def _is_tls(self) -> bool:
         settings = self._settings.value
@@ -137,8 +144,8 @@ class Host:
         connection = blocking_connection(
             arguments, left, min(left, self.connect_timeout)
         )
-        connection.connect()
         try:
+            connection.connect()
             if not self.check.is_done:
                 self.check.ask_blocking(connection, self)
         except BaseException:

@@ -17,6 +17,8 @@ DEFAULT_HOSTS = ("redis://localhost:6379",)
 _SCHEMES = ("redis", "rediss", "unix")
 _RIGHT = "a URL is as redis://localhost:6379, rediss://localhost:6379 or unix:///path"
 _HIGHEST_PORT = 65535
+# A name, or an address, which may be one of IPv6.
+_HOST = re.compile(r"[^\s/@?#:]+|([^\s/@?#:]*:){2,}[^\s/@?#:]*")
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _BAD_VALUE = re.compile(r"Invalid value for .(\w+). in connection URL")
 
@@ -41,6 +43,8 @@ def refused(settings: Settings, error: Exception) -> InvalidSetting:
     """What to raise for settings that redis-py refuses."""
     if bad := _BAD_VALUE.search(str(error)):
         return _bad(settings, f"no valid value for {bad[1]}")
+    if "@" in str(settings.get("address")).partition("?")[2]:
+        return _bad(settings, "no such argument; a ? in a password is written %3F")
     if unknown := _UNKNOWN.search(str(error)):
         return _bad(settings, f"redis-py knows no argument {unknown[1]!r}")
     told = str(error)
@@ -151,7 +155,7 @@ def _check_addresses(entry: Any, addresses: Any, name: str) -> None:
 
 def _check_address(entry: Any, address: Any) -> None:
     host, port = address
-    if not isinstance(host, str) or not host or "/" in host or "@" in host:
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
         raise _bad(entry, f"host must be a name or an address, not {mask(host)}")
     if not str(port).isdecimal() or not 0 < int(port) <= _HIGHEST_PORT:
         text = f"port must be a number from 1 to {_HIGHEST_PORT}, not {mask(port)}"

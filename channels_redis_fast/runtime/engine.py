@@ -24,7 +24,7 @@ from ..wire.codec import Message
 from .base_engine import Engine
 from .memberships import Memberships
 
-_LONGEST_TICK = 1.0  # seconds
+_SHORTEST_TICK, _LONGEST_TICK = 0.01, 1.0  # seconds
 # A reader of a normal channel is closed that was idle for so long (seconds), and the
 # longest idle one when there are so many: each has a connection.
 _LONGEST_IDLE = 1.0
@@ -64,9 +64,8 @@ class LoopEngine(Engine):
             )
             for index, host in enumerate(hosts)
         ]
-        self._tick_every = min(
-            _LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8
-        )
+        wanted = min(_LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8)
+        self._tick_every = max(_SHORTEST_TICK, wanted)
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)

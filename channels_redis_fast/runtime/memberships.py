@@ -135,7 +135,7 @@ class Memberships:
 
         What Redis was not heard to have done is due again, after a while. Nobody leaves
         a group of a shard, by index, that `is_down`. Whether it should be called again
-        at once: so many ended.
+        at once: so many ended. (Refreshes may be due again already, for ever.)
         """
         began = time.monotonic()
         with self._lock:
@@ -157,7 +157,7 @@ class Memberships:
             with self._lock:
                 for note in undone:
                     note()
-        return not undone
+        return bool(self._left) and not undone
 
     def clear(self) -> None:
         """Forgets all."""

@@ -1,16 +1,28 @@
-"""Whose `new_channel` made a name, as far as the name tells."""
+"""What stands at random in names, and whose `new_channel` made one, if it tells."""
 
 from __future__ import annotations
 
 import re
+import secrets
 
-# As `new_channel` of the core layer, or of a Pub/Sub layer, makes them by default.
+# As `new_channel` of the core layer, here and in channels_redis, or of a Pub/Sub layer,
+# makes them by default.
 _as_made = re.compile(
-    r".*(\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})"
+    r".*(\.[\w-]{16}![\w-]{16}|\.[0-9a-f]{32}![0-9a-f]{32}|specific\.[0-9a-f]{32})",
+    re.ASCII,
 ).fullmatch
 
 _HEX = 32
 _is_hex = re.compile(r"[0-9a-f]{32}").fullmatch
+
+
+def random_part() -> str:
+    """96 random bits in 16 letters, digits, "-" and "_".
+
+    Half as long as in channels_redis: a group's names are in Redis, in its replies, and
+    in the messages for its members.
+    """
+    return secrets.token_urlsafe(12)
 
 
 def is_made_here(channel: str, prefix: str) -> bool:

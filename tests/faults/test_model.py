@@ -31,7 +31,7 @@ from channels_redis_fast.mailboxes import registry
 from support.fleets import TOPOLOGIES, Clock, Fleet, Topology
 from support.model import Model
 from support.modelled import Modelled
-from support.storms import CHANGES, Action, storm
+from support.storms import CHANGES, ELSEWHERE, HERE, THREAD, Action, storm
 from support.syncing import KINDS
 
 PROGRAMS = int(os.environ.get("PROGRAMS", "40"))
@@ -54,11 +54,13 @@ syncs = st.sampled_from([False, False, True])
 actions = st.tuples(
     st.sampled_from(["send", "send", "group", "receive", "cancel", "join", "leave"]),
     layers,
-    syncs,
+    st.sampled_from([HERE, HERE, THREAD, ELSEWHERE]),
     places,
     groups,
     st.integers(1, 5),
 )
+faults = st.sampled_from(["", "kill", "replies", "requests"])
+moments = st.integers(0, 600)  # turns of the event loop, or bytes
 
 
 class Programs(RuleBasedStateMachine):
@@ -244,23 +246,54 @@ class Programs(RuleBasedStateMachine):
     def kill_clients(self) -> None:
         self.run(self.program.kill())
 
-    @rule(
-        drawn=st.lists(actions, min_size=2, max_size=6),
-        fault=st.sampled_from(["", "kill", "replies", "requests"]),
-        at=st.integers(0, 600),
-    )
+    @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
     def storm(self, drawn: list[Any], fault: str, at: int) -> None:
+        self._storm([self._action(*one) for one in drawn], fault, at)
+
+    @rule(
+        kinds=st.lists(st.sampled_from(["join", "join", "group", "leave"]), max_size=8),
+        layer=layers,
+        where=st.sampled_from([HERE, ELSEWHERE]),
+        place=places,
+        group=groups,
+        fault=faults,
+        at=moments,
+    )
+    def change_and_send(
+        self,
+        kinds: list[str],
+        layer: int,
+        where: str,
+        place: int,
+        group: str,
+        fault: str,
+        at: int,
+    ) -> None:
+        """Changes of one group and messages to it begin in one event loop."""
+        self._storm(
+            [
+                self._action(kind, layer, where, place + i // 2, group, 1)
+                for i, kind in enumerate([*kinds, "join", "group"])
+            ],
+            fault,
+            at,
+        )
+
+    def _storm(self, acts: list[Action], fault: str, at: int) -> None:
         if fault and not self.topology.proxies:
             fault = "kill"
         at %= 40 if fault == "kill" else 601
-        self.run(storm(self.program, list(map(self._action, drawn)), fault, at))
+        self.run(storm(self.program, acts, fault, at))
 
-    def _action(self, drawn: Any) -> Action:
-        kind, layer, sync, place, group, count = drawn
+    def _action(
+        self, kind: str, layer: int, where: str, place: int, group: str, count: int
+    ) -> Action:
         name = self.member(place) if kind in CHANGES else self.channel(place)
         if name is None:
             kind, name = "send", self.channel(place)
-        return Action(kind, layer, sync, name, group, count)
+        if kind in CHANGES and where == ELSEWHERE and self.kind == "pubsub":
+            where = HERE  # the other loop takes its subscriptions with it
+        return Action(kind, layer, where, name, group, count)
 
 
 def _pick(several: Sequence[T], place: int) -> T:

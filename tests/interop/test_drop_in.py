@@ -197,6 +197,7 @@ def test_settings_can_t_be_changed(kind: str, name: str) -> None:
     with pytest.raises(AttributeError, match=f"{name} can't be changed"):
         setattr(layer, name, SETTINGS[name])
     assert getattr(layer, name) == before
+    assert isinstance(layer.channel_capacity, tuple)  # not even its rules
     layer.receive_log = []  # attributes of an application's own
 
 

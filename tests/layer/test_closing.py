@@ -7,11 +7,13 @@ import asyncio
 import pytest
 from redis import exceptions as errors
 
+from channels_redis_fast.runtime.engine import LoopEngine
 from support.clusters import Cluster
 from support.layers import opened, soon
 from support.polling import eventually
 from support.refusing import RefusingProxy
 from support.servers import Server
+from support.syncing import KINDS
 
 
 async def test_nothing_is_opened_that_nobody_would_close(cluster: Cluster) -> None:
@@ -61,3 +63,19 @@ async def test_a_call_after_all_tasks_were_cancelled(valkey: Server) -> None:
         assert sending.cancelled()
         await asyncio.wait_for(layer.send("worker", {"n": 2}), 10)
         assert await soon(layer, "worker") == {"n": 2}
+
+
+@pytest.mark.parametrize("option", ["expiry", "group_expiry"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_expiries_shorter_than_a_round_trip(
+    valkey: Server, kind: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their refreshes are due again and again; loops turn, and end."""
+    ticks: list[LoopEngine] = []
+    monkeypatch.setattr(LoopEngine, "_sweep", lambda self: ticks.append(self))
+    layer = KINDS[kind](hosts=[valkey.url], **{option: 1e-6})
+    await layer.group_add("room", await layer.new_channel())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(ticks) < 50
+    await asyncio.wait_for(layer.close_pools(), 10)

@@ -26,7 +26,7 @@ from support.layers import end
 from support.polling import eventually
 from support.pubsubs import subscribed
 from support.servers import Server
-from support.syncing import KINDS, blocking
+from support.syncing import KINDS, accepted, blocking
 
 FEW = 150
 MOST = 2.5  # times the lines for twice the number
@@ -180,7 +180,7 @@ async def test_close_pools_while_many_wait(kind: str, valkey: Server) -> None:
 @both
 async def test_receivers_of_copied_names(kind: str, valkey: Server) -> None:
     async def work(layer: Any, server: Server, count: int, steps: Steps) -> None:
-        begin = (await layer.new_channel())[:-32]
+        begin = (await layer.new_channel())[: -16 if kind == "core" else -32]
         names = [begin + uuid.uuid4().hex for _ in range(count)]
         with steps:
             tasks = [asyncio.create_task(layer.receive(name)) for name in names]
@@ -253,6 +253,26 @@ def asked(server: Server) -> dict[str, int]:
     """How often the server ran each command."""
     stats = server.client().info("commandstats")
     return {name[len("cmdstat_") :]: stat["calls"] for name, stat in stats.items()}
+
+
+@both
+async def test_normal_channels_in_turn_share_connections(
+    kind: str, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle reader's goes to the next one, or is closed after a while."""
+    async with AsyncExitStack() as stack:
+        layer = KINDS[kind](hosts=[valkey.url], group_expiry=0.4)
+        stack.push_async_callback(layer.close_pools)
+        before = accepted(valkey)
+        for n in range(60):
+            await layer.send(f"reply{n}", HELLO)
+            assert await layer.receive(f"reply{n}") == HELLO
+        assert accepted(valkey) - before < 30
+        monkeypatch.setattr("channels_redis_fast.runtime.engine._LONGEST_IDLE", 0.0)
+        monkeypatch.setattr("channels_redis_fast.client.spare._LONGEST", 0.0)
+        await eventually(lambda: len(valkey.clients()) <= 2, "the end of the idle")
+        await layer.send("reply0", HELLO)
+        assert await layer.receive("reply0") == HELLO
 
 
 async def test_who_ended_leaves_together(valkey: Server) -> None:

@@ -37,6 +37,8 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "port None in a dict": ({"host": "h", "port": None}, "port must be .*, not None"),
     "host None": ((None, 6379), "host must be a name or an address, not None"),
+    "host with a port": (("localhost:6379", 6379), "host must be .*'localhost:6379'"),
+    "host with a blank": ({"host": "localhost\n"}, "host must be a name or an address"),
     "address None": ({"address": None}, "address must be a str, not None"),
     "Sentinel's port": (
         {"sentinels": [("h", "x")], "master_name": "m"},

@@ -11,6 +11,7 @@ import msgpack
 import pytest
 from channels.exceptions import MessageTooLarge
 
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.exceptions import (
     ForeignChannel,
     InvalidMessage,
@@ -146,6 +147,14 @@ async def test_a_message_that_is_too_big(valkey: Server, layer: Layer) -> None:
 async def test_channels_of_other_layers(layer: Layer, name: str) -> None:
     with pytest.raises(ForeignChannel, match="another layer"):
         await layer.receive(name)
+
+
+async def test_channels_of_a_core_layer(layer: Layer, valkey: Server) -> None:
+    core = RedisChannelLayer(hosts=[valkey.url])
+    for _ in range(20):  # other letters each time
+        with pytest.raises(ForeignChannel, match="another layer"):
+            await layer.receive(await core.new_channel("chat"))
+    await core.close_pools()
 
 
 async def test_a_name_of_ours_that_nobody_holds(layer: Layer, valkey: Server) -> None:

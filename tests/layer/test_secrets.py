@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from channels_redis_fast.exceptions import InvalidSetting
 from channels_redis_fast.serializers import MsgPackSerializer, registry
 from support.sentinels import SentinelSet
 from support.servers import Server, free_port
-from support.syncing import KINDS
+from support.syncing import KINDS, Interrupted, interrupting
 from support.telling import everything_told, shown
 
 S = "s3cr3t"
@@ -31,6 +32,7 @@ REFUSED: dict[str, Any] = {
     "port": f"redis://u:{S}@127.0.0.1:port",
     "slash": f"redis://u:a/{S}@127.0.0.1:1",
     "question mark": f"redis://u:a?{S}@127.0.0.1:port",
+    "question mark after a number": f"redis://u:1?{S}=1@127.0.0.1",
     "hash": f"redis://u:a#{S}@127.0.0.1:port",
     "bracket": f"redis://u:[{S}@127.0.0.1",
     "scheme": f"http://u:{S}@127.0.0.1",
@@ -43,6 +45,9 @@ REFUSED: dict[str, Any] = {
     "quadruple": ("h", 6379, "u", S),
     "port of a pair": ("h", S.encode()),
     "host": {"host": f"default:{S}@h"},
+    "query of a host": {"host": f"h?password={S}"},
+    "port of a host": {"host": f"h:{S}"},
+    "query of a node": {"cluster": [(f"h?password={S}", 1)]},
     "passwd": {"host": "h", "passwd": S},
     "pwd": {"host": "h", "pwd": S},
     "auth": {"address": "redis://h", "auth": S},
@@ -195,3 +200,32 @@ async def test_no_primary(
     host = {"sentinels": addresses, "master_name": "other", "password": S}
     layer = KINDS["core"](hosts=[host], command_timeout=1.0)
     await provoke(layer, caplog, errors.ConnectionError)
+
+
+@pytest.mark.parametrize("name", ["URL", "dict", "provider", "Sentinel", "Cluster"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_handler_raises_while_connecting(kind: str, name: str) -> None:
+    """As a task queue's soft time limit does; the server says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        layer = KINDS[kind](hosts=[GOOD[name](silent.getsockname()[1])])
+        for call in layer.sync.send, layer.sync.group_send:
+            with pytest.raises(Interrupted) as caught, interrupting(0.1):
+                call("worker", {})
+            assert S not in everything_told(caught.value)
+            assert caught.traceback[-1].name == "interrupt"
+
+
+class Failing(credentials.CredentialProvider):
+    """Has a bug."""
+
+    def get_credentials(self) -> Any:
+        raise LookupError("no token")
+
+
+def test_a_provider_raises(valkey: Server) -> None:
+    """It is seen where."""
+    host = {"host": valkey.host, "port": valkey.port, "credential_provider": Failing()}
+    layer = KINDS["core"](hosts=[host])
+    with pytest.raises(LookupError, match="no token") as caught:
+        layer.sync.send("worker", {})
+    assert caught.traceback[-1].name == "get_credentials"

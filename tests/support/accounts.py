@@ -105,6 +105,14 @@ class Copy:
 
 
 @dataclass(eq=False)
+class Join:
+    """A channel that is being added to a group."""
+
+    loop: object  # whose calls are written in the order in which they began
+    copies: list[Copy] = field(default_factory=list)  # of what began there since then
+
+
+@dataclass(eq=False)
 class Channel:
     """A channel, and what should come to it."""
 

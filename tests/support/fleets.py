@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from support.accounts import Channel
+from support.loops import LoopThread
 from support.polling import eventually
 from support.proxy import Proxy
 from support.syncing import KINDS
@@ -31,6 +32,10 @@ if left >= 0 then redis.call('PEXPIRE', KEYS[1], left - 1000 * ARGV[1]) end
 _NEED_A_LOOP = ("new_channel", "group_add", "receive")
 
 NEVER = 1 << 60  # bytes
+
+# By whom a method is called: in the running event loop (False), blocking, in a thread
+# (True), or in another event loop.
+Caller = bool | LoopThread
 
 
 class Clock:
@@ -148,13 +153,15 @@ class Fleet:
             await layer.close_pools()
             await asyncio.to_thread(layer.sync.close)
 
-    async def call(self, index: int, sync: bool, method: str, *args: Any) -> Any:
-        """Calls a layer's method; `sync`: the blocking one, in a thread."""
+    async def call(self, index: int, by: Caller, method: str, *args: Any) -> Any:
+        """Calls a layer's method."""
         layer = self.layers[index]
         if not self.is_core and not layer._loops.all() and method in _NEED_A_LOOP:
-            sync = False
-        if sync:
+            by = False
+        if by is True:
             call: Any = asyncio.to_thread(getattr(layer.sync, method), *args)
+        elif by:
+            call = asyncio.wrap_future(by.begin(getattr(layer, method)(*args)))
         else:
             call = getattr(layer, method)(*args)
         return await asyncio.wait_for(call, 20)

@@ -2,14 +2,15 @@
 
 Whoever runs a program tells the model what was called and what came of it. The model
 raises `Broken` when that can't be: a message lost without a stated reason, doubled, at
-a wrong channel, before an earlier one of its sender, refused or accepted against the
-capacity.
+a wrong channel, before an earlier one of its sender, not at a member that began to join
+earlier in the same event loop, refused or accepted against the capacity.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 from support.accounts import (
     CUT,
@@ -24,6 +25,7 @@ from support.accounts import (
     UNSURE,
     Channel,
     Copy,
+    Join,
     Key,
     Risk,
     Sent,
@@ -58,6 +60,7 @@ class Model:
         self._in_order = in_order
         self._stores = stores
         self._keys: dict[str, Key] = {}
+        self._joins: dict[tuple[str, str], Join] = {}  # by group and channel
 
     # Channels
 
@@ -105,16 +108,26 @@ class Model:
         channel = self.channels[name]
         return self._begin(self.numbers, sender, call, name, [(channel, None)])
 
-    def begin_group_send(self, sender: object, call: int, group: str) -> list[Sent]:
-        """A message for the members of a group: one for each of their keys."""
+    def begin_group_send(
+        self, sender: object, call: int, group: str, loop: object = None
+    ) -> list[Sent]:
+        """A message for the members of a group: one for each of their keys.
+
+        `loop`: whose calls are written in their order, with those of joins there.
+        """
         self.numbers += 1
         by_key: dict[Key, list[tuple[Channel, str | None]]] = {}
         for name, sure in self.groups.get(group, {}).items():
             channel = self.channels[name]
             member = channel, None if sure else MEMBERSHIP
             by_key.setdefault(channel.key, []).append(member)
-        parts = by_key.values()
-        return [self._begin(self.numbers, sender, call, group, part) for part in parts]
+        number, parts = self.numbers, by_key.values()
+        sents = [self._begin(number, sender, call, group, part) for part in parts]
+        for copy in (copy for sent in sents for copy in sent.copies):
+            join = self._joins.get((group, copy.channel.name))
+            if join is not None and join.loop == loop:
+                join.copies.append(copy)
+        return sents
 
     def _begin(
         self,
@@ -247,6 +260,22 @@ class Model:
         members.pop(name, None)
         if state is not None:
             members[name] = state
+
+    def begin_join(self, group: str, name: str, loop: object) -> Join:
+        """A channel is being added to a group, which it may not be in yet."""
+        join = self._joins[group, name] = Join(loop)
+        return join
+
+    def begin_leave(self, group: str, name: str) -> None:
+        """A channel is being taken out of a group."""
+        self._joins.pop((group, name), None)
+
+    def end_joins(self, returned: Iterable[Join]) -> None:
+        """All are over; with those that returned, what began later goes there."""
+        self._joins.clear()
+        for copy in (copy for join in returned for copy in join.copies):
+            if copy.doubt == MEMBERSHIP:
+                copy.doubt = None
 
     # What happens to all
 

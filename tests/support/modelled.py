@@ -11,7 +11,7 @@ from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
 from support.accounts import Channel, Sent
-from support.fleets import Fleet
+from support.fleets import Caller, Fleet
 from support.model import Broken, Model
 from support.polling import eventually
 
@@ -104,18 +104,19 @@ class Modelled:
             self.settle((sents, error))
 
     async def begin_send(
-        self, sender: Any, call: int, sync: bool, name: str
+        self, sender: Any, call: int, by: Caller, name: str
     ) -> Outcome:
         sent = self.model.begin_send(sender, call, name)
-        sending = self.fleet.call(sender[0], sync, "send", name, _message(sent))
+        sending = self.fleet.call(sender[0], by, "send", name, _message(sent))
         return [sent], await error_of(sending)
 
     async def begin_group_send(
-        self, sender: Any, call: int, sync: bool, group: str
+        self, sender: Any, call: int, by: Caller, group: str
     ) -> Outcome:
-        sents = self.model.begin_group_send(sender, call, group)
+        loop = None if by is True else (sender[0], by)
+        sents = self.model.begin_group_send(sender, call, group, loop)
         message = {"type": "m", "n": self.model.numbers}
-        sending = self.fleet.call(sender[0], sync, "group_send", group, message)
+        sending = self.fleet.call(sender[0], by, "group_send", group, message)
         return sents, await error_of(sending)
 
     def settle(self, outcome: Outcome, *, fault: bool = False) -> None:

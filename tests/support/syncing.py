@@ -57,6 +57,26 @@ def signals(handle: Callable[[], Any], every: float) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
+class Interrupted(Exception):
+    """As a task queue's soft time limit raises."""
+
+
+@contextmanager
+def interrupting(seconds: float) -> Iterator[None]:
+    """A signal handler raises `Interrupted` in this thread, the main one, once."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def in_threads(count: int, work: Callable[[int], Any], calls: int) -> list[Any]:
     """The results of so many calls from so many threads."""
     with ThreadPoolExecutor(count) as pool:
