@@ -40,7 +40,7 @@ class Observing(BaseRedisLayer):
             delivered=messages.received + messages.copies - lost,
             dropped=dropped,
             mailboxes=len(self._mailboxes),
-            waiting=self._mailboxes.waiting(),
+            waiting=self._mailboxes.owners.waiting(),
             memberships=memberships,
             subscriptions=subscriptions,
             hosts=self._host_stats(),
@@ -75,10 +75,10 @@ class Observing(BaseRedisLayer):
     def _note_fills(self, engine: LoopEngine) -> None:
         """Notes how full everything is; called by an engine, once a second."""
         if _overload.listener is not None:
-            self._fills.note_all(self, "mailbox", self._mailboxes.fills())
+            self._fills.note_all(self, "mailbox", self._mailboxes.owners.fills())
             if isinstance(engine, UnconfirmedEngine):
                 hosts = map(str, self._hosts)
-                fills = dict(zip(hosts, engine.sends.fills(), strict=True))
+                fills = dict(zip(hosts, engine.fills(), strict=True))
                 self._fills.note_all(self, "unconfirmed", fills)
 
     # Steps

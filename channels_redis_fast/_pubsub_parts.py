@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from typing import Any
 
 from ._hooks import key_after, serializer_for
@@ -47,6 +48,7 @@ class PubSubParts(Observing):
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, lambda *about: None)
         self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
+        self._has_clusters = any(verbs.is_cluster for verbs in self._verbs)
         self._begin()
 
     def _make_serializer(self, settings: Settings) -> Any:
@@ -74,6 +76,7 @@ class PubSubParts(Observing):
         super()._begin()
         for verbs in self._verbs:
             verbs.begin()
+        self._origin = uuid.uuid4().hex  # tells own notices from others'
         tell = weakly(self._tell)
         self._outage = OutageNotifier(
             lambda: tell("on_disconnect"), lambda: tell("on_reconnect")
@@ -110,7 +113,13 @@ class PubSubParts(Observing):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(self._mailboxes, self._codec, self._counters, engine.counts),
+            Delivery(
+                self._mailboxes,
+                self._codec,
+                self._counters,
+                engine.counts,
+                weakly(self._cleared),
+            ),
             functools.partial(
                 Placement, engine, operations.shard_of, self._verbs, self._outage
             ),
@@ -129,6 +138,15 @@ class PubSubParts(Observing):
             message, here = {"type": kind}, asyncio._get_running_loop()
             names = self._mailboxes.names()
             self._mailboxes.put(None, names, message, message.copy, here)
+
+    def _cleared(self, origin: object, name: bytes) -> None:
+        """Somebody cleared a group: its channels of this process leave it.
+
+        If that was this layer, they did already, and may have joined again.
+        """
+        is_group = name.startswith(self._groups_begin.encode())
+        if is_group and origin != self._origin:
+            self._subscriptions.drop(name)
 
     def _offer(self) -> None:
         """Lets a loop in which somebody waits listen to what nobody listens to."""

@@ -10,15 +10,17 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import _overload
-from ._core_parts import CoreParts
+from ._group_calls import CoreGroupCalls
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
+from .commands.operations import without
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
 from .sync import SyncChannelLayer
+from .types import SendResult
 from .wire.made_names import random_part
 
 # Applications import all three from channels_redis.core.
@@ -26,8 +28,10 @@ __all__ = ["BaseChannelLayer", "ChannelFull", "RedisChannelLayer"]
 
 Message = dict[str, Any]
 
+_NOBODY: frozenset[bytes] = frozenset()
 
-class RedisChannelLayer(CoreParts):
+
+class RedisChannelLayer(CoreGroupCalls):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -152,22 +156,34 @@ class RedisChannelLayer(CoreParts):
         with self._memberships.leaving(group, channel):
             await engine.run(request)
 
-    async def group_send(self, group: str, message: Message) -> None:
-        """Sends a message to every member of a group; full ones miss it (logged)."""
+    async def group_send(
+        self, group: str, message: Message, *, exclude: str | Iterable[str] = ()
+    ) -> SendResult | None:
+        """Sends a message to every member of a group; full ones miss it (logged).
+
+        Not to the channels that `exclude` names. Without `confirm_sends` it returns
+        None. Raises what `send` does, but for `ChannelFull`.
+        """
         self.require_valid_group_name(group)
+        excluded = self._encoded(exclude) if exclude != () else _NOBODY
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
-        members = await engine.ask_members(request, body, began)
-        if members:
-            operations.note_members(request[1])
-            requests = operations.deliveries(members, body)
-            replies = await engine.run_all(requests, began)
-            if _overload.listener is not None:
-                self._note_delivered(requests, replies)
-            operations.delivered(group, len(members), replies)
+        members = await engine.ask_members(request, body, began, excluded)
+        if not members:
+            engine.counts.to_groups += 1
+            return None if members is None else SendResult(0, 0, 0)
+        operations.note_members(request[1])
+        if excluded:
+            members = without(members, excluded)
+        requests = operations.deliveries(members, body)
+        replies = await engine.run_all(requests, began)
+        if _overload.listener is not None:
+            self._note_delivered(requests, replies)
+        result = operations.delivered(group, len(members), replies)
         engine.counts.to_groups += 1
+        return result
 
     # Many at once
 

@@ -9,25 +9,24 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ._group_calls import PubSubGroupCalls
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
-from ._pubsub_parts import PubSubParts
 from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
-from .exceptions import ForeignChannel, InvalidName
+from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.loops import may_block
 from .subscriptions.loop import LoopSubscriptions
 from .sync import SyncPubSubChannelLayer
+from .types import SendResult
 from .wire.codec import Message
-from .wire.made_names import is_made_elsewhere, is_made_here
+from .wire.made_names import is_made_elsewhere
 
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
-_REMEMBERED = 1024  # names
 
-
-class RedisPubSubChannelLayer(PubSubParts):
+class RedisPubSubChannelLayer(PubSubGroupCalls):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -87,7 +86,6 @@ class RedisPubSubChannelLayer(PubSubParts):
             sharded_pubsub=bool(sharded_pubsub),
         )
         super().__init__(settings)
-        self._published: dict[str, bool] = {}  # names that were checked
         self.sync = SyncPubSubChannelLayer(self)
 
     # The channel layer API
@@ -154,7 +152,11 @@ class RedisPubSubChannelLayer(PubSubParts):
         name = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
         self._is_published(name)
         held = self._mailboxes.new(name)
-        await self._subscriptions.join(name.encode(), name, b"")
+        try:
+            await self._subscriptions.join(name.encode(), name, b"")
+        except BaseException:
+            self._mailboxes.end(name)  # nobody knows it
+            raise
         return held
 
     # The groups extension
@@ -183,13 +185,25 @@ class RedisPubSubChannelLayer(PubSubParts):
         self._is_published(channel)
         self._subscriptions.leave(self._group_name(group).encode(), channel)
 
-    async def group_send(self, group: str, message: Message) -> None:
-        """Sends a message to every member of a group."""
+    async def group_send(
+        self, group: str, message: Message, *, exclude: str | Iterable[str] = ()
+    ) -> SendResult | None:
+        """Sends a message to every member of a group.
+
+        Not to the channels that `exclude` names. Without `confirm_sends` it returns
+        None. Raises what `send` does.
+        """
         self.require_valid_group_name(group)
-        name = self._group_name(group)
-        publisher = self._publisher()
-        await publisher.publish(name, self._payload(name, message))
+        name, publisher = self._group_name(group), self._publisher()
+        if exclude == ():
+            payload = self._payload(name, message)
+        else:
+            payload = self._payload_but_for(name, message, self._names(exclude))
+        reply = await publisher.publish(name, payload)
         publisher.engine.counts.to_groups += 1
+        if reply is None or self._has_clusters:
+            return publisher.result(name, reply)
+        return SendResult(None, reply, 0)
 
     # Many at once
 
@@ -245,38 +259,6 @@ class RedisPubSubChannelLayer(PubSubParts):
         await self.close_pools()
         if not may_block():
             await self._subscriptions.listen_all()
-
-    # Names and payloads
-
-    def _group_name(self, group: str) -> str:
-        """The name of a group at Redis."""
-        return f"{self._groups_begin}{group}"
-
-    def _is_published(self, channel: Any) -> bool:
-        """Checks a name; whether its messages are published, not stored.
-
-        Those are names as `new_channel` makes them: this layer's prefix, any other,
-        32 hexadecimal digits. The layer's own prefix is not part of what is checked.
-        """
-        known = self._published.get(channel) if isinstance(channel, str) else None
-        if known is not None:
-            return known
-        published = self._classify(channel)
-        if self._names_are_fast:  # else a subclass's rules may change
-            if len(self._published) >= _REMEMBERED:
-                self._published.clear()
-            self._published[str(channel)] = published  # a copy keeps no channel alive
-        return published
-
-    def _classify(self, channel: Any) -> bool:
-        ours = isinstance(channel, str) and is_made_here(channel, self.prefix)
-        self._non_local(channel[len(self.prefix) :] if ours else channel)
-        if channel.startswith(self._groups_begin):
-            raise InvalidName(f"channel names can't begin as groups do: {channel!r}")
-        return ours or self.normal_channels == "broadcast"
-
-    def _payload(self, name: str, message: Message) -> bytes:
-        return self._codec.seal(self._codec.body(message), None, name.encode())
 
 
 _OPTIONS = options_of(RedisPubSubChannelLayer)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._group_calls import SyncGroupCalls
 from ._observing import SyncObserving
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
@@ -16,6 +17,7 @@ from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
 from .runtime.popping import Popper
 from .runtime.thread_reader import ThreadReader, pop_message
+from .types import SendResult
 from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
@@ -24,7 +26,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer(SyncObserving):
+class SyncChannelLayer(SyncGroupCalls, SyncObserving):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -65,7 +67,11 @@ class SyncChannelLayer(SyncObserving):
             self._popper([shard], non_local),
             layer._mailboxes,
             Delivery(
-                layer._mailboxes, layer._codec, layer._counters, layer._ledger.here()
+                layer._mailboxes,
+                layer._codec,
+                layer._counters,
+                layer._ledger.here(),
+                layer._memberships.clearing.note,
             ),
             layer._offer,
         )
@@ -84,9 +90,13 @@ class SyncChannelLayer(SyncObserving):
         """Takes a channel out of a group; no error when it isn't in it."""
         self._run("group_discard", group, channel)
 
-    def group_send(self, group: str, message: Message) -> None:
-        """Sends a message to every member of a group."""
-        self._run("group_send", group, message)
+    def group_send(
+        self, group: str, message: Message, *, exclude: str | Iterable[str] = ()
+    ) -> SendResult:
+        """Sends a message to every member of a group, but for those to `exclude`."""
+        options = {} if exclude == () else {"exclude": exclude}
+        result: SendResult = self._run("group_send", group, message, **options)
+        return result
 
     def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> list[Outcome]:
         """Sends (group, message) pairs together, each group's in their order.
@@ -106,9 +116,9 @@ class SyncChannelLayer(SyncObserving):
 
     # Steps
 
-    def _run(self, method: str, *args: Any) -> Any:
+    def _run(self, method: str, *args: Any, **options: Any) -> Any:
         self._check(method)
-        return run_without_loop(getattr(self._layer, method)(*args))
+        return run_without_loop(getattr(self._layer, method)(*args, **options))
 
     def _check(self, method: str) -> None:
         if not may_block():

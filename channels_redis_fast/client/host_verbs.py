@@ -21,8 +21,14 @@ class HostVerbs(AskedOnce):
     """
 
     def __init__(self, host: Host, sharded: bool) -> None:
-        super().__init__(not (sharded and isinstance(host, ClusterHost)))
+        self.is_cluster = isinstance(host, ClusterHost)
+        super().__init__(not (sharded and self.is_cluster))
         self.verbs = CLASSIC if self.is_known else SHARDED
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether the reply to a publication counts all subscribers, not a node's."""
+        return self.verbs is SHARDED or not self.is_cluster
 
     async def ask(
         self,

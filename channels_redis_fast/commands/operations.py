@@ -13,6 +13,7 @@ from redis import exceptions as errors
 from .._counting import Ledger, Messages
 from .._logs import inform
 from .._settings import Settings
+from ..types import SendResult
 from ..wire._fanout import bundle
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
@@ -176,10 +177,10 @@ class Operations:
         capacity = number(self._capacity_of(channels[0].decode()))
         return Sealed(self.shard_of(non_local.decode()), key, member, capacity)
 
-    def delivered(self, group: str, members: int, replies: list[Any]) -> None:
+    def delivered(self, group: str, members: int, replies: list[Any]) -> SendResult:
         """Logs full channels; raises the first error that a delivery got."""
         if all(type(reply) is int and reply for reply in replies):
-            return
+            return SendResult(members, len(replies), 0)
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
@@ -188,6 +189,7 @@ class Operations:
             inform(text, full, members, group)
         if failures:
             raise failures[0]
+        return SendResult(members, len(replies), full)
 
     # Membership
 
@@ -222,6 +224,13 @@ class Operations:
             b"\\" + bytes((c,)) if c in special else bytes((c,)) for c in self._prefix
         )
         return escaped + b"*"
+
+
+def without(members: list[bytes], excluded: frozenset[bytes]) -> list[bytes]:
+    """The members of a group that a message is for."""
+    if not excluded:
+        return members
+    return [member for member in members if member not in excluded]
 
 
 def _decodable(names: list[bytes]) -> list[bytes]:

@@ -199,3 +199,14 @@ return call('ZRANGE', KEYS[1], 0, -1)
 """,
     repeatable=True,
 )
+
+# KEYS: a group key. Takes out all members, and returns them. It does without UNLINK,
+# for which not all users have the right.
+CLEAR_GROUP = Script(
+    """\
+local members = redis.call('ZRANGE', KEYS[1], 0, -1)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '+inf')
+return members
+""",
+    repeatable=True,
+)

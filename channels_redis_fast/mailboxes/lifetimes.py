@@ -47,6 +47,12 @@ class Lifetimes:
         if self._ending and self._ending.pop(box, None) is not None:
             self._in_use.add(box)
 
+    def forget(self, box: Mailbox) -> None:
+        """A mailbox ends before its time; what its name does matters no more."""
+        self._in_use.discard(box)
+        self._ending.pop(box, None)
+        box.handle = box.waiter = None
+
     def review(self, now: float) -> None:
         """Those on which nobody waits any more begin to end."""
         for box in [box for box in self._in_use if not box.waiters]:

@@ -14,7 +14,16 @@ from .dropped import DropCounters
 from .lifetimes import Lifetimes
 from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
 from .ownership import Ownership
-from .waiters import Entry, TaskWaiter, ThreadWaiter, Waiter, wake
+from .waiters import (
+    ChannelEnded,
+    Entry,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    call,
+    fail,
+    wake,
+)
 
 # So many channels end at a time: who waits for the lock, or in the loop, comes between.
 _PORTION = 500
@@ -69,18 +78,6 @@ class LocalChannels:
         with self._lock:
             boxes = [box for box in self._boxes.values() if box.messages]
             return Snapshot({box.name: tuple(box.messages or ()) for box in boxes})
-
-    def waiting(self) -> int:
-        """How many messages wait to be received."""
-        with self._lock:
-            filled = [box for one in self.owners.inboxes() for box in one.filled]
-            return sum(len(box.messages or ()) for box in filled)
-
-    def fills(self) -> dict[str, float]:
-        """How full each mailbox is that has messages, as a part of its capacity."""
-        with self._lock:
-            filled = [box for one in self.owners.inboxes() for box in one.filled]
-            return {box.name: len(box.messages or ()) / box.capacity for box in filled}
 
     def names(self) -> list[str]:
         """The names of all channels."""
@@ -220,15 +217,26 @@ class LocalChannels:
         self.end_some()
         self.owners.forget_needless()
 
+    def end(self, name: str) -> None:
+        """Ends a channel at once; `ChannelEnded` is raised in who waits on it."""
+        with self._lock:
+            box = self._boxes.get(name)
+            if box is None:
+                return
+            self._remove(box)
+            self._lifetimes.forget(box)
+            for waiter in list(box.waiters or ()):
+                box.leave(waiter)
+                call(waiter, fail, waiter, ChannelEnded(name))
+        self._on_end(name)
+
     def end_some(self) -> None:
         """Ends channels whose time is over, a portion of them: see `is_behind`."""
         now = time.monotonic()
         with self._lock:
             ended = self._lifetimes.due(now, _PORTION)
             for box in ended:
-                del self._boxes[box.name]
-                box.inbox.boxes -= 1
-                box.inbox.filled.discard(box)
+                self._remove(box)
             self.is_behind = self._lifetimes.are_more(now)
         for box in ended:
             self._on_end(box.name)
@@ -238,6 +246,11 @@ class LocalChannels:
         return not self.is_behind and time.monotonic() - self._swept < seconds
 
     # Steps; the lock is held
+
+    def _remove(self, box: Mailbox) -> None:
+        del self._boxes[box.name]
+        box.inbox.boxes -= 1
+        box.inbox.filled.discard(box)
 
     def _open(self, name: str) -> Mailbox:
         inbox = self.owners.inbox(self._inbox_of(name))

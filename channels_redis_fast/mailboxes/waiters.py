@@ -20,6 +20,10 @@ Entry = tuple[float, Message, Callable[[], Message] | None, dict[Any, Any] | Non
 NOTHING: Entry = (0.0, {}, None, None)
 
 
+class ChannelEnded(Exception):
+    """Somebody waits on a channel that was ended: nothing will come."""
+
+
 def opened(entry: Entry) -> Message:
     """A message for one receiver."""
     _, message, copy, _ = entry

@@ -45,9 +45,12 @@ class Engine:
         return self.run(request, began)
 
     def ask_members(
-        self, request: Request, body: Any, began: float
+        self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
     ) -> Awaitable[list[bytes] | None]:
-        """Asks for the members of a group, to whom the caller is to send a body."""
+        """Asks for the members of a group, to whom the caller is to send a body.
+
+        Not to the `excluded`, which are among them.
+        """
         return self.run(request, began)
 
     def send_many(

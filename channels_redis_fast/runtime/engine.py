@@ -49,7 +49,8 @@ class LoopEngine(Engine):
         self._operations = operations
         self._mailboxes = mailboxes
         self.counts = counts = operations.ledger.open(self)
-        self._delivery = Delivery(mailboxes, operations.codec, counters, counts)
+        codec, on_clear = operations.codec, memberships.clearing.note
+        self._delivery = Delivery(mailboxes, codec, counters, counts, on_clear)
         self._memberships = memberships
         self._counters = counters
         self._settings = settings

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..commands.errors import is_connection_loss, may_pass
 from ..commands.operations import Operations, Request
+from .clearing import Clearing
 from .restoration import Member, Restoration
 
 # Of `group_expiry`: how old a membership gets before it is made new. A refresh that
@@ -62,13 +63,14 @@ class Memberships:
         self._lock = threading.RLock()
         # By group, by channel: all that Redis may have.
         self._known: dict[str, dict[str, _Membership]] = {}
-        self._groups: dict[str, set[str]] = {}  # by channel
+        self.groups_of: dict[str, set[str]] = {}  # by channel; to be read only
         # By shard, by group: channels that ended, not yet taken out.
         self._left: dict[int, dict[str, set[str]]] = {}
         self._look_at = time.monotonic() + _LOOK_EVERY * group_expiry
         self._not_before = 0.0
         longest = math.inf if refresh else group_expiry
         self.restoration = Restoration(self, operations, longest)
+        self.clearing = Clearing(functools.partial(looking, self), operations)
 
     def __len__(self) -> int:
         with self._lock:
@@ -111,14 +113,11 @@ class Memberships:
                 membership.since = None
                 if is_sure:
                     self._forget(group, channel)
-                    self._groups[channel].discard(group)
-                    if not self._groups[channel]:
-                        del self._groups[channel]
 
     def end(self, channel: str) -> None:
         """Forgets a channel that ended; `tend` takes it out of its groups."""
         with self._lock:
-            for group in self._groups.pop(channel, ()):
+            for group in list(self.groups_of.get(channel, ())):
                 self._forget(group, channel)
                 self._leave(group, (channel,))
 
@@ -126,7 +125,8 @@ class Memberships:
     def refreshes_due(self) -> bool:
         """Whether `tend` may have something to do."""
         now = time.monotonic()
-        return now >= self._not_before and (bool(self._left) or now >= self._look_at)
+        is_due = now >= self._not_before and (bool(self._left) or now >= self._look_at)
+        return is_due or self.clearing.is_due
 
     async def tend(
         self, run_all: RunAll, is_down: Callable[[int], bool] = lambda index: False
@@ -137,6 +137,8 @@ class Memberships:
         a group of a shard, by index, that `is_down`. Whether it should be called again
         at once: so many ended. (Refreshes may be due again already, for ever.)
         """
+        if self.clearing.is_due:
+            await self.clearing.look(run_all)
         began = time.monotonic()
         with self._lock:
             chores = [*self._leaves(is_down), *self._refreshes(began)]
@@ -163,7 +165,7 @@ class Memberships:
         """Forgets all."""
         with self._lock:
             self._known.clear()
-            self._groups.clear()
+            self.groups_of.clear()
             self._left.clear()
 
     # What restoring them needs
@@ -260,7 +262,7 @@ class Memberships:
     def _make(self, group: str, channel: str) -> _Membership:
         membership = _Membership()
         self._known.setdefault(group, {})[channel] = membership
-        self._groups.setdefault(channel, set()).add(group)
+        self.groups_of.setdefault(channel, set()).add(group)
         if self._left:
             left = self._left.get(self._operations.shard_of(group), {})
             left.get(group, set()).discard(channel)
@@ -271,3 +273,25 @@ class Memberships:
         del members[channel]
         if not members:
             del self._known[group]
+        groups = self.groups_of[channel]
+        groups.discard(group)
+        if not groups:
+            del self.groups_of[channel]
+
+
+@contextmanager
+def looking(memberships: Memberships, group: str) -> Iterator[set[str]]:
+    """While it is asked who is in a group: who isn't any more is forgotten.
+
+    The caller adds the channels that are there. Who joins meanwhile stays.
+    """
+    with memberships._lock:
+        known = memberships._known.get(group, {}).items()
+        turns = {name: one.adds for name, one in known if not one.doubts}
+    there: set[str] = set()
+    yield there
+    with memberships._lock:
+        for channel in turns.keys() - there:
+            found = memberships._find(group, channel)
+            if found is not None and found.adds == turns[channel]:
+                memberships._forget(group, channel)

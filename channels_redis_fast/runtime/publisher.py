@@ -12,6 +12,7 @@ from ..client.host_verbs import HostVerbs
 from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
+from ..types import SendResult
 from .base_engine import Engine
 
 
@@ -38,6 +39,13 @@ class Publisher:
         if not verbs.is_settled:
             return self._publish_first(index, name, payload)
         return self.engine.publish((index, (verbs.verbs.publish, name, payload)))
+
+    def result(self, name: str, reply: int | None) -> SendResult | None:
+        """What the reply to a publication says; None: nobody waited for one."""
+        if reply is None:
+            return None
+        counts_all = self._verbs[self._operations.shard_of(name)].counts_all
+        return SendResult(None, reply if counts_all else None, 0)
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.

@@ -13,7 +13,7 @@ from redis import exceptions as errors
 from ..client.shard import Shard
 from ..commands.bulk import KeyBatches
 from ..commands.command import Command
-from ..commands.operations import Operations, Request
+from ..commands.operations import Operations, Request, without
 from ..commands.scripts import key_of
 from ..mailboxes.dropped import DropCounters
 
@@ -107,17 +107,26 @@ class Stored(PendingReply):
 class Asked(PendingReply):
     """A question for the members of a group, and the messages for them."""
 
-    __slots__ = ("bodies",)
+    __slots__ = ("bodies", "excluded")
 
-    def __init__(self, queue: ShardQueue, command: Command, bodies: list[Any]) -> None:
+    def __init__(
+        self,
+        queue: ShardQueue,
+        command: Command,
+        bodies: list[Any],
+        excluded: frozenset[bytes] = frozenset(),
+    ) -> None:
         count = len(bodies)
         super().__init__(queue, command, count, count * _GROUP_WEIGHT)
         self.bodies = bodies
+        self.excluded = excluded
 
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            self.queue.sends.deliver(self.command, reply, self.bodies, self.batch)
+            self.queue.sends.deliver(
+                self.command, without(reply, self.excluded), self.bodies, self.batch
+            )
 
 
 class ShardQueue:
@@ -248,12 +257,15 @@ class UnconfirmedSends:
         return queue.put(PendingReply(queue, command), began)
 
     def store_for_group(
-        self, request: Request, bodies: list[Any]
+        self,
+        request: Request,
+        bodies: list[Any],
+        excluded: frozenset[bytes] = frozenset(),
     ) -> Coroutine[Any, Any, None]:
-        """Sends a codec's bodies to the members that a group has when it is asked."""
+        """Sends bodies to a group's members when it is asked, not to the `excluded`."""
         index, command = request
         queue = self._queues[index]
-        return queue.put(Asked(queue, command, bodies))
+        return queue.put(Asked(queue, command, bodies, excluded))
 
     def deliver(
         self, command: Command, members: list[bytes], bodies: list[Any], batch: Batch
@@ -268,10 +280,6 @@ class UnconfirmedSends:
             index, command = self._operations.store([sealed for _, sealed in part])
             queue = self._queues[index]
             queue.push(Stored(queue, command, len(part), len(part)), batch)
-
-    def fills(self) -> list[float]:
-        """Of each host the unanswered messages, as a part of how many there may be."""
-        return [queue.load / _MOST for queue in self._queues]
 
     async def settled(self) -> None:
         """Returns when all that was sent until now is answered, or never will be."""

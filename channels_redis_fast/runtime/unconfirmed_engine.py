@@ -7,6 +7,7 @@ from typing import Any
 
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.operations import Request
+from . import unconfirmed
 from .engine import LoopEngine
 from .unconfirmed import UnconfirmedSends
 
@@ -27,11 +28,11 @@ class UnconfirmedEngine(LoopEngine):
         return self.sends.publish(request, began)
 
     def ask_members(
-        self, request: Request, body: Any, began: float
+        self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
     ) -> Awaitable[list[bytes] | None]:
         """Has the body sent to the members when they are known; None for the caller."""
         self._operations.codec.check(body)
-        return self.sends.store_for_group(request, [body])
+        return self.sends.store_for_group(request, [body], excluded)
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()
@@ -42,6 +43,10 @@ class UnconfirmedEngine(LoopEngine):
     def group_send_many(self, work: GroupSendMany) -> Awaitable[list[Outcome]]:
         """As `send_many`."""
         return work.post(self.sends)
+
+    def fills(self) -> list[float]:
+        """Of each host the unanswered messages, as a part of how many there may be."""
+        return [queue.load / unconfirmed._MOST for queue in self.sends._queues]
 
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered, or never will be."""

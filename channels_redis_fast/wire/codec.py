@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import sys
 from collections.abc import Callable, Sequence
@@ -231,9 +232,17 @@ def _is_strict_msgpack(kind: type) -> bool:
 
 
 def copier(
-    codec: Codec, member: bytes, key: bytes, message: Message, flat: bool
+    codec: Codec,
+    member: bytes,
+    key: bytes,
+    message: Message,
+    flat: bool,
+    without: str | None = None,
 ) -> Callable[[], Message]:
-    """Makes a message's copies: no receiver sees another's changes."""
+    """Makes a message's copies: no receiver sees another's changes.
+
+    `without`: an entry that the bytes have, and the message no more.
+    """
     if flat:
         return message.copy
 
@@ -243,7 +252,13 @@ def copier(
         except UnreadableMessage:  # it got too old between two copies
             return deepcopy(message)
 
-    return copy
+    return copy if without is None else functools.partial(_copy_without, copy, without)
+
+
+def _copy_without(copy: Callable[[], Message], without: str) -> Message:
+    found = copy()
+    found.pop(without, None)
+    return found
 
 
 def _channels(names: Any) -> list[str] | None:

@@ -16,6 +16,7 @@ import redis
 from redis import exceptions as errors
 
 from channels_redis_fast.commands.errors import CODES, Kind, kind_of, reply_error
+from channels_redis_fast.types import SendResult
 from support.clusters import Cluster
 from support.layers import call, end
 from support.paths import DOCS
@@ -113,6 +114,8 @@ def outcome(answer: Any) -> Exception | None:
         found = {type(one): one for one in answer}
         assert len(found) == 1, answer
         answer = answer[0]
+    if isinstance(answer, SendResult):
+        return None
     assert answer is None or isinstance(answer, Exception)
     return answer
 

@@ -175,6 +175,16 @@ class Programs(RuleBasedStateMachine):
                 layer = self.model.channels[name].owner or 0
             self.run(self.program.leave(layer, sync, group, name))
 
+    @rule(place=places, sync=syncs)
+    def leave_all(self, place: int, sync: bool) -> None:
+        name = self.member(place)
+        if name and name not in NORMAL:
+            self.run(self.program.leave_all(sync, name))
+
+    @rule(layer=layers, group=groups, sync=syncs)
+    def clear(self, layer: int, group: str, sync: bool) -> None:
+        self.run(self.program.clear(layer, sync, group))
+
     # Sending
 
     @rule(layer=layers, place=places, sync=syncs)
@@ -187,9 +197,17 @@ class Programs(RuleBasedStateMachine):
         names = [self.channel(place) for place in to]
         self.run(self.program.send_many(layer, sync, names))
 
-    @rule(layer=layers, group=groups, sync=syncs)
-    def group_send(self, layer: int, group: str, sync: bool) -> None:
-        self.run(self.program.group_send(layer, sync, group))
+    @rule(
+        layer=layers,
+        group=groups,
+        exclude=st.one_of(st.just([]), st.lists(places, max_size=4)),
+        sync=syncs,
+    )
+    def group_send(
+        self, layer: int, group: str, exclude: list[int], sync: bool
+    ) -> None:
+        names = [self.channel(place) for place in exclude]
+        self.run(self.program.group_send(layer, sync, group, names))
 
     @rule(layer=layers, to=st.lists(groups, min_size=1, max_size=5), sync=syncs)
     def group_send_many(self, layer: int, to: list[str], sync: bool) -> None:

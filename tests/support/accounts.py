@@ -37,10 +37,12 @@ class Key:
     read_ahead: bool = False  # its process began to read: some may be there already
     readers: int = 0  # who may have taken a message that the model wasn't told of
     stored: list[Sent] = field(default_factory=list)  # not known to be gone from it
+    notices: list[int] = field(default_factory=list)  # the same: of which calls
 
     def most(self, but: Sent) -> int:
         """How many others may be stored, at most."""
-        return sum(s is not but and not s.is_old for s in self.stored)
+        others = sum(s is not but and not s.is_old for s in self.stored)
+        return others + len(self.notices)
 
     def least(self, but: Sent) -> int:
         """How many others are stored, at least, on each shard."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from channels_redis_fast.wire.reserved import CLEAR
 from support.accounts import Channel
 from support.loops import LoopThread
 from support.polling import eventually
@@ -153,17 +154,21 @@ class Fleet:
             await layer.close_pools()
             await asyncio.to_thread(layer.sync.close)
 
-    async def call(self, index: int, by: Caller, method: str, *args: Any) -> Any:
+    async def call(
+        self, index: int, by: Caller, method: str, *args: Any, **options: Any
+    ) -> Any:
         """Calls a layer's method."""
         layer = self.layers[index]
         if not self.is_core and not layer._loops.all() and method in _NEED_A_LOOP:
             by = False
         if by is True:
-            call: Any = asyncio.to_thread(getattr(layer.sync, method), *args)
+            blocking = getattr(layer.sync, method)
+            call: Any = asyncio.to_thread(blocking, *args, **options)
         elif by:
-            call = asyncio.wrap_future(by.begin(getattr(layer, method)(*args)))
+            work = getattr(layer, method)(*args, **options)
+            call = asyncio.wrap_future(by.begin(work))
         else:
-            call = getattr(layer, method)(*args)
+            call = getattr(layer, method)(*args, **options)
         return await asyncio.wait_for(call, 20)
 
     def waiting(self, index: int) -> dict[str, list[int]]:
@@ -177,7 +182,8 @@ class Fleet:
             return set()
         key, codec = self._key(channel), self.layers[0]._operations.codec
         members = self.topology.members(key)
-        return {codec.open(member, key.encode())[1]["n"] for member in members}
+        messages = (codec.open(member, key.encode())[1] for member in members)
+        return {one["n"] for one in messages if CLEAR not in one}
 
     def is_moving(self, channel: Channel) -> bool:
         """Whether what is stored for a channel of a layer is just being read."""
@@ -211,6 +217,11 @@ class Fleet:
         """The members of a group, as the core layer stores them."""
         members = self.topology.members(f"{self.layers[0].prefix}:group:{group}")
         return {member.decode() for member in members}
+
+    def hears(self, index: int, group: str) -> bool:
+        """Whether a Pub/Sub layer has members of a group."""
+        layer = self.layers[index]
+        return bool(layer._table.members(layer._group_name(group).encode()))
 
     # Connections that break and come back
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from support.accounts import (
     CUT,
@@ -109,7 +109,12 @@ class Model:
         return self._begin(self.numbers, sender, call, name, [(channel, None)])
 
     def begin_group_send(
-        self, sender: object, call: int, group: str, loop: object = None
+        self,
+        sender: object,
+        call: int,
+        group: str,
+        loop: object = None,
+        exclude: Collection[str] = (),
     ) -> list[Sent]:
         """A message for the members of a group: one for each of their keys.
 
@@ -118,6 +123,8 @@ class Model:
         self.numbers += 1
         by_key: dict[Key, list[tuple[Channel, str | None]]] = {}
         for name, sure in self.groups.get(group, {}).items():
+            if name in exclude:
+                continue
             channel = self.channels[name]
             member = channel, None if sure else MEMBERSHIP
             by_key.setdefault(channel.key, []).append(member)
@@ -202,6 +209,7 @@ class Model:
         key = sent.key
         earlier = {s for s in key.stored if s.call < sent.call and key.shards == 1}
         key.stored = [s for s in key.stored if s is not sent and s not in earlier]
+        key.notices = [call for call in key.notices if call > sent.call]
 
     def miss(self, copy: Copy) -> None:
         """A message did not come; raises unless there is a reason."""
@@ -261,6 +269,14 @@ class Model:
         if state is not None:
             members[name] = state
 
+    def clear(self, group: str) -> None:
+        """A group was cleared; where messages are stored, its processes were told."""
+        call = self.begin_call()
+        members = self.groups.pop(group, {})
+        for key in {self.channels[name].key for name in members}:
+            if self._stores and not key.is_normal:
+                key.notices.append(call)
+
     def begin_join(self, group: str, name: str, loop: object) -> Join:
         """A channel is being added to a group, which it may not be in yet."""
         join = self._joins[group, name] = Join(loop)
@@ -293,6 +309,7 @@ class Model:
                     copy.doubt = FLUSHED
             key = channel.key
             key.stored = [sent for sent in key.stored if sent.doubt]
+            key.notices.clear()
         for members in self.groups.values():
             for name in list(members):
                 if self._stores or self.channels[name].owner == layer:

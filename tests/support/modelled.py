@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,30 @@ class Modelled:
         await self.fleet.call(layer, sync, "group_discard", group, name)
         self.model.set_member(group, name, None)
 
+    async def leave_all(self, sync: bool, name: str) -> None:
+        """A channel's own layer takes it out of all groups."""
+        await self._before_a_change()
+        owner = self.model.channels[name].owner or 0
+        left = await self.fleet.call(owner, sync, "group_discard_all", name)
+        groups = self.model.groups.values()
+        states = [members[name] for members in groups if name in members]
+        if not sum(states) <= left <= len(states):
+            raise Broken(f"{name} left {left} groups of {states}")
+        for group in list(self.model.groups):
+            self.model.set_member(group, name, None)
+
+    async def clear(self, layer: int, sync: bool, group: str) -> None:
+        """A layer takes all members out of a group."""
+        await self._before_a_change()
+        await self.fleet.call(layer, sync, "group_clear", group)
+        self.model.clear(group)
+        if not self.fleet.is_core:
+            await eventually(
+                lambda: not any(self.fleet.hears(i, group) for i in (0, 1)),
+                f"both to leave {group}",
+            )
+        self.check_groups()
+
     async def _before_a_change(self) -> None:
         if not self.fleet.is_core:
             # What is published reaches those who are in the group when it arrives.
@@ -78,10 +102,21 @@ class Modelled:
         call = self.model.begin_call()
         self.settle(await self.begin_send((layer, 0), call, sync, name))
 
-    async def group_send(self, layer: int, sync: bool, group: str) -> None:
-        """One message to a group."""
+    async def group_send(
+        self, layer: int, sync: bool, group: str, exclude: Collection[str] = ()
+    ) -> None:
+        """One message to a group, but for some channels."""
         call = self.model.begin_call()
-        self.settle(await self.begin_group_send((layer, 0), call, sync, group))
+        members = self.model.groups.get(group, {}).items()
+        states = [sure for name, sure in members if name not in exclude]
+        sents = self.model.begin_group_send((layer, 0), call, group, exclude=exclude)
+        message = {"type": "m", "n": self.model.numbers}
+        result = await self.fleet.call(
+            layer, sync, "group_send", group, message, exclude=exclude
+        )
+        self.settle((sents, None))
+        if self.fleet.is_core and not sum(states) <= result.members <= len(states):
+            raise Broken(f"{group} has {result} of {states}")
 
     async def send_many(self, layer: int, sync: bool, names: list[str]) -> None:
         """Messages to channels, in one call."""

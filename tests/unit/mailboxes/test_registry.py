@@ -10,7 +10,7 @@ import pytest
 
 from channels_redis_fast.mailboxes import registry
 from channels_redis_fast.mailboxes.dropped import DropCounters
-from channels_redis_fast.mailboxes.waiters import TaskWaiter, opened
+from channels_redis_fast.mailboxes.waiters import ChannelEnded, TaskWaiter, opened
 from support.mailboxes import KEY, channels, put, taken
 
 NAME, OTHER = f"{KEY}name", f"{KEY}other"
@@ -165,3 +165,43 @@ def test_many_channels_end_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
         boxes.end_some()
     assert sorted(ended) == sorted(f"{KEY}{n}" for n in range(25))
     assert boxes.is_swept(60)
+
+
+async def test_a_channel_that_is_ended() -> None:
+    """At once, with its messages; what becomes of its name doesn't matter any more."""
+    ended: list[str] = []
+    boxes = channels(expiry=0.0, on_end=ended.append)
+    held = boxes.new(NAME)
+    put(boxes, NAME, 1)
+    boxes.end(NAME)
+    boxes.end(NAME)
+    assert ended == [NAME]
+    assert NAME not in boxes
+    assert boxes.put(None, [NAME], {"n": 2}, None) == 1
+    again = boxes.new(NAME)
+    del held
+    gc.collect()
+    boxes.sweep()
+    assert NAME in boxes
+    assert taken(boxes, again) == []
+    (inbox,) = boxes.owners.inboxes()
+    assert (inbox.boxes, inbox.filled, inbox.waiting) == (1, set(), 0)
+
+
+async def test_waits_end_with_their_channel() -> None:
+    """But for one that was given a message already."""
+    boxes, here = channels(), asyncio.get_running_loop()
+    boxes.open(NAME)
+    waiters: list[Any] = [boxes.begin(NAME), boxes.begin(NAME)]
+    tasks = [asyncio.ensure_future(_wait(waiter)) for waiter in waiters]
+    await asyncio.sleep(0)
+    boxes.put(None, [NAME], {"n": 1}, None, here)
+    boxes.end(NAME)
+    first, second = await asyncio.gather(*tasks, return_exceptions=True)
+    assert opened(first) == {"n": 1}  # type: ignore[arg-type]
+    assert isinstance(second, ChannelEnded)
+    assert boxes.owners.inboxes()[0].waiting == 0
+
+
+async def _wait(waiter: Any) -> Any:
+    return await waiter
