@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from ._counting import Ledger, Messages
+from ._counting import Messages
 from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
@@ -25,18 +25,19 @@ from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
-from .runtime.blocking_engine import BlockingEngine
 from .runtime.engine import LoopEngine
+from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
+from .wire.made_names import random_part
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
     (
         *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
-        *("group_expiry", "max_message_size", "normal_channels", "prefetch", "prefix"),
-        *("refresh_groups", "ring_size", "sharded_pubsub"),
+        *("group_expiry", "liveness", "max_message_size", "normal_channels"),
+        *("prefetch", "prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
     )
 )
 
@@ -50,6 +51,7 @@ class BaseRedisLayer(LayerHooks):
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
+    _heartbeat: Heartbeat
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
@@ -66,9 +68,10 @@ class BaseRedisLayer(LayerHooks):
         self.command_timeout = settings.command_timeout
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
+        self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
-        self._ledger = Ledger(Messages)
+        self._messages = Messages()
         self._fills = FillWatch()
         super().__init__(settings)
         self._counters = DropCounters()
@@ -141,11 +144,15 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
+    def _engine(self) -> Engine:
+        """What runs the commands of this call."""
+        raise NotImplementedError
+
     def _make_engine(
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        return kind(
+        engine = kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -154,16 +161,14 @@ class BaseRedisLayer(LayerHooks):
             counters=self._counters,
             offer=offer,
         )
-
-    def _make_blocking(self, patience: float = 1.0) -> BlockingEngine:
-        """For a call that blocks, within this part of `command_timeout`."""
-        seconds = self.command_timeout * patience
-        return BlockingEngine(self._blocking, seconds, self._ledger.here())
+        self._heartbeat.attach(engine)
+        return engine
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        self.client_prefix = random_part()
         self._counters.begin()
-        self._ledger.begin()
+        self._messages.begin()
         for host in self._hosts:
             host.traffic.begin()
         if self._clock is not None:

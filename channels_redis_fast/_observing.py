@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import _overload
-from ._base import BaseRedisLayer
+from ._liveness import Liveness
 from .commands.operations import Request
 from .commands.scripts import arguments_of
-from .mailboxes.delivery import FOR_NOBODY
-from .mailboxes.dropped import UNREADABLE
 from .runtime.engine import LoopEngine
 from .runtime.host_stats import host_stats, names_of
 from .runtime.loops import weakly
@@ -17,7 +15,7 @@ from .runtime.unconfirmed_engine import UnconfirmedEngine
 from .types import HostStats, Stats
 
 
-class Observing(BaseRedisLayer):
+class Observing(Liveness):
     """The methods by which a layer tells what it does."""
 
     def stats(self) -> Stats:
@@ -26,25 +24,30 @@ class Observing(BaseRedisLayer):
         Asks nobody, so it may be called at any time, from any thread. A forked child
         begins at zero.
         """
-        messages = self._ledger.total()
+        messages, mailboxes = self._messages, self._mailboxes
+        received = mailboxes.received + messages.received.value
         memberships, subscriptions = self._joined()
-        dropped = self.counters
-        lost = dropped.get(UNREADABLE, 0) + dropped.get(FOR_NOBODY, 0)
         return Stats(
-            sent={"channel": messages.to_channels, "group": messages.to_groups},
-            full={
-                "channel": messages.full_channels,
-                "group": messages.full_members,
+            sent={
+                "channel": messages.to_channels.value,
+                "group": messages.to_groups.value,
             },
-            received=messages.received,
-            delivered=messages.received + messages.copies - lost,
-            dropped=dropped,
-            mailboxes=len(self._mailboxes),
-            waiting=self._mailboxes.owners.waiting(),
+            full={
+                "channel": messages.full_channels.value,
+                "group": messages.full_members.value,
+            },
+            received=received,
+            delivered=received + mailboxes.copies,
+            dropped=self.counters,
+            mailboxes=len(mailboxes),
+            waiting=mailboxes.owners.waiting(),
             memberships=memberships,
             subscriptions=subscriptions,
             hosts=self._host_stats(),
         )
+
+    def _about(self) -> dict[str, Any]:
+        return {**super()._about(), "stats": self.stats()}
 
     # Signals; see signals.py
 

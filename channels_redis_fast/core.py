@@ -10,12 +10,13 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import _overload
+from ._counting import count_sent
 from ._group_calls import CoreGroupCalls
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
-from .commands.operations import without
+from .commands.census import without
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
@@ -36,8 +37,9 @@ class RedisChannelLayer(CoreGroupCalls):
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
-    `confirm_sends` (False: a send waits for no answer) and `prefetch` (how many
-    messages a reader of a normal channel claims at a time). A wrong value raises
+    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many
+    messages a reader of a normal channel claims at a time) and `liveness` (seconds: a
+    process that is silent for so long is not counted). A wrong value raises
     `ValueError`, an unknown option `TypeError`.
     """
 
@@ -59,6 +61,7 @@ class RedisChannelLayer(CoreGroupCalls):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -80,6 +83,7 @@ class RedisChannelLayer(CoreGroupCalls):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
@@ -101,7 +105,7 @@ class RedisChannelLayer(CoreGroupCalls):
         )
         request = self._operations.send(channel, non_local, message)
         self._sent(channel, await engine.send(request, began))
-        engine.counts.to_channels += 1
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -172,9 +176,9 @@ class RedisChannelLayer(CoreGroupCalls):
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began, excluded)
         if not members:
-            engine.counts.to_groups += 1
+            next(self._messages.to_groups)
             return None if members is None else SendResult(0, 0, 0)
-        operations.note_members(request[1])
+        members = operations.note_members(request, members)
         if excluded:
             members = without(members, excluded)
         requests = operations.deliveries(members, body)
@@ -182,7 +186,7 @@ class RedisChannelLayer(CoreGroupCalls):
         if _overload.listener is not None:
             self._note_delivered(requests, replies)
         result = operations.delivered(group, len(members), replies)
-        engine.counts.to_groups += 1
+        next(self._messages.to_groups)
         return result
 
     # Many at once
@@ -200,7 +204,7 @@ class RedisChannelLayer(CoreGroupCalls):
         engine = self._loops.engine_for_call() or self._inline()
         began = await self._collect(engine, work, add)
         outcomes = await engine.send_many(work, began)
-        return engine.counts.many_to_channels(outcomes)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -217,7 +221,8 @@ class RedisChannelLayer(CoreGroupCalls):
 
         collect(work, add)
         engine = self._loops.engine_for_call() or self._inline()
-        return engine.counts.many_to_groups(await engine.group_send_many(work))
+        outcomes = await engine.group_send_many(work)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 

@@ -9,6 +9,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ._counting import count_sent
 from ._group_calls import PubSubGroupCalls
 from ._masking import Masked
 from ._options import options_of, refuse_unknown
@@ -36,7 +37,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single") and what is raised: as the core layer's.
+    "single"), `liveness` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -80,6 +82,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,
@@ -99,14 +102,14 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         message is in a connection's buffer.
         """
         publisher = self._publisher()
-        engine = publisher.engine
         if self._is_published(channel):
             await publisher.publish(channel, self._payload(channel, message))
         else:
+            engine = publisher.engine
             began = await self._learn_clock(engine, channel)
             request = self._operations.send(channel, channel, message)
             self._sent(channel, await engine.send(request, began))
-        engine.counts.to_channels += 1
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -200,7 +203,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
         else:
             payload = self._payload_but_for(name, message, self._names(exclude))
         reply = await publisher.publish(name, payload)
-        publisher.engine.counts.to_groups += 1
+        next(self._messages.to_groups)
         if reply is None or self._has_clusters:
             return publisher.result(name, reply)
         return SendResult(None, reply, 0)
@@ -220,7 +223,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
 
         began = await self._collect(publisher.engine, work, add)
         outcomes = await publisher.send_all(work, began)
-        return publisher.engine.counts.many_to_channels(outcomes)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -236,7 +239,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls):
 
         collect(work, add)
         outcomes = await publisher.send_all(work)
-        return publisher.engine.counts.many_to_groups(outcomes)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 

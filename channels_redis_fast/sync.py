@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._group_calls import SyncGroupCalls
+from ._liveness import SyncLiveness
 from ._observing import SyncObserving
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
@@ -26,7 +27,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer(SyncGroupCalls, SyncObserving):
+class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -70,7 +71,6 @@ class SyncChannelLayer(SyncGroupCalls, SyncObserving):
                 layer._mailboxes,
                 layer._codec,
                 layer._counters,
-                layer._ledger.here(),
                 layer._memberships.clearing.note,
             ),
             layer._offer,
@@ -132,7 +132,7 @@ class SyncChannelLayer(SyncGroupCalls, SyncObserving):
         popper = self._popper(layer._blocking.shards, channel)
         codec = layer._operations.codec
         message = pop_message(popper, codec, layer._counters, deadline_of(timeout))
-        layer._ledger.here().received += 1
+        next(layer._messages.received)
         return message
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
-__all__ = ["Durations", "HostStats", "SendResult", "Stats"]
+__all__ = ["Durations", "HostStats", "Process", "SendResult", "Stats"]
 
 
 class Durations(TypedDict):
@@ -23,10 +23,7 @@ class HostStats(TypedDict):
     reconnects: int  # of event loops: connections that came after one was missed
     unanswered: int  # commands of event loops
     oldest_unanswered: float  # seconds since the first of these was given; 0.0: none
-    bytes_sent: int
-    bytes_received: int
-    # From a command to the begin of its reply; of each connection ten a second at most.
-    roundtrips: Durations
+    roundtrips: Durations  # of event loops: one a second of each connection in use
 
 
 class Stats(TypedDict):
@@ -34,14 +31,28 @@ class Stats(TypedDict):
 
     sent: dict[str, int]  # messages that Redis took, by "channel" and "group"
     full: dict[str, int]  # "channel": refused sends; "group": processes that missed one
-    received: int  # messages that came from Redis
-    delivered: int  # those to channels: one message may be for many of them
+    received: int  # messages that came for channels of this process, or normal ones
+    delivered: int  # to how many channels: one message may be for many
     dropped: dict[str, int]  # messages, by reason: `layer.counters`
     mailboxes: int  # channels of this process
     waiting: int  # messages in these
     memberships: int  # of these, in groups
     subscriptions: int  # of Pub/Sub, to names at Redis
     hosts: dict[str, HostStats]  # by the host in words, without credentials
+
+
+class Process(NamedTuple):
+    """A process that uses a layer, as its last heartbeat told.
+
+    `last_beat` is a Unix time (seconds) by Redis's clock.
+    """
+
+    id: str  # what the names of its channels have between the first point and the "!"
+    host: str
+    pid: int
+    version: str  # of this package
+    last_beat: float
+    stats: dict[str, Any]  # what `layer.stats()` said there; empty if it says nothing
 
 
 class SendResult(NamedTuple):

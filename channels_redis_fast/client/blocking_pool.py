@@ -15,7 +15,6 @@ from typing import Any
 import hiredis
 from redis import exceptions as errors
 
-from .._counting import SAMPLE_EVERY
 from ..commands.command import Command
 from ..commands.errors import reply_error
 from ..commands.scripts import as_known
@@ -42,14 +41,12 @@ class BlockingConnection:
     def __init__(self, host: Host, socket: Any) -> None:
         self.idle_since = time.monotonic()
         self.client_id: int | None = None
-        self._asked_at = self._sample_at = 0.0
         self.token = 0  # which of its host's credentials it was authenticated with
         self._scripts: set[bytes] = set()  # that were sent here as a text
         self._host = host
         self._socket = socket
         self._timeout = math.inf  # seconds, of the socket; unknown yet
         self._is_readable = _look_at(socket)
-        self._traffic = host.traffic.open(self)
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
             replyError=lambda text: host.explain(reply_error(text)),
@@ -67,13 +64,11 @@ class BlockingConnection:
 
     def write(self, commands: Iterable[Command], deadline: float) -> None:
         """Sends commands; raises redis-py's errors for connections."""
-        self._asked_at = time.monotonic()
         known = (as_known(command, self._scripts) for command in commands)
         packed = b"".join(map(hiredis.pack_command, known))
         try:
             self._wait_until(deadline)
             self._socket.sendall(packed)
-            self._traffic.bytes_sent += len(packed)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -88,12 +83,6 @@ class BlockingConnection:
         if isinstance(reply, errors.NoScriptError):
             self._scripts.clear()  # the next one gets the text
         return reply
-
-    def note_answer(self) -> None:
-        """Notes how long a round trip took that has just ended."""
-        if self.idle_since > self._sample_at:
-            self._sample_at = self.idle_since + SAMPLE_EVERY
-            self._traffic.roundtrips.observe(self.idle_since - self._asked_at)
 
     def try_read(self) -> tuple[bool, Any]:
         """Whether there is a reply already, and which."""
@@ -126,7 +115,6 @@ class BlockingConnection:
         if not data:
             raise errors.ConnectionError(f"{self._host} closed the connection")
         self._reader.feed(data)
-        self._traffic.bytes_received += len(data)
 
     def _wait_until(self, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -214,7 +202,6 @@ class BlockingPool:
         except errors.RedisError as error:
             return error
         self.release(pipe)
-        pipe.note_answer()
         return reply
 
     def clear(self) -> None:

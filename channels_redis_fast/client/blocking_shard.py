@@ -10,6 +10,7 @@ from ..commands.errors import is_connection_loss, is_demotion, may_pass
 from .blocking_pool import BlockingConnection, BlockingPool
 from .host import Host
 from .steps import Restore, run_steps_blocking
+from .topology import Topology
 
 Key = bytes | str
 
@@ -19,12 +20,12 @@ class BlockingShard:
 
     longest_wait = 5.0
     is_cluster = False
+    topology: Topology | None = None  # of a Cluster
 
     def __init__(self, index: int, host: Host, restore: Restore) -> None:
         self.host = host
         self.was_primary = False  # it took a command
-        self.is_down = False  # the last one met no connection
-        self.is_refusing = False  # it was refused, for a while
+        self.state = "unused"  # by the last command; as in `HostStats`
         self._index = index
         self._restore = restore
         self._pools: dict[Any, BlockingPool] = {None: BlockingPool(host, self._greet)}
@@ -41,17 +42,14 @@ class BlockingShard:
         """The connections to all servers that have keys."""
         return list(self._pools.values())
 
-    @property
-    def is_up(self) -> bool:
-        """Whether there is a connection that nobody uses now."""
-        return any(pool.has_idle for pool in list(self._pools.values()))
-
     def note(self, reply: Any) -> None:
         """Notes what came of a command: a reply, or an error as a value."""
-        if isinstance(reply, Exception):
-            self.is_down, self.is_refusing = is_connection_loss(reply), may_pass(reply)
-        else:
-            self.was_primary, self.is_down, self.is_refusing = True, False, False
+        if not isinstance(reply, Exception):
+            self.was_primary, self.state = True, "up"
+        elif is_connection_loss(reply):
+            self.state = "down"
+        elif may_pass(reply):
+            self.state = "refusing"
 
     @property
     def is_stranger(self) -> bool:

@@ -29,7 +29,6 @@ class ClusterHost(Host):
         del settings["cluster"]
         node = ClusterNode(settings, self.connect_timeout, self.check)
         node.note_time = self.note_time
-        node.traffic = self.traffic
         return node
 
     def client(self) -> Any:

@@ -44,6 +44,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         super().__init__(on_push, explain)
         self.server = ""  # its host in words, for those who share connections
         self.heard = monotonic()  # when something came last
+        self._timed = 0.0  # what `heard` was when a round trip was timed last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
@@ -81,7 +82,6 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         if not self._buffer:
             if self._alone and not self._waiting and self._transport is not None:
                 self._transport.write(packed)
-                self.traffic.bytes_sent += len(packed)
                 return
             self._loop.call_soon(self._flush)
         self._buffer.append(packed)
@@ -128,6 +128,22 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         self.abort()
         await asyncio.shield(self.closed)
 
+    def time_trip(self, note: Callable[[float], object]) -> None:
+        """Tells `note` how long (seconds) a round trip takes, if this is in use.
+
+        That is, if something came since the last one. To time each call would be felt.
+        """
+        if self.heard == self._timed or self.paused:
+            return
+        began = monotonic()
+
+        def done(future: asyncio.Future[Any]) -> None:
+            self._timed = self.heard
+            if not future.cancelled() and future.exception() is None:
+                note(monotonic() - began)
+
+        self.call((b"PING",)).add_done_callback(done)
+
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""
         return number_of(self._transport)
@@ -150,9 +166,6 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser and hands each reply to the caller whose turn it is."""
         self._reader.feed(data)
-        self.traffic.bytes_received += len(data)
-        if self.heard > self._sample_at:
-            self._sample()
         try:
             self._resolve()
         except (errors.InvalidResponse, IndexError) as error:
@@ -182,9 +195,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         # Subscriptions come in bursts, whose first should not go out alone.
         self._alone = len(buffer) == 1 and self._on_push is None
         if buffer and self._transport is not None and self.error is None:
-            data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
-            self._transport.write(data)
-            self.traffic.bytes_sent += len(data)
+            self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
         buffer.clear()
 
     def _check_in(self, seconds: float) -> None:

@@ -42,7 +42,6 @@ class Flight:
             # Ours no more before it is the pool's: `end` may run in between.
             pipe, self._pipe = self._pipe, None
             self.pool.release(pipe)
-            pipe.note_answer()
 
     def end(self) -> None:
         """Gives the connection up if its replies were not read."""

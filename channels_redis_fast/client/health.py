@@ -14,7 +14,6 @@ class Health:
         self._host = host
         self._down: set[ReconnectingConnection] = set()
         self.is_refusing = False
-        self._traffic = host.traffic.open(self)
 
     @property
     def is_down(self) -> bool:
@@ -32,7 +31,7 @@ class Health:
         """A link's connection is there."""
         if link in self._down:
             self._down.discard(link)
-            self._traffic.reconnects += 1
+            next(self._host.traffic.reconnects)
             if not self._down:
                 warn("Redis at %s is back", self._host)
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from redis import exceptions as errors
 
-from .._counting import Ledger, Traffic
 from .._logs import warn
 from .._masking import Masked
 from .clock import TIME
@@ -26,7 +25,6 @@ class Opener(Protocol):
     connect_timeout: float
     tokens: Tokens | None
     note_time: Callable[[object], None] | None
-    traffic: Ledger[Traffic]
 
     def make_connection(self, *, pushes: bool = False) -> Any:
         """A new redis-py connection, not yet connected; for `pushes` or not."""
@@ -68,7 +66,6 @@ async def open_connection(
             on_push=on_push,
             explain=opener.explain,
         )
-        pipe.traffic = opener.traffic.open(pipe)
         _take_over(connection, pipe)
     except BaseException:
         # With nowait: no farewell to a server that may not answer.

@@ -8,13 +8,11 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import hiredis
 from redis import exceptions as errors
 
-from .._counting import SAMPLE_EVERY, Traffic
 from ..commands.command import Command
 from ..commands.errors import Kind, kind_of, reply_error, unanswered
 from ..commands.scripts import key_of
@@ -49,8 +47,6 @@ class ReplyQueue:
         self.on_refused: Callable[[Any, Refused], None] = _tell
         self.on_resumed: Callable[[Any], None] | None = None
         self.scripts: set[bytes] = set()  # that were sent here as a text
-        self.traffic = Traffic()
-        self._sample_at = 0.0  # when a round trip is noted again
         self._on_push = on_push
         self._waiting: deque[tuple[Any, Command | None, float]] = deque()  # as Sent
         self._held = HeldBack()  # what was refused since all was answered
@@ -116,13 +112,6 @@ class ReplyQueue:
             receiver.set_result(reply)
         if held and not waiting:
             self._hand_back()
-
-    def _sample(self) -> None:
-        """Notes how long the first command waited for what came; readers' are waits."""
-        if self._waiting and self._waiting[0][1] is not None:
-            now = monotonic()
-            self._sample_at = now + SAMPLE_EVERY
-            self.traffic.roundtrips.observe(now - self._waiting[0][2])
 
     def _refuse(self, sent: Sent, error: errors.RedisError) -> None:
         kind = kind_of(error)

@@ -24,6 +24,8 @@ from .shard_connections import ShardConnections
 
 # A call's second step may end so much of `command_timeout` late.
 _SLACK = 0.02
+# So often (seconds) a round trip is timed on each connection that is in use.
+_TIME_EVERY = 1.0
 
 
 class ShardCommands(ShardConnections):
@@ -35,6 +37,7 @@ class ShardCommands(ShardConnections):
         super().__init__(host, command_timeout)
         # The links that all callers share; readers and subscribers have their own.
         self._shared: weakref.WeakSet[ReconnectingConnection] = weakref.WeakSet()
+        self._time_at = 0.0
         self._backlog = Backlog(
             command_timeout,
             self._link_of,
@@ -74,20 +77,17 @@ class ShardCommands(ShardConnections):
                     future.exception()  # has been seen
             raise
 
-    @property
-    def is_up(self) -> bool:
-        """Whether there is a connection."""
-        return any(link.connection is not None for link in list(self._links))
+    # For stats
 
     @property
-    def is_down(self) -> bool:
-        """Whether a connection was lost, and is not back yet."""
-        return self.health.is_down
-
-    @property
-    def is_refusing(self) -> bool:
-        """Whether its server refuses what is tried again."""
-        return self.health.is_refusing
+    def state(self) -> str:
+        """How its host is; as in `HostStats`."""
+        if self.health.is_down:
+            return "down"
+        if self.health.is_refusing:
+            return "refusing"
+        connected = any(link.connection is not None for link in list(self._links))
+        return "up" if connected else "unused"
 
     def unanswered(self) -> tuple[int, float]:
         """How many commands have no reply yet, also those not written.
@@ -102,6 +102,15 @@ class ShardCommands(ShardConnections):
                 count += written
                 oldest.append(first)
         return count, min(oldest, default=math.inf)
+
+    def tidy(self) -> None:
+        """Also times a round trip on what callers share, once a second."""
+        super().tidy()
+        if (now := monotonic()) >= self._time_at:
+            self._time_at = now + _TIME_EVERY
+            for link in list(self._shared):
+                if link.connection is not None:
+                    link.connection.time_trip(self.host.traffic.roundtrips.observe)
 
     # For those who don't wait for replies
 

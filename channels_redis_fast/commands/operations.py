@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
-from .._counting import Ledger, Messages
+from .._counting import Messages
 from .._logs import inform
 from .._settings import Settings
 from ..types import SendResult
 from ..wire._fanout import bundle
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
+from .liveness import LivenessWords
 from .scripts import (
     EVALSHA,
     JOIN,
@@ -55,7 +56,7 @@ class Operations:
 
     `shard_of` maps the non-local part of a channel name, or a group's name, to the
     index of one of so many `shards`; `group_key` a group's name to its key. The
-    `ledger` counts messages.
+    `messages` are counted.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class Operations:
         shard_of: Callable[[str], int],
         capacity_of: Callable[[str], int],
         group_key: Callable[[str], bytes],
-        ledger: Ledger[Messages],
+        messages: Messages,
     ) -> None:
         self.codec = codec
-        self.ledger = ledger
+        self.messages = messages
         self.group_key = group_key
         self.shard_of = shard_of
+        self.liveness = LivenessWords(settings, shard_of)
         self._prefix = settings.prefix.encode()
         self._expiry = number(settings.expiry)
         self._group_expiry = number(settings.group_expiry)
@@ -121,7 +123,7 @@ class Operations:
     def sent(self, channel: str, reply: Any) -> None:
         """Raises `ChannelFull` when the channel was; None: nobody waited for it."""
         if reply == 0:
-            self.ledger.here().full_channels += 1
+            next(self.messages.full_channels)
             raise ChannelFull(f"channel {channel} is at capacity")
 
     # To a group
@@ -140,16 +142,21 @@ class Operations:
             return self.shard_of(group), (b"ZRANGE", key, b"0", b"-1")
         return self.shard_of(group), MEMBERS.on(key, self._group_expiry)
 
-    def note_members(self, command: Command) -> None:
-        """Notes that members came by a command of `members`, and no error.
+    def note_members(self, request: Request, members: list[bytes]) -> list[bytes]:
+        """Takes members that came by a request of `members`, and no error.
 
         Only then old ones are removed: a replica would refuse that, and let its own
-        members be read, as if there were no others.
+        members be read, as if there were no others. Then it is looked, too, whose
+        processes are dead; the others are to be sent to.
         """
-        if command[0] is EVALSHA:
-            if len(self._clean_until) >= _REMEMBERED:
-                self._clean_until.clear()
-            self._clean_until[key_of(command)] = monotonic() + self._clean_for
+        index, command = request
+        if command[0] is not EVALSHA:
+            return members
+        key, now = key_of(command), monotonic()
+        if len(self._clean_until) >= _REMEMBERED:
+            self._clean_until.clear()
+        self._clean_until[key] = now + self._clean_for
+        return self.liveness.census.without_dead(index, key, members, now)
 
     def deliveries(self, members: list[bytes], message: Any) -> list[Request]:
         """One command for each process that has members; `message` is a codec's body.
@@ -179,12 +186,16 @@ class Operations:
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> SendResult:
         """Logs full channels; raises the first error that a delivery got."""
-        if all(type(reply) is int and reply for reply in replies):
+        try:
+            had_room = min(replies, default=1) > 0
+        except TypeError:  # there are errors among them
+            had_room = False
+        if had_room:
             return SendResult(members, len(replies), 0)
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
-            self.ledger.here().full_members += full
+            self.messages.full_members.add(full)
             text = "%s of %s channels over capacity in group %s"
             inform(text, full, members, group)
         if failures:
@@ -224,13 +235,6 @@ class Operations:
             b"\\" + bytes((c,)) if c in special else bytes((c,)) for c in self._prefix
         )
         return escaped + b"*"
-
-
-def without(members: list[bytes], excluded: frozenset[bytes]) -> list[bytes]:
-    """The members of a group that a message is for."""
-    if not excluded:
-        return members
-    return [member for member in members if member not in excluded]
 
 
 def _decodable(names: list[bytes]) -> list[bytes]:

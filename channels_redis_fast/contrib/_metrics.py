@@ -41,12 +41,6 @@ def _hosts(value: Callable[[HostStats], Any]) -> Callable[[Stats], Values]:
     return read
 
 
-def _bytes(stats: Stats) -> Values:
-    hosts = stats["hosts"].values()
-    yield ("sent",), sum(host["bytes_sent"] for host in hosts)
-    yield ("received",), sum(host["bytes_received"] for host in hosts)
-
-
 METRICS = [
     Metric(
         "channel_layer_messages_sent_total",
@@ -58,7 +52,7 @@ METRICS = [
     Metric(
         "channel_layer_messages_received_total",
         "counter",
-        "Messages that came from Redis.",
+        "Messages that came from Redis for somebody here.",
         (),
         _one("received"),
     ),
@@ -82,13 +76,6 @@ METRICS = [
         "Sends that raised ChannelFull, and processes that missed a group's message.",
         ("kind",),
         _each("full"),
-    ),
-    Metric(
-        "channel_layer_bytes_total",
-        "counter",
-        "Bytes on the connections, before TLS.",
-        ("direction",),
-        _bytes,
     ),
     Metric(
         "channel_layer_reconnects_total",
@@ -149,7 +136,7 @@ METRICS = [
     Metric(
         "channel_layer_roundtrip_seconds",
         "histogram",
-        "From a command to the begin of its reply; a sample.",
+        "How long Redis takes to answer a PING, once a second where it is used.",
         ("host",),
         _hosts(lambda host: host["roundtrips"]),
     ),

@@ -9,8 +9,6 @@ from .._logs import warn
 
 _QUIET = 10.0  # seconds between two lines of one kind
 
-UNREADABLE = "unreadable"
-
 
 class DropCounters:
     """Counts by kind; the first of a kind is logged, then a line per 10 s at most."""
@@ -36,7 +34,7 @@ class DropCounters:
 
     def unreadable(self, key: bytes | str, error: object) -> None:
         """Counts a message that came by a key and can't be read."""
-        self.count(UNREADABLE, f"on {key!r}: {error}")
+        self.count("unreadable", f"on {key!r}: {error}")
 
     def snapshot(self) -> dict[str, int]:
         """The counts so far, by kind."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from .._counting import Messages
 from ..client.blocking_shards import BlockingShards
 from ..commands.operations import Request
 from .base_engine import Engine
@@ -35,11 +34,9 @@ class BlockingEngine(Engine):
     they get on. Sends are confirmed: nobody would read the answers later.
     """
 
-    def __init__(
-        self, blocking: BlockingShards, command_timeout: float, counts: Messages
-    ) -> None:
-        self.counts = counts
+    def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
+        self.shards = blocking.shards
         self._timeout = command_timeout
 
     async def run(self, request: Request, began: float = 0.0) -> Any:

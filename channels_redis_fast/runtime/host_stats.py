@@ -15,9 +15,8 @@ from ..types import Durations, HostStats
 
 def durations(histogram: Histogram) -> Durations:
     """A histogram as users get it."""
-    return Durations(
-        bounds=list(BOUNDS), counts=list(histogram.counts), sum=histogram.sum
-    )
+    counts, total = histogram.snapshot()
+    return Durations(bounds=list(BOUNDS), counts=counts, sum=total)
 
 
 def names_of(hosts: list[Any]) -> Iterator[str]:
@@ -30,23 +29,18 @@ def names_of(hosts: list[Any]) -> Iterator[str]:
 
 def host_stats(shards: list[Shard], blocking: BlockingShard) -> HostStats:
     """What the shards of all loops, and that of all threads, know of their host."""
-    traffic = blocking.host.traffic.total()
+    traffic = blocking.host.traffic
     found = [shard.unanswered() for shard in shards]
     oldest = min((since for _, since in found), default=0.0)
     unanswered = sum(count for count, _ in found)
     return HostStats(
-        state=_state([*shards, blocking]),
-        reconnects=traffic.reconnects,
+        state=_worst([shard.state for shard in [*shards, blocking]]),
+        reconnects=traffic.reconnects.value,
         unanswered=unanswered,
         oldest_unanswered=max(0.0, monotonic() - oldest) if unanswered else 0.0,
-        bytes_sent=traffic.bytes_sent,
-        bytes_received=traffic.bytes_received,
         roundtrips=durations(traffic.roundtrips),
     )
 
 
-def _state(shards: list[Any]) -> Any:
-    for state in ("down", "refusing", "up"):
-        if any(getattr(shard, f"is_{state}") for shard in shards):
-            return state
-    return "unused"
+def _worst(states: list[str]) -> Any:
+    return min(states, key=("down", "refusing", "up", "unused").index)

@@ -62,17 +62,8 @@ OUTSIDE = {
     ),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
-    **dict.fromkeys(
-        [
-            "_core_parts",
-            "_group_calls",
-            "_listener",
-            "_observing",
-            "_pubsub_names",
-            "_pubsub_parts",
-        ],
-        "parts",
-    ),
+    **dict.fromkeys(["_core_parts", "_group_calls", "_listener", "_liveness"], "parts"),
+    **dict.fromkeys(["_observing", "_pubsub_names", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(
         ["consumers", "signals", "_events", "_old_connections"], "consumers"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast._counting import Messages
 from channels_redis_fast.mailboxes.delivery import Delivery
 from channels_redis_fast.mailboxes.dropped import DropCounters
 from channels_redis_fast.mailboxes.waiters import opened
@@ -27,7 +26,7 @@ def delivered(*members: bytes) -> tuple[Any, dict[str, int]]:
     for name in (A, B):
         boxes.open(name)
     (inbox,) = boxes.owners.inboxes()
-    delivery = Delivery(boxes, CODEC, counters, Messages())
+    delivery = Delivery(boxes, CODEC, counters)
     for member in members:
         delivery.deliver(member, BYTES, inbox)
     return boxes.snapshot(), counters.snapshot()
@@ -68,9 +67,7 @@ def published(message: dict[str, Any], *names: str) -> tuple[Any, dict[str, int]
     boxes = channels(counters)
     for name in (A, B):
         boxes.open(name)
-    delivery = Delivery(
-        boxes, CODEC, counters, Messages(), lambda *about: cleared.append(about)
-    )
+    delivery = Delivery(boxes, CODEC, counters, lambda *about: cleared.append(about))
     payload = bytes(CODEC.seal(CODEC.body(message), None, BYTES))
     delivery.deliver(payload, BYTES, None, None, names)
     waiting = [boxes.begin(name) for name in (A, B) if name in boxes.snapshot()]
@@ -100,9 +97,7 @@ def test_groups_that_were_cleared() -> None:
     counters, cleared = DropCounters(), []
     boxes = channels(counters)
     boxes.open(A)
-    delivery = Delivery(
-        boxes, CODEC, counters, Messages(), lambda *about: cleared.append(about)
-    )
+    delivery = Delivery(boxes, CODEC, counters, lambda *about: cleared.append(about))
     member = bytes(CODEC.seal_list(CODEC.body({CLEAR: "room"}), [], BYTES))
     delivery.deliver(member, BYTES, boxes.owners.inboxes()[0])
     assert (cleared, counters.snapshot()) == ([("room", BYTES)], {})
