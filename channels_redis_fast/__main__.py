@@ -1,16 +1,20 @@
-"""The command line: python -m channels_redis_fast demo, or serve."""
+"""The command line: python -m channels_redis_fast demo, serve, or check."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from channels_redis_fast import _version
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.demo import launcher
 from channels_redis_fast.demo.serve import serve
 from channels_redis_fast.demo.site import BACKEND
+from channels_redis_fast.diagnosis.report import check
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
 PROCESSES = 26  # they are called A to Z
 
@@ -112,7 +116,27 @@ def _parser() -> argparse.ArgumentParser:
         default=6379,
         help="where it listens (default: %(default)s); 0 is any free port",
     )
+    checking = commands.add_parser(
+        "check",
+        help="whether a channel layer would work on these servers, and what is wrong",
+        description="Asks the servers, as manage.py channel_layer check does for the "
+        "layers of a site. The exit status is 1 if something doesn't work.",
+    )
+    checking.set_defaults(run=_check)
+    checking.add_argument("hosts", metavar="URL", nargs="+", type=_host)
+    checking.add_argument("--prefix", default="asgi", help="default: %(default)s")
+    checking.add_argument("--pubsub", action="store_true", help="the Pub/Sub layer")
+    checking.add_argument("--json", action="store_true", help="for machines")
     return parser
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    kind = RedisPubSubChannelLayer if arguments.pubsub else RedisChannelLayer
+
+    def make() -> Any:
+        return kind(hosts=arguments.hosts, prefix=arguments.prefix)
+
+    return int(check([("layer", make)], print, as_json=arguments.json) > 0)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from . import _overload
 from ._liveness import Liveness
+from .client.pinging import ping_blocking, ping_shards
 from .commands.operations import Request
 from .commands.scripts import arguments_of
 from .runtime.engine import LoopEngine
 from .runtime.host_stats import host_stats, names_of
 from .runtime.loops import weakly
 from .runtime.unconfirmed_engine import UnconfirmedEngine
-from .types import HostStats, Stats
+from .types import HostStats, Ping, Stats
 
 
 class Observing(Liveness):
@@ -46,8 +48,19 @@ class Observing(Liveness):
             hosts=self._host_stats(),
         )
 
-    def _about(self) -> dict[str, Any]:
-        return {**super()._about(), "stats": self.stats()}
+    async def ping(self) -> list[Ping]:
+        """What each server of `hosts` answers, within `command_timeout`.
+
+        Of a Cluster each node that has slots. Raises nothing: a host that can't be
+        reached has an `error`.
+        """
+        local = self._loops.engine_for_call()
+        if local is None:
+            found = ping_blocking(self._blocking.shards, self.command_timeout)
+        else:
+            found = await ping_shards(local.shards, self.command_timeout)
+        up = self._subscribers_up()
+        return [ping._replace(subscriber=up.get(ping.host)) for ping in found]
 
     # Signals; see signals.py
 
@@ -86,9 +99,16 @@ class Observing(Liveness):
 
     # Steps
 
+    def _about(self) -> dict[str, Any]:
+        return {**super()._about(), "stats": self.stats()}
+
     def _joined(self) -> tuple[int, int]:
         """How many memberships there are, and how many subscriptions."""
         raise NotImplementedError
+
+    def _subscribers_up(self) -> dict[str, bool]:
+        """Whether the subscriptions of all event loops at a server are up."""
+        return {}
 
     def _host_stats(self) -> dict[str, HostStats]:
         found = {}
@@ -103,7 +123,13 @@ class SyncObserving:
     """The same for synchronous callers."""
 
     _layer: Observing
+    _run: Callable[..., Any]
 
     def stats(self) -> Stats:
         """As the layer's own `stats`, which doesn't block either."""
         return self._layer.stats()
+
+    def ping(self) -> list[Ping]:
+        """What each server of `hosts` answers, within `command_timeout`."""
+        found: list[Ping] = self._run("ping")
+        return found

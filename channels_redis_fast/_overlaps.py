@@ -27,8 +27,9 @@ def note_layer(layer: Layer) -> None:
     with _lock:
         for other in _layers:
             shorter, longer = sorted((layer.prefix, other.prefix), key=len)
-            overlap = shorter != longer and longer.startswith(shorter)
-            if overlap and not ours.isdisjoint(map(str, other._hosts)):
+            if is_overlap(shorter, longer) and not ours.isdisjoint(
+                map(str, other._hosts)
+            ):
                 found.add((shorter, longer))
         found -= _told
         _told.update(found)
@@ -36,6 +37,11 @@ def note_layer(layer: Layer) -> None:
     for shorter, longer in found:
         text = "two layers on one Redis, of whose prefixes %r begins %r"
         warn(text, shorter, longer)
+
+
+def is_overlap(shorter: str, longer: str) -> bool:
+    """Whether the keys of two prefixes mix; layers of one prefix are one layer."""
+    return shorter != longer and longer.startswith(shorter)
 
 
 def forget_layer(layer: Layer) -> None:

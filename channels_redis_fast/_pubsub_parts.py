@@ -144,6 +144,15 @@ class PubSubParts(Observing, PubSubLiveness):
         groups = (name for name in names if name.startswith(begin))
         return sum(len(self._table.members(name)) for name in groups), len(names)
 
+    def _subscribers_up(self) -> dict[str, bool]:
+        up: dict[str, bool] = {}
+        for local in self._loops.all():
+            for one in list(local.placement.subscribers.values()):
+                if one.names:
+                    host = str(one.shard.host_at(one.node))
+                    up[host] = up.get(host, True) and one.is_up
+        return up
+
     def _tell(self, option: str) -> None:
         """Gives every channel of this process a message of the type that it says."""
         if (kind := getattr(self, option)) is not None:

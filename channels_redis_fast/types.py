@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, TypedDict
 
-__all__ = ["Durations", "HostStats", "Process", "SendResult", "Stats"]
+__all__ = ["Durations", "HostStats", "Ping", "Process", "SendResult", "Stats"]
 
 
 class Durations(TypedDict):
@@ -68,3 +68,22 @@ class SendResult(NamedTuple):
     members: int | None
     processes: int | None
     full: int
+
+
+class Ping(NamedTuple):
+    """What one server of `hosts` answered, as `layer.ping()` found it.
+
+    `host` is its name without credentials. `seconds` is the round trip over an open
+    connection, None if there is an `error`. `subscriber` says whether subscriptions of
+    this process at that server are up; None where it has none, as a core layer.
+    """
+
+    host: str
+    seconds: float | None
+    error: str | None = None
+    subscriber: bool | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the server answered, and hears and tells what it should."""
+        return self.error is None and self.subscriber is not False

@@ -48,10 +48,10 @@ class ClusterShard(Shard):
         self._handovers = Handovers(self.topology, self._nodes, self._backlog)
         self._links.discard(self._main)  # there is no one server
 
-    async def primaries(self) -> list[ReconnectingConnection]:
+    async def links(self) -> dict[Any, ReconnectingConnection]:
         """The links to all nodes that have slots; raises redis-py's errors."""
         await self._lookup.refresh()
-        return list(map(self._node, self._lookup.known_owners()))
+        return {node: self._node(node) for node in self._lookup.known_owners()}
 
     def watch(self, key: bytes, moved: Callable[[], None]) -> None:
         """Has `moved` called when a sender finds `key` elsewhere, before its wait ends.
@@ -147,7 +147,8 @@ class ClusterShard(Shard):
         self._reading[key] = address
         return self.host.node(*address)
 
-    def _host_at(self, node: Address) -> Host:
+    def host_at(self, node: Address) -> Host:
+        """How to reach a node of it."""
         return self.host.node(*node)
 
     def _node(self, address: Address, *, eager: bool = False) -> ReconnectingConnection:

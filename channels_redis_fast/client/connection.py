@@ -44,7 +44,7 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         super().__init__(on_push, explain)
         self.server = ""  # its host in words, for those who share connections
         self.heard = monotonic()  # when something came last
-        self._timed = 0.0  # what `heard` was when a round trip was timed last
+        self.timed = 0.0  # what `heard` was when a round trip was timed last
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop
@@ -127,22 +127,6 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         """Gives the connection up and waits until its socket is closed."""
         self.abort()
         await asyncio.shield(self.closed)
-
-    def time_trip(self, note: Callable[[float], object]) -> None:
-        """Tells `note` how long (seconds) a round trip takes, if this is in use.
-
-        That is, if something came since the last one. To time each call would be felt.
-        """
-        if self.heard == self._timed or self.paused:
-            return
-        began = monotonic()
-
-        def done(future: asyncio.Future[Any]) -> None:
-            self._timed = self.heard
-            if not future.cancelled() and future.exception() is None:
-                note(monotonic() - began)
-
-        self.call((b"PING",)).add_done_callback(done)
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 when there is none."""

@@ -96,7 +96,7 @@ class Host:
     def silence(self, seconds: float) -> redis.RedisError:
         """The error when nothing came for so long."""
         error = redis.TimeoutError(f"no answer from {self} within {seconds:g} s")
-        return redis.ConnectionError(str(plain_words(error, self, self._is_tls)))
+        return redis.ConnectionError(str(plain_words(error, self, self.is_tls)))
 
     def try_arguments(self) -> None:
         """Raises what redis-py raises for bad arguments, which it checks at first use.
@@ -125,11 +125,12 @@ class Host:
     def _as_told(self, error: BaseException) -> BaseException:
         """What came while connecting as callers get it, without frames of secrets."""
         if isinstance(error, (redis.RedisError, OSError)):
-            return without_frames(plain_words(error, self, self._is_tls))
+            return without_frames(plain_words(error, self, self.is_tls))
         return with_frames_of_others(error)
 
     @property
-    def _is_tls(self) -> bool:
+    def is_tls(self) -> bool:
+        """Whether connections to it speak TLS."""
         settings = self._settings.value
         address = str(settings.get("address", ""))
         return address.startswith("rediss:") or bool(settings.get("ssl"))

@@ -47,7 +47,11 @@ class Shard(ShardCommands):
 
     async def primaries(self) -> list[ReconnectingConnection]:
         """The links to all servers that have keys; raises redis-py's errors."""
-        return [self._main]
+        return list((await self.links()).values())
+
+    async def links(self) -> dict[Any, ReconnectingConnection]:
+        """The same, by what `host_at` takes."""
+        return {None: self._main}
 
     def is_stranger(self) -> bool:
         """Whether nothing says that the server is, or was, a primary."""

@@ -20,6 +20,7 @@ from .connection import PipelinedConnection
 from .held_back import Receiver, Refused
 from .host import Host
 from .reconnecting import ReconnectingConnection
+from .round_trips import time_trip
 from .shard_connections import ShardConnections
 
 # A call's second step may end so much of `command_timeout` late.
@@ -110,7 +111,7 @@ class ShardCommands(ShardConnections):
             self._time_at = now + _TIME_EVERY
             for link in list(self._shared):
                 if link.connection is not None:
-                    link.connection.time_trip(self.host.traffic.roundtrips.observe)
+                    time_trip(link.connection, self.host.traffic.roundtrips.observe)
 
     # For those who don't wait for replies
 

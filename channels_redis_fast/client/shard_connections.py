@@ -68,7 +68,7 @@ class ShardConnections:
         on_down: Callable[[Exception], None],
     ) -> ReconnectingConnection:
         """A link of its own for subscriptions at a node that `node_of` named."""
-        host, deadline = self._host_at(node), self.command_timeout
+        host, deadline = self.host_at(node), self.command_timeout
 
         async def open_() -> PipelinedConnection:
             return await open_connection(host, deadline=deadline, on_push=on_push)
@@ -138,7 +138,8 @@ class ShardConnections:
     async def _host_of(self, key: bytes) -> Host:
         return self.host
 
-    def _host_at(self, node: Any) -> Host:
+    def host_at(self, node: Any) -> Host:
+        """How to reach a server that `node_of` named."""
         return self.host
 
     # Steps

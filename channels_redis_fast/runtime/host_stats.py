@@ -34,7 +34,7 @@ def host_stats(shards: list[Shard], blocking: BlockingShard) -> HostStats:
     oldest = min((since for _, since in found), default=0.0)
     unanswered = sum(count for count, _ in found)
     return HostStats(
-        state=_worst([shard.state for shard in [*shards, blocking]]),
+        state=_worst([blocking.state, *(shard.state for shard in shards)]),
         reconnects=traffic.reconnects.value,
         unanswered=unanswered,
         oldest_unanswered=max(0.0, monotonic() - oldest) if unanswered else 0.0,

@@ -57,7 +57,7 @@ class Placement:
         self._outage = outage
         self._is_ours = is_ours
         self._deliver = deliver
-        self._subscribers: dict[Place, Subscriber] = {}
+        self.subscribers: dict[Place, Subscriber] = {}
         self._places: dict[bytes, Subscriber] = {}
         self._evacuating: set[Subscriber] = set()
         self._seeking: dict[int, Seeking] = {}  # by shard
@@ -103,9 +103,9 @@ class Placement:
     def close_idle(self) -> None:
         """Closes the connections that had no subscription for a while."""
         oldest = self.engine.loop.time() - _IDLE
-        for place, subscriber in list(self._subscribers.items()):
+        for place, subscriber in list(self.subscribers.items()):
             if not subscriber.names and subscriber.idle_since < oldest:
-                del self._subscribers[place]
+                del self.subscribers[place]
                 self.engine.spawn(subscriber.aclose())
 
     def note_confirmed(self, subscriber: Subscriber) -> None:
@@ -120,14 +120,14 @@ class Placement:
         """
 
         def is_whole() -> bool:
-            needed = filter(self._is_needed, self._subscribers.values())
+            needed = filter(self._is_needed, self.subscribers.values())
             return all(one.is_up for one in needed) and not has_orphans()
 
         self._outage.review(is_whole)
 
     def end(self) -> None:
         """Notes that another loop will listen; connections end with their shards."""
-        for subscriber in self._subscribers.values():
+        for subscriber in self.subscribers.values():
             self._outage.replaced(subscriber)
 
     # Where names are subscribed
@@ -152,9 +152,9 @@ class Placement:
         return self._put(name, (index, node))
 
     def _put(self, name: bytes, place: Place) -> Subscriber:
-        subscriber = self._subscribers.get(place)
+        subscriber = self.subscribers.get(place)
         if subscriber is None:
-            subscriber = self._subscribers[place] = self._subscriber_at(*place)
+            subscriber = self.subscribers[place] = self._subscriber_at(*place)
         if not subscriber.is_up:
             self._outage.joined(subscriber)
         former = self._places.get(name)

@@ -68,7 +68,7 @@ async def nothing_more(layer: Any, name: str) -> None:
 @KIND
 async def test_those_left_out_are_not_counted(valkey: Server, kind: str) -> None:
     """Nor what tells processes that a group was cleared."""
-    async with opened(valkey.url, kind=kind) as layer:
+    async with opened(valkey.url, kind=kind, expiry=2) as layer:  # short ticks
         names = [await layer.new_channel() for _ in range(3)]
         for name in names:
             await layer.group_add("room", name)

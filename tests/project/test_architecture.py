@@ -43,8 +43,11 @@ ROOMS = {
     "parts": PARTS,
     "doors": DOORS,
     "consumers": CONSUMERS,
+    "diagnosis": CONSUMERS,
+    "checks": DOORS,
     "contrib": CONSUMERS,
-    "demo": CONSUMERS | {"consumers"},
+    "demo": CONSUMERS | {"consumers", "diagnosis"},
+    "management": CONSUMERS | {"consumers", "diagnosis", "demo"},
 }
 # The modules that are in no folder.
 OUTSIDE = {
@@ -68,6 +71,7 @@ OUTSIDE = {
     **dict.fromkeys(
         ["consumers", "signals", "_events", "_old_connections"], "consumers"
     ),
+    "apps": "checks",
     "__main__": "demo",
 }
 
@@ -87,6 +91,7 @@ STRANGERS = {
     "base": {"django"},
     "parts": {"django"},
     "doors": {"django"},
+    "diagnosis": {"django"},
 }
 
 
@@ -207,8 +212,10 @@ def test_every_module_is_in_its_room_on_the_page() -> None:
     for line in tree.splitlines():
         if found := re.match(r"  (\w+)/", line):
             folder = f"{found[1]}."
+        inner = re.match(r"      (\w+)/", line)
+        inside = folder + (f"{inner[1]}." if inner else "")
         names = re.findall(r"(\w+)\.py\b|\b(_\w+)\b(?!\.)", line)
-        shown |= {folder + (name or compiled) for name, compiled in names}
+        shown |= {inside + (name or compiled) for name, compiled in names}
     ours = {m for m in INSIDE if not m.startswith(("demo.", "_version", "__main__"))}
     assert {m for m in ours if not m.endswith(INIT)} <= shown
 

@@ -1,0 +1,1 @@
+"""System checks of a site's settings; no server is asked."""

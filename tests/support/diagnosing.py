@@ -1,0 +1,48 @@
+"""What `channel_layer check` finds, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels_redis_fast.diagnosis.diagnose import diagnose
+from channels_redis_fast.diagnosis.finding import Finding, Level
+from channels_redis_fast.diagnosis.rights import look_at_rights
+from channels_redis_fast.diagnosis.server import Server
+from support.syncing import blocking
+
+
+def findings(*hosts: Any, kind: str = "core", **options: Any) -> list[Finding]:
+    """All that is found about a layer on these hosts."""
+    with blocking(kind, *hosts, **options) as layer:
+        found = diagnose("default", layer)
+    for one in found:
+        assert one.text
+        needs_remedy = one.level in (Level.WARNING, Level.ERROR)
+        assert one.remedy or not needs_remedy, one
+    return found
+
+
+def rights_of(host: Any, kind: str = "core") -> list[Finding]:
+    """What is found about the rights of a user."""
+    with blocking(kind, host) as layer:
+        (pool,) = layer._blocking.shards[0].primaries(0.0)
+        return list(
+            look_at_rights(
+                Server(pool, 5.0),
+                layer.prefix,
+                is_cluster=False,
+                is_pubsub=kind == "pubsub",
+                is_sharded=False,
+            )
+        )
+
+
+def amiss(found: list[Finding]) -> dict[str, str]:
+    """The topics that are not well, with their levels."""
+    return {one.topic: one.level.value for one in found if one.level != Level.OK}
+
+
+def about(found: list[Finding], topic: str) -> Finding:
+    """The one finding about a topic."""
+    (one,) = (one for one in found if one.topic == topic)
+    return one
