@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
-from ._liveness import Liveness
+from ._observing import Observing
 from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
@@ -33,7 +33,7 @@ from .wire.placed import PlacedCodec, parts_for
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(HistoryParts, Liveness):
+class CoreParts(HistoryParts, Observing):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -98,6 +98,9 @@ class CoreParts(HistoryParts, Liveness):
     def _unfollow(self, group: str, channel: str) -> None:
         if self._replays is not None:
             self._replays.leave(group, channel)
+
+    def _joined(self) -> tuple[int, int]:
+        return len(self._memberships), 0
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""

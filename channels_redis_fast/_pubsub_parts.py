@@ -11,6 +11,7 @@ from typing import Any
 from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
 from ._liveness import PubSubLiveness
+from ._observing import Observing
 from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
@@ -37,7 +38,7 @@ from .wire.placed import PlacedCodec, parts_for
 _GROUP = "__group__"
 
 
-class PubSubParts(HistoryParts, PubSubLiveness):
+class PubSubParts(HistoryParts, Observing, PubSubLiveness):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -185,6 +186,11 @@ class PubSubParts(HistoryParts, PubSubLiveness):
             self.command_timeout,
             on_end=weakly(self._offer),
         )
+
+    def _joined(self) -> tuple[int, int]:
+        names, begin = self._table.names(), self._groups_begin.encode()
+        groups = (name for name in names if name.startswith(begin))
+        return sum(len(self._table.members(name)) for name in groups), len(names)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

@@ -110,7 +110,7 @@ class ReplayCalls(HistoryParts):
             raise reserved(message)
         return self._codec.body(with_excluded(message, excluded)) if excluded else body
 
-    async def _joined(
+    async def _followed(
         self, engine: Engine, group: str, channel: str, place: Place, begin: Begin
     ) -> Answer:
         if self._replays is None:
@@ -132,7 +132,7 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         engine = self._engine()
         begin = functools.partial(engine.run, self._operations.join(group, channel))
         with self._joining(group, channel):
-            return await self._joined(engine, group, channel, place, begin)
+            return await self._followed(engine, group, channel, place, begin)
 
     async def _append(
         self,
@@ -193,7 +193,7 @@ class PubSubReplay(ReplayCalls, PubSubGroupCalls):
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         engine = self._loops.engine().engine
         begin = functools.partial(self.group_add, group, channel)
-        return await self._joined(engine, group, channel, place, begin)
+        return await self._followed(engine, group, channel, place, begin)
 
     def _kept(
         self, group: str, message: Message, exclude: str | Iterable[str] = ()
