@@ -149,6 +149,7 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         request, began = operations.members(group), monotonic()
         reply, members = await engine.run_all([append(b""), request], began)
         position = history.appended(reply)
+        next(self._messages.to_groups)
         if isinstance(members, Exception):
             raise members
         members = operations.note_members(request, members)

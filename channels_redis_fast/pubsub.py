@@ -203,7 +203,9 @@ class RedisPubSubChannelLayer(PubSubReplay):
         if self._history is not None and (
             append := self._kept(group, message, exclude)
         ):
-            return await publisher.append(name, append)
+            result = await publisher.append(name, append)
+            next(self._messages.to_groups)
+            return result
         if exclude == ():
             payload = self._payload(name, message)
         else:
