@@ -18,6 +18,7 @@ from ..._base import BaseRedisLayer
 from ...demo.serve import serve
 from ...diagnosis.groups import groups
 from ...diagnosis.report import check
+from ..top import Top, run
 from ..using import listen, parse_message
 
 _CHECK = "asks the servers of all layers; exit status 1 if something doesn't work"
@@ -47,6 +48,9 @@ class Command(BaseCommand):  # type: ignore[misc]
 
         one = add("check", _CHECK, alias=None)
         one.add_argument("--json", action="store_true", help="for machines")
+        one = add("top", "shows a line for each process, every second")
+        one.add_argument("--once", action="store_true", help="one look, and the end")
+        one.add_argument("--json", action="store_true", help="for machines")
         one = add("groups", "lists groups, and how many members each has")
         one.add_argument("pattern", nargs="?", default="*", help="a glob, as 'room-*'")
         one = add("listen", "writes the messages of a group as lines of JSON", "group")
@@ -71,6 +75,14 @@ class Command(BaseCommand):  # type: ignore[misc]
         made = [(name, functools.partial(_layer, name)) for name in aliases]
         if errors := check(made, self.stdout.write, as_json=json):
             raise CommandError(f"{errors} error{'' if errors == 1 else 's'}, see above")
+
+    def do_top(self, alias: str, once: bool, json: bool, **_: Any) -> None:
+        """Shows the processes."""
+        top, is_tty = Top(_our_layer(alias)), self.stdout.isatty()
+        with suppress(KeyboardInterrupt):
+            run(
+                top, self._write_now, once=once, as_json=json, clear=is_tty and not once
+            )
 
     def do_groups(self, alias: str, pattern: str, **_: Any) -> None:
         """Lists groups."""
