@@ -1,8 +1,9 @@
 """What operations take of Redis itself: `redis_cpu.py [--passes N]`.
 
 CPU of the server process (us) for each `group_send`, by the number of members in one
-process, and for each `send` to one channel, by the size of its text. The operations
-take turns; each figure is the median of all passes.
+process, for each `send` to one channel, by the size of its text, for `group_count`, and
+for a process's heartbeat among many. The operations take turns; each figure is the
+median of all passes.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from channels_redis_fast.core import RedisChannelLayer
+from support.pretending import ALIVE, beat
 from support.servers import Server
 
 MEMBERS = (1, 10, 100, 1_000, 10_000)
@@ -27,8 +31,9 @@ CALLS = 2_000  # in a measurement, fewer of what is large
 WORK = 2_000_000  # members or bytes in a measurement, beyond which there are fewer
 LEAST = 20
 TOGETHER = 500  # joins at a time
+PROCESSES = 1_000
 
-Call = Callable[[], Awaitable[None]]
+Call = Callable[[], Awaitable[Any]]
 
 
 class Measured:
@@ -51,13 +56,15 @@ class Measured:
 
     async def cpu(self, call: Call, calls: int) -> float:
         """Microseconds of the server for one call of many."""
+        others = [f"{number:032x}" for number in range(PROCESSES)]
+        self._redis.zadd(ALIVE, dict.fromkeys(others, time.time()))
         await call()
         before = self._seconds()
         for _ in range(calls):
             await call()
         taken = self._seconds() - before
         for key in self._redis.scan_iter("asgi*"):
-            if not key.startswith(b"asgi:group:"):
+            if not key.startswith((b"asgi:group:", b"asgi:alive:")):
                 self._redis.delete(key)
         return taken / calls * 1e6
 
@@ -87,6 +94,11 @@ def operations(layer: RedisChannelLayer) -> list[tuple[str, Call, int]]:
                 max(LEAST, min(CALLS, WORK * 10 // size)),
             )
         )
+    group = f"members-{max(MEMBERS)}"
+    found.append(
+        (f"group_count of {max(MEMBERS):,}", lambda: layer.group_count(group), CALLS)
+    )
+    found.append((f"heartbeat among {PROCESSES:,} others", lambda: beat(layer), CALLS))
     return found
 
 

@@ -24,16 +24,18 @@ from .mailboxes.registry import LocalChannels
 from .polling.normal_channel import ReaderClosed
 from .runtime.base_engine import Engine
 from .runtime.engine import LoopEngine
+from .runtime.heartbeat import Heartbeat
 from .runtime.loops import LoopRegistry, may_block, weakly
 from .runtime.memberships import Memberships
 from .runtime.unconfirmed_engine import UnconfirmedEngine
+from .wire.made_names import random_part
 
 # What the parts of a layer were made with: a change later would not reach them.
 _FIXED = frozenset(
     (
         *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
-        *("group_expiry", "max_message_size", "normal_channels", "prefetch", "prefix"),
-        *("refresh_groups", "ring_size", "sharded_pubsub"),
+        *("group_expiry", "liveness", "max_message_size", "normal_channels"),
+        *("prefetch", "prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
     )
 )
 
@@ -47,6 +49,7 @@ class BaseRedisLayer(LayerHooks):
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
+    _heartbeat: Heartbeat
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __new__(cls, *args: Any, **options: Any) -> BaseRedisLayer:
@@ -63,6 +66,7 @@ class BaseRedisLayer(LayerHooks):
         self.command_timeout = settings.command_timeout
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
+        self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
         super().__init__(settings)
@@ -136,11 +140,15 @@ class BaseRedisLayer(LayerHooks):
     def _make_local(self) -> Any:
         raise NotImplementedError
 
+    def _engine(self) -> Engine:
+        """What runs the commands of this call."""
+        raise NotImplementedError
+
     def _make_engine(
         self, memberships: Memberships, offer: Callable[[MailboxGroup], None]
     ) -> LoopEngine:
         kind = LoopEngine if self.confirm_sends else UnconfirmedEngine
-        return kind(
+        engine = kind(
             self._settings,
             hosts=self._hosts,
             operations=self._operations,
@@ -149,9 +157,12 @@ class BaseRedisLayer(LayerHooks):
             counters=self._counters,
             offer=offer,
         )
+        self._heartbeat.attach(engine)
+        return engine
 
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
+        self.client_prefix = random_part()
         if self._clock is not None:
             self._clock.begin()
 

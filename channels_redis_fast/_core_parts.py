@@ -9,25 +9,25 @@ from contextlib import AbstractContextManager
 
 from redis.exceptions import RedisError
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after
+from ._liveness import Liveness
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
 from .client.topology import Owns
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
+from .runtime.base_engine import Engine
 from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
-from .wire.made_names import random_part
 
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(BaseRedisLayer):
+class CoreParts(Liveness):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -51,10 +51,10 @@ class CoreParts(BaseRedisLayer):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
-        self.client_prefix = random_part()
         self._memberships = Memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
+        self._heartbeat = self._make_heartbeat(self._memberships)
         self._mailboxes = LocalChannels(
             expiry=self.expiry,
             capacity_of=self._capacity_of(),
@@ -70,6 +70,9 @@ class CoreParts(BaseRedisLayer):
             return self._memberships.joining(group, str(channel))
         return contextlib.nullcontext()
 
+    def _engine(self) -> Engine:
+        return self._loops.engine_for_call() or self._inline()
+
     def _inline(self) -> BlockingEngine:
         engine = BlockingEngine(self._blocking, self.command_timeout)
         self._tidy()
@@ -78,7 +81,7 @@ class CoreParts(BaseRedisLayer):
     def _tidy(self) -> None:
         """What a `LoopEngine` does by its clock, for callers that block.
 
-        It takes a quarter of their time at most.
+        Each part takes a quarter of their time at most.
         """
         if not self._mailboxes.is_swept(_TIDY_EVERY):
             self._mailboxes.sweep()
@@ -86,6 +89,7 @@ class CoreParts(BaseRedisLayer):
             engine = BlockingEngine(self._blocking, self.command_timeout / 4)
             with contextlib.suppress(RedisError):  # next time
                 run_without_loop(self._memberships.tend(engine.run_all))
+        self._beat_when_due()
 
     def _make_local(self) -> LoopEngine:
         return self._make_engine(self._memberships, weakly(self._offer))

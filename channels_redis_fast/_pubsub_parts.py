@@ -7,13 +7,14 @@ import functools
 import uuid
 from typing import Any
 
-from ._base import BaseRedisLayer
 from ._hooks import key_after, serializer_for
+from ._liveness import PubSubLiveness
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
 from .mailboxes.delivery import Delivery
 from .mailboxes.registry import LocalChannels
+from .runtime.base_engine import Engine
 from .runtime.blocking_engine import BlockingEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
@@ -31,7 +32,7 @@ from .wire.formats import BaseMessageSerializer
 _GROUP = "__group__"
 
 
-class PubSubParts(BaseRedisLayer):
+class PubSubParts(PubSubLiveness):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -75,6 +76,9 @@ class PubSubParts(BaseRedisLayer):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
+        memberships = Memberships(self._operations, self.group_expiry, False)
+        self._memberships = memberships  # none: Redis has no groups of Pub/Sub
+        self._heartbeat = self._make_heartbeat(memberships)
         for verbs in self._verbs:
             verbs.begin()
         self._origin = uuid.uuid4().hex  # tells own notices from others'
@@ -103,12 +107,18 @@ class PubSubParts(BaseRedisLayer):
         if local is not None:
             publisher: Publisher = local.publisher
             return publisher
+        self._tidy()
         engine = BlockingEngine(self._blocking, self.command_timeout)
         return Publisher(engine, self._operations, self._verbs)
 
+    def _engine(self) -> Engine:
+        return self._publisher().engine
+
+    def _tidy(self) -> None:
+        self._beat_when_due()
+
     def _make_local(self) -> LoopSubscriptions:
-        memberships = Memberships(self._operations, self.group_expiry, False)
-        engine = self._make_engine(memberships, lambda inbox: None)
+        engine = self._make_engine(self._memberships, lambda inbox: None)
         engine.on_tick.append(weakly(self._tick))
         table, operations = self._table, self._operations
         return LoopSubscriptions(

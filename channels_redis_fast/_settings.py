@@ -43,6 +43,7 @@ class Settings:
     confirm_sends: bool
     random_prefix_length: int = 12
     prefetch: int = 1
+    liveness: float = 15.0
     on_disconnect: str | None = None
     on_reconnect: str | None = None
     normal_channels: str = "single"
@@ -52,6 +53,7 @@ class Settings:
         _check_prefix(self.prefix)
         _check_seconds("expiry", self.expiry)
         _check_seconds("group_expiry", self.group_expiry)
+        _check_seconds("liveness", self.liveness, _LONGEST_TIMEOUT)
         _check_seconds("command_timeout", self.command_timeout, _LONGEST_TIMEOUT)
         _check_count("max_message_size", self.max_message_size, 1)
         _check_count("random_prefix_length", self.random_prefix_length, None)

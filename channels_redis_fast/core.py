@@ -15,7 +15,7 @@ from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
-from .commands.operations import without
+from .commands.census import without
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.engine import LoopEngine
@@ -36,8 +36,9 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
-    `confirm_sends` (False: a send waits for no answer) and `prefetch` (how many
-    messages a reader of a normal channel claims at a time). A wrong value raises
+    `confirm_sends` (False: a send waits for no answer), `prefetch` (how many
+    messages a reader of a normal channel claims at a time) and `liveness` (seconds: a
+    process that is silent for so long is not counted). A wrong value raises
     `ValueError`, an unknown option `TypeError`.
     """
 
@@ -59,6 +60,7 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -80,6 +82,7 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
@@ -172,7 +175,7 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         members = await engine.ask_members(request, body, began, excluded)
         if not members:
             return None if members is None else SendResult(0, 0, 0)
-        operations.note_members(request[1])
+        members = operations.note_members(request, members)
         if excluded:
             members = without(members, excluded)
         requests = operations.deliveries(members, body)

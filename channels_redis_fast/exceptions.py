@@ -33,3 +33,7 @@ class InvalidSerializer(TypeError, AssertionError):
 
 class SerializerDoesNotExist(KeyError):
     """The requested serializer was not found."""
+
+
+class NotSupported(RuntimeError):
+    """A method that this kind of layer has no means for; the text says which has."""

@@ -37,7 +37,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single") and what is raised: as the core layer's.
+    "single"), `liveness` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
         max_message_size: int = 64 * 1024 * 1024,
         confirm_sends: bool = True,
         prefetch: int = 1,
+        liveness: float = 15.0,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -81,6 +82,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             max_message_size=max_message_size,
             confirm_sends=confirm_sends,
             prefetch=prefetch,
+            liveness=liveness,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._group_calls import SyncGroupCalls
+from ._liveness import SyncLiveness
 from ._observing import SyncObserving
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
@@ -26,7 +27,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer(SyncGroupCalls, SyncObserving):
+class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called

@@ -66,7 +66,7 @@ async def _unlink_at(
         cursor, keys = await _in_time(shard, sweep, scanning)
         # One key a command: on a Cluster several must not span slots, each of which may
         # be on its way to another node.
-        unlinks: list[Command] = [(b"UNLINK", key) for key in keys]
+        unlinks = sweep.unlinks(keys)
         for reply in await shard.run_all(unlinks, sweep.began):
             if isinstance(reply, Exception):
                 raise reply

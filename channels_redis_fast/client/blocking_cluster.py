@@ -24,18 +24,19 @@ class BlockingCluster(BlockingShard):
     is_cluster = True
 
     host: ClusterHost
+    topology: Topology
 
     def __init__(self, index: int, host: ClusterHost, restore: Restore) -> None:
         super().__init__(index, host, restore)
         self._pools = {}  # by address
-        self._topology = Topology(host.nodes)
+        self.topology = Topology(host.nodes)
         self._is_known = False
 
     def pool_of(self, key: Key, deadline: float) -> BlockingPool:
         """The connections to the node that owns the key's slot."""
         if not self._is_known:
             self._look_up(deadline)
-        owner = self._topology.owner(key)
+        owner = self.topology.owner(key)
         if owner is None:
             self._is_known = False
             text = f"CLUSTERDOWN no node of {self.host} serves the slot of {key!r}"
@@ -49,17 +50,17 @@ class BlockingCluster(BlockingShard):
     def primaries(self, deadline: float) -> list[BlockingPool]:
         """The connections to all nodes that have slots."""
         self._look_up(deadline)
-        return list(map(self._node, self._topology.owners))
+        return list(map(self._node, self.topology.owners))
 
     def learn(self, key: Key, error: Exception) -> None:
         """As a `BlockingShard`'s; the slots are looked up again if a node is lost."""
         if isinstance(error, errors.MovedError):
-            self._is_known = self._topology.correct(error) and self._is_known
+            self._is_known = self.topology.correct(error) and self._is_known
         elif isinstance(error, errors.ClusterDownError):
-            self._topology.doubt(self._topology.owner(key))
+            self.topology.doubt(self.topology.owner(key))
             self._is_known = False
         elif is_demotion(error) or is_connection_loss(error):
-            owner = self._topology.owner(key)
+            owner = self.topology.owner(key)
             if owner is not None:
                 self._node(owner).clear()
             self._is_known = False
@@ -76,7 +77,7 @@ class BlockingCluster(BlockingShard):
     def _greet_at(
         self, node: Address, _: BlockingPool, pipe: BlockingConnection, deadline: float
     ) -> None:
-        for owns, anew in self._topology.claims(node):
+        for owns, anew in self.topology.claims(node):
             run_steps_blocking(self._restore(self._index, owns, anew), pipe, deadline)
 
     def _look_up(self, deadline: float) -> None:
@@ -84,7 +85,7 @@ class BlockingCluster(BlockingShard):
         up = [address for address, pool in list(self._pools.items()) if pool.has_idle]
         none = errors.ClusterDownError("CLUSTERDOWN no node knows of slots")
         problem: Exception | None = None
-        for address, seconds, question in self._topology.questions(
+        for address, seconds, question in self.topology.questions(
             up, lambda: deadline - time.monotonic()
         ):
             until = time.monotonic() + seconds
@@ -98,15 +99,15 @@ class BlockingCluster(BlockingShard):
         raise errors.ConnectionError(f"{self.host}: {problem}")
 
     def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
-        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
+        heirs = self.topology.learn(asked, ranges, question, self._is_gone)
         self._is_known = True
         for heir in heirs:
             self._node(heir).clear()  # the next connection is greeted
-        for gone in self._pools.keys() - self._topology.owners:
+        for gone in self._pools.keys() - self.topology.owners:
             if pool := self._pools.pop(gone, None):  # else another thread did
                 pool.clear()
 
     def _is_gone(self, node: Address) -> bool:
         """Whether a node that was in use can't have handed over what it had."""
-        pool, stays = self._pools.get(node), node in self._topology.owners
+        pool, stays = self._pools.get(node), node in self.topology.owners
         return pool is not None and not (pool.has_idle and stays)

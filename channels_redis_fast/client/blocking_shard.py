@@ -10,6 +10,7 @@ from ..commands.errors import is_connection_loss, is_demotion
 from .blocking_pool import BlockingConnection, BlockingPool
 from .host import Host
 from .steps import Restore, run_steps_blocking
+from .topology import Topology
 
 Key = bytes | str
 
@@ -19,6 +20,7 @@ class BlockingShard:
 
     longest_wait = 5.0
     is_cluster = False
+    topology: Topology | None = None  # of a Cluster
 
     def __init__(self, index: int, host: Host, restore: Restore) -> None:
         self.host = host

@@ -80,7 +80,7 @@ class BlockingShards:
             cursor, keys = _value(pool.ask(sweep.scan(cursor), sweep.deadline))
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.
-            unlinks: list[tuple[int, Command]] = [(index, (b"UNLINK", k)) for k in keys]
+            unlinks = [(index, command) for command in sweep.unlinks(keys)]
             for reply in self.run_all(unlinks, sweep.deadline):
                 _value(reply)
             sweep.get_on(time.monotonic())

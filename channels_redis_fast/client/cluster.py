@@ -31,20 +31,21 @@ class ClusterShard(Shard):
     is_cluster = True
 
     host: ClusterHost
+    topology: Topology
 
     def __init__(
         self, index: int, host: ClusterHost, command_timeout: float, restore: Restore
     ) -> None:
-        self._topology = Topology(host.nodes)
+        self.topology = Topology(host.nodes)
         self._nodes: dict[Address, ReconnectingConnection] = {}
         self._asked: dict[bytes, Address] = {}  # where a reader's next link goes
         self._reading: dict[bytes, Address] = {}  # where its last link went
         self._watching: dict[bytes | str, Callable[[], None]] = {}
         super().__init__(index, host, command_timeout, restore)
         self._lookup = TopologyLookup(
-            self, self._topology, self._nodes, self._learn, self._backlog.go_on
+            self, self.topology, self._nodes, self._learn, self._backlog.go_on
         )
-        self._handovers = Handovers(self._topology, self._nodes, self._backlog)
+        self._handovers = Handovers(self.topology, self._nodes, self._backlog)
         self._links.discard(self._main)  # there is no one server
 
     async def links(self) -> dict[Any, ReconnectingConnection]:
@@ -91,12 +92,12 @@ class ClusterShard(Shard):
         before = self._reading.get(key)
         moved = isinstance(error, errors.MovedError)
         if isinstance(error, errors.MovedError):
-            self._topology.correct(error)
+            self.topology.correct(error)
             self._handovers.review()
         elif isinstance(error, errors.ClusterDownError):
-            self._topology.doubt(before)
+            self.topology.doubt(before)
         await self._lookup.refresh()
-        return moved or self._topology.owner(key) != before
+        return moved or self.topology.owner(key) != before
 
     async def unblock(self, key: bytes, client_id: int) -> bool:
         """Ends the blocking wait of a connection; whether it was waiting."""
@@ -115,13 +116,13 @@ class ClusterShard(Shard):
 
     def place_of(self, key: bytes) -> tuple[int, Address] | None:
         """Its index and the owner of a key's slot; None: nobody, as far as is known."""
-        owner = self._topology.owner(key)
+        owner = self.topology.owner(key)
         return None if owner is None else (self.index, owner)
 
     # Where a command goes
 
     def _ready(self, command: Command) -> PipelinedConnection | None:
-        owner = self._topology.owner(key_of(command))
+        owner = self.topology.owner(key_of(command))
         link = self._nodes.get(owner) if owner else None
         return self._usable(link, command) if link else None
 
@@ -131,7 +132,7 @@ class ClusterShard(Shard):
         if is_ask(before):
             # This once: the slot is on its way, its other keys are where they were.
             return self._node((before.host, before.port))
-        owner = self._topology.owner(call.key)
+        owner = self.topology.owner(call.key)
         if self._lookup.is_under_way and (owner is None or before is not None):
             return None  # soon: the owner may be another one
         if owner is None:
@@ -169,7 +170,7 @@ class ClusterShard(Shard):
     async def _greet_at(
         self, address: Address, connection: PipelinedConnection
     ) -> None:
-        for owns, anew in self._topology.claims(address):
+        for owns, anew in self.topology.claims(address):
             await run_steps(self._restore(self.index, owns, anew), connection)
 
     # What was refused
@@ -179,10 +180,10 @@ class ClusterShard(Shard):
         if moved is not None and isinstance(error, errors.AskError):
             moved()
         if isinstance(error, errors.MovedError):
-            self._topology.correct(error)
+            self.topology.correct(error)
             self._handovers.review()
         elif isinstance(error, errors.ClusterDownError):
-            self._topology.doubt(self._topology.owner(call.key))
+            self.topology.doubt(self.topology.owner(call.key))
             self._lookup.begin()
         if kind_of(error) is not Kind.PASSING and not is_ask(error):
             self._lookup.begin()
@@ -191,7 +192,7 @@ class ClusterShard(Shard):
     # Who owns what
 
     def _learn(self, asked: Address, ranges: list[Any], question: int) -> None:
-        heirs = self._topology.learn(asked, ranges, question, self._is_gone)
+        heirs = self.topology.learn(asked, ranges, question, self._is_gone)
         self._handovers.review()
         for address in heirs:
             link = self._node(address, eager=True)
@@ -199,7 +200,7 @@ class ClusterShard(Shard):
                 link.begin()
             else:
                 self.spawn(self._greet_at(address, link.connection))
-        for address in self._nodes.keys() - self._topology.owners:
+        for address in self._nodes.keys() - self.topology.owners:
             link = self._nodes.pop(address)
             self.health.back(link)  # if it was down, it isn't missed any more
             self.spawn(self.retire_link(link))
@@ -208,7 +209,7 @@ class ClusterShard(Shard):
         """Whether a node that was in use can't have handed over what it had."""
         link = self._nodes.get(node)
         return link is not None and (
-            link.connection is None or node not in self._topology.owners
+            link.connection is None or node not in self.topology.owners
         )
 
 

@@ -16,10 +16,13 @@ from .host import Host
 from .reconnecting import ReconnectingConnection
 from .shard_commands import ShardCommands
 from .steps import Restore, run_steps
+from .topology import Topology
 
 
 class Shard(ShardCommands):
     """A single server, or the primary that Sentinels name."""
+
+    topology: Topology | None = None  # of a Cluster
 
     def __init__(
         self, index: int, host: Host, command_timeout: float, restore: Restore

@@ -213,10 +213,12 @@ class GroupSendMany:
         groups = dict.fromkeys(group for _, group, _ in self._bodies)
         requests = [operations.members(group) for group in groups]
         replies = await run_all(requests)
-        for (_, command), reply in zip(requests, replies, strict=True):
-            if not isinstance(reply, Exception):
-                operations.note_members(command)
-        return dict(zip(groups, replies, strict=True))
+        return {
+            group: reply
+            if isinstance(reply, Exception)
+            else operations.note_members(request, reply)
+            for group, request, reply in zip(groups, requests, replies, strict=True)
+        }
 
     def _add_all(
         self, batches: KeyBatches, number: int, members: list[bytes], body: Any

@@ -16,6 +16,7 @@ from ..types import SendResult
 from ..wire._fanout import bundle
 from ..wire.codec import MOST_CHANNELS, Codec, Message
 from .command import Command
+from .liveness import LivenessWords
 from .scripts import (
     EVALSHA,
     JOIN,
@@ -69,6 +70,7 @@ class Operations:
         self.codec = codec
         self.group_key = group_key
         self.shard_of = shard_of
+        self.liveness = LivenessWords(settings, shard_of)
         self._prefix = settings.prefix.encode()
         self._expiry = number(settings.expiry)
         self._group_expiry = number(settings.group_expiry)
@@ -135,16 +137,21 @@ class Operations:
             return self.shard_of(group), (b"ZRANGE", key, b"0", b"-1")
         return self.shard_of(group), MEMBERS.on(key, self._group_expiry)
 
-    def note_members(self, command: Command) -> None:
-        """Notes that members came by a command of `members`, and no error.
+    def note_members(self, request: Request, members: list[bytes]) -> list[bytes]:
+        """Takes members that came by a request of `members`, and no error.
 
         Only then old ones are removed: a replica would refuse that, and let its own
-        members be read, as if there were no others.
+        members be read, as if there were no others. Then it is looked, too, whose
+        processes are dead; the others are to be sent to.
         """
-        if command[0] is EVALSHA:
-            if len(self._clean_until) >= _REMEMBERED:
-                self._clean_until.clear()
-            self._clean_until[key_of(command)] = monotonic() + self._clean_for
+        index, command = request
+        if command[0] is not EVALSHA:
+            return members
+        key, now = key_of(command), monotonic()
+        if len(self._clean_until) >= _REMEMBERED:
+            self._clean_until.clear()
+        self._clean_until[key] = now + self._clean_for
+        return self.liveness.census.without_dead(index, key, members, now)
 
     def deliveries(self, members: list[bytes], message: Any) -> list[Request]:
         """One command for each process that has members; `message` is a codec's body.
@@ -218,13 +225,6 @@ class Operations:
             b"\\" + bytes((c,)) if c in special else bytes((c,)) for c in self._prefix
         )
         return escaped + b"*"
-
-
-def without(members: list[bytes], excluded: frozenset[bytes]) -> list[bytes]:
-    """The members of a group that a message is for."""
-    if not excluded:
-        return members
-    return [member for member in members if member not in excluded]
 
 
 def _decodable(names: list[bytes]) -> list[bytes]:

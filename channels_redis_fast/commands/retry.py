@@ -7,6 +7,7 @@ from typing import Any
 
 from .command import Command
 from .errors import Kind, is_demotion, kind_of
+from .liveness import is_heartbeat
 from .scripts import EVALSHA, is_repeatable, key_of, with_text
 
 _PAUSE = 0.05  # seconds, then twice as long each time
@@ -116,6 +117,10 @@ class Sweep:
     def scan(self, cursor: bytes) -> Command:
         """Asks a server for more keys; `cursor`: of its last reply, b"" at first."""
         return (b"SCAN", cursor or b"0", b"MATCH", self.pattern, b"COUNT", b"1000")
+
+    def unlinks(self, keys: list[bytes]) -> list[Command]:
+        """Deletes keys that were found; heartbeats stay, which are no messages."""
+        return [(b"UNLINK", key) for key in keys if not is_heartbeat(key)]
 
     def get_on(self, now: float) -> None:
         """Begins the next portion."""

@@ -11,7 +11,7 @@ from .command import Command
 # microseconds (Lua's own conversion to a string keeps 100 us). Scripts replicate their
 # effects, so a script that writes after TIME is safe: the default since Redis 5, where
 # it must be asked for only by older servers.
-_CLOCK = """\
+CLOCK = """\
 local call = redis.call
 local time = call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -91,7 +91,7 @@ def arguments_of(command: Command) -> Command:
 # refuse it for want of memory. The last message, which may be long, is read for its
 # score only where that is not over.
 SEND = Script(
-    _CLOCK
+    CLOCK
     + """\
 local key, capacity, expiry = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local held = call('ZCARD', key)
@@ -114,7 +114,7 @@ return 1
 # As SEND, for several messages. ARGV: expiry (seconds), then pairs of capacity and
 # member. For each, 1 or 0.
 SEND_MANY = Script(
-    _CLOCK
+    CLOCK
     + """\
 local key, expiry = KEYS[1], tonumber(ARGV[1])
 local oldest = now - expiry
@@ -145,7 +145,7 @@ return added
 # Puts messages back at their old place: they were accepted, so capacity is not asked.
 # It makes them no younger.
 PUT_BACK = Script(
-    _CLOCK
+    CLOCK
     + """\
 local key, expiry = KEYS[1], tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do
@@ -163,7 +163,7 @@ return #ARGV
 
 # KEYS: a group key. ARGV: group_expiry (seconds), then channel names.
 JOIN = Script(
-    _CLOCK
+    CLOCK
     + """\
 for i = 2, #ARGV do call('ZADD', KEYS[1], now, ARGV[i]) end
 call('EXPIRE', KEYS[1], math.max(1, math.ceil(tonumber(ARGV[1]))))
@@ -174,7 +174,7 @@ return #ARGV - 1
 
 # As JOIN, for members that are still there: what others discarded stays gone.
 REFRESH = Script(
-    _CLOCK
+    CLOCK
     + """\
 local there = 0
 for i = 2, #ARGV do
@@ -192,7 +192,7 @@ return there
 # KEYS: a group key. ARGV: group_expiry (seconds). Removes members that are too old, and
 # returns the others: all through Lua, which takes Redis four times as long as ZRANGE.
 MEMBERS = Script(
-    _CLOCK
+    CLOCK
     + """\
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]))
 return call('ZRANGE', KEYS[1], 0, -1)

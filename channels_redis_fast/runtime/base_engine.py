@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from ..client.host import Host
+from ..client.topology import Topology
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.operations import Request
+
+
+class Servers(Protocol):
+    """The servers of one entry of `hosts`."""
+
+    @property
+    def host(self) -> Host:
+        """What says how to reach them."""
+
+    @property
+    def topology(self) -> Topology | None:
+        """Which of them has a key, in a Cluster; None: there is only one."""
 
 
 class Engine:
@@ -15,6 +29,8 @@ class Engine:
     Calls began at `began` (`time.monotonic()`; 0: now), from which their deadlines
     count. Redis-py's errors are raised, and those that Redis answers.
     """
+
+    shards: Sequence[Servers]  # of all hosts
 
     def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """The reply to a request."""

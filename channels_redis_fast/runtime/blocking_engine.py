@@ -36,6 +36,7 @@ class BlockingEngine(Engine):
 
     def __init__(self, blocking: BlockingShards, command_timeout: float) -> None:
         self._blocking = blocking
+        self.shards = blocking.shards
         self._timeout = command_timeout
 
     async def run(self, request: Request, began: float = 0.0) -> Any:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from .._settings import Settings
 from ..client.cluster import make_shard
 from ..client.host import Host
+from ..client.shard import Shard
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.delivery import Delivery
@@ -33,6 +34,8 @@ _MOST_IDLE = 16
 
 class LoopEngine(Engine):
     """Runs requests, keeps inboxes fed and tidies up, as long as its loop lives."""
+
+    shards: list[Shard]
 
     def __init__(
         self,
@@ -65,13 +68,19 @@ class LoopEngine(Engine):
             )
             for index, host in enumerate(hosts)
         ]
-        wanted = min(_LONGEST_TICK, settings.expiry / 4, settings.group_expiry / 8)
+        wanted = min(
+            _LONGEST_TICK,
+            settings.expiry / 4,
+            settings.group_expiry / 8,
+            settings.liveness / 12,
+        )
         self._tick_every = max(_SHORTEST_TICK, wanted)
         # At once where nothing was swept lately: short loops may be all there are.
         swept = mailboxes.is_swept(self._tick_every)
         self._timer = self.loop.call_later(self._tick_every if swept else 0, self._tick)
         self._closed = self._is_tending = False
         self.on_tick: list[Callable[[], object]] = []  # what else is due by its clock
+        self.on_end: list[Callable[[], Awaitable[object]]] = []
 
     # Commands
 
@@ -173,6 +182,8 @@ class LoopEngine(Engine):
         await asyncio.gather(*releases, *self._under_way)
         if self._memberships.refreshes_due:  # short loops would never come to it
             await self._tend()
+        for call in self.on_end:
+            await call()
 
     async def _release(self, inbox: MailboxGroup) -> None:
         """Stops reading a key; who waits for its messages elsewhere takes over."""

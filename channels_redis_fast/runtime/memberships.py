@@ -169,6 +169,10 @@ class Memberships:
 
     # What restoring them needs
 
+    def shards(self) -> set[int]:
+        """The indexes of the shards where they are."""
+        return set(map(self._operations.shard_of, list(self._known)))
+
     def snapshot(self) -> list[Member]:
         """Those that are to stay."""
         with self._lock:

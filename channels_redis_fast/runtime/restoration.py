@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -12,17 +13,32 @@ from redis import exceptions as errors
 from .._logs import warn
 from ..client.steps import Steps
 from ..client.topology import Owns
+from ..commands.command import Command
 from ..commands.errors import may_pass
 from ..commands.operations import Operations
 from ..commands.scripts import with_text
 
 Member = tuple[str, str]  # a group and a channel
 
+# As `Steps`; returns how many memberships were made anew.
+Repair = Generator[list[Command], list[Any], int]
+
+# As `Steps`; returns for each member whether it is in its group, or None.
+Asking = Generator[list[Command], list[Any], list[bool | None]]
+
 # After a failover the new primary may lack what the old one was told last (seconds).
 _RECENT = 30.0
 
 # Redis's name for the history of its data: another after a restart or a failover.
 _HISTORY = re.compile(rb"master_replid:(\S+)")
+
+
+class Loss(enum.Enum):
+    """What was lost while the connection lived."""
+
+    ALL = "every key"
+    SOME = "some keys, which the server evicted"
+    PRUNED = "perhaps members, by others who took this process for dead"
 
 
 class Joined(Protocol):
@@ -65,8 +81,34 @@ class Restoration:
         if history in known and not anew:
             return
         ours = self._ours(index, owns)
+        there = yield from self._ask(ours)
+        yield from self._rejoin(self._gone(ours, there))
+        if history is not None:
+            known.add(history)
+
+    def after_loss(self, index: int, owns: Owns, loss: Loss) -> Repair:
+        """What to say to a server of a shard that lost data without a new connection.
+
+        All is joined again, and nobody asks what is there: who joined since is, and
+        others may be about to take out who is. Evicted were whole groups: one that has
+        a member of this process was not, and who is gone from it was discarded.
+        """
+        lost = self._ours(index, owns)
+        if loss is Loss.SOME:
+            there = yield from self._ask(lost)
+            members = zip(lost, there, strict=True)
+            kept = {group for (group, _), is_there in members if is_there is not False}
+            lost = [member for member in lost if member[0] not in kept]
+        gone = self._joined.since(lost, time.monotonic() - self._longest)
+        yield from self._rejoin(gone)
+        return sum(map(len, gone.values()))
+
+    def _ask(self, ours: list[Member]) -> Asking:
+        """Which members are in their groups."""
         asked = yield [self._operations.ask(*member) for member in ours]
-        gone = self._gone(ours, [_is_there(reply) for reply in asked])
+        return [_is_there(reply) for reply in asked]
+
+    def _rejoin(self, gone: dict[str, list[str]]) -> Steps:
         # Without a lock, for which whole event loops would wait: one that restores
         # writes as slowly as its server reads.
         try:
@@ -78,8 +120,6 @@ class Restoration:
                 _is_there(reply)
         finally:  # whatever came of it: some may have joined
             self._joined.leave_if_discarded(gone)
-        if history is not None:
-            known.add(history)
 
     def _ours(self, index: int, owns: Owns) -> list[Member]:
         operations = self._operations

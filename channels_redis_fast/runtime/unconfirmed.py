@@ -12,8 +12,9 @@ from redis import exceptions as errors
 
 from ..client.shard import Shard
 from ..commands.bulk import KeyBatches
+from ..commands.census import without
 from ..commands.command import Command
-from ..commands.operations import Operations, Request, without
+from ..commands.operations import Operations, Request
 from ..commands.scripts import key_of
 from ..mailboxes.dropped import DropCounters
 
@@ -124,9 +125,7 @@ class Asked(PendingReply):
     def answer(self, reply: Any) -> None:
         """Sends the messages to the members."""
         if self.batch is not None:
-            self.queue.sends.deliver(
-                self.command, without(reply, self.excluded), self.bodies, self.batch
-            )
+            self.queue.sends.deliver(self, reply, self.batch)
 
 
 class ShardQueue:
@@ -137,6 +136,7 @@ class ShardQueue:
     ) -> None:
         self.sends = sends
         self.counters = counters
+        self.index = shard.index
         self._shard = shard
         self._load = 0
         self._senders: deque[tuple[PendingReply, asyncio.Future[bool]]] = deque()
@@ -267,13 +267,13 @@ class UnconfirmedSends:
         queue = self._queues[index]
         return queue.put(Asked(queue, command, bodies, excluded))
 
-    def deliver(
-        self, command: Command, members: list[bytes], bodies: list[Any], batch: Batch
-    ) -> None:
-        """The second half of a group's messages, whose members came by a command."""
-        self._operations.note_members(command)
+    def deliver(self, asked: Asked, members: list[bytes], batch: Batch) -> None:
+        """The second half of a group's messages, whose members came."""
+        request = asked.queue.index, asked.command
+        members = self._operations.note_members(request, members)
+        members = without(members, asked.excluded)
         batches = KeyBatches(self._operations)
-        for number, body in enumerate(bodies):
+        for number, body in enumerate(asked.bodies):
             for sealed in self._operations.seal_all(members, body):
                 batches.add(number, sealed)
         for part in batches.parts():

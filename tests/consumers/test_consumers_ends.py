@@ -14,7 +14,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels_redis_fast.consumers import FastDispatchMixin, broadcast
 from support.consuming import Client, using
 from support.polling import eventually
-from support.servers import Server
+from support.servers import Server, kept
 
 ROOM = "room"
 
@@ -181,7 +181,7 @@ async def test_nothing_is_left(kind: str, count: int, end: str, valkey: Server) 
             boxes = layer._mailboxes
             await eventually(lambda: not len(boxes), "the end of all mailboxes")
             redis = valkey.client()
-            await eventually(lambda: not redis.keys("*"), "the end of all memberships")
+            await eventually(lambda: not kept(redis), "the end of all memberships")
             await eventually(
                 lambda: redis.pubsub_channels() == [], "the end of subscriptions"
             )

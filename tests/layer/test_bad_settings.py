@@ -79,6 +79,8 @@ BAD_SETTINGS: dict[str, tuple[str, Any, str]] = {
     "unique length text": ("random_prefix_length", "12", "'12'"),
     "timeout": ("command_timeout", 0, r"\b0\b"),
     "timeout too long": ("command_timeout", 10**7, "10000000"),
+    "liveness": ("liveness", 0, r"\b0\b"),
+    "liveness too long": ("liveness", 10**7, "10000000"),
     "confirm_sends": ("confirm_sends", "no", "'no'"),
     "confirm_sends number": ("confirm_sends", 0, r"\b0\b"),
     "prefetch zero": ("prefetch", 0, r"\b0\b"),

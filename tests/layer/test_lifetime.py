@@ -20,7 +20,7 @@ from channels_redis_fast.polling.poller import KeyPoller
 from channels_redis_fast.polling.process_key import ProcessKeyReader
 from support.layers import end, nothing, opened, soon
 from support.polling import eventually
-from support.servers import Server
+from support.servers import Server, kept
 
 COUNT = 10_000
 BATCH = 500
@@ -144,7 +144,7 @@ async def check_nothing_is_left(
     await eventually(lambda: not len(layer._mailboxes), "the channels to end")
     await eventually(lambda: not layer._mailboxes.owners.inboxes(), "the reader to end")
     assert not len(layer._memberships)
-    await eventually(lambda: not server.client().dbsize(), "the keys to go")
+    await eventually(lambda: not kept(server.client()), "the keys to go")
     await eventually(lambda: _there() <= others, "all to go")
     assert not layer._mailboxes._lifetimes._ending
     assert not layer._mailboxes._lifetimes._released

@@ -37,12 +37,13 @@ class Raising(logging.Handler):
 def raising(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raising]:
     """Such a handler for all lines of the package."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    logger, handler, level = logging.getLogger("channels_redis_fast"), Raising(), 0
-    level, logger.level = logger.level, logging.INFO
+    logger, handler = logging.getLogger("channels_redis_fast"), Raising()
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
-    logger.level = level
+    logger.setLevel(level)
 
 
 def test_only_one_module_logs() -> None:

@@ -122,6 +122,7 @@ async def test_none_is_listed_in_vain(valkey: Server) -> None:
         await layer.group_send("room", {"n": 2})
         assert await soon(layer, name) == {"n": 2}
     async with opened(host, capacity=1) as layer:
+        assert await layer.processes()
         await layer.send("full", {"n": 1})
         with pytest.raises(ChannelFull):
             await layer.send("full", {"n": 2})

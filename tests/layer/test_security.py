@@ -18,7 +18,7 @@ from channels_redis_fast.wire._aead import AesGcmFrames
 from channels_redis_fast.wire._framing import FernetFrames
 from support.layers import nothing, opened, soon
 from support.pubsubs import published
-from support.servers import Server
+from support.servers import Server, kept
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -102,7 +102,7 @@ async def test_what_redis_can_see(valkey: Server, encryption: str) -> None:
         await layer.group_add("room", name)
         for send, target in (layer.send, "worker"), (layer.group_send, "room"):
             await send(target, {"the key": "the value"})
-        seen = {key: client.zrange(key, 0, -1) for key in client.scan_iter()}
+        seen = {key: client.zrange(key, 0, -1) for key in kept(client)}
         process = f"asgi{name.partition('!')[0]}!".encode()
         assert seen.keys() == {process, b"asgiworker", b"asgi:group:room"}
         assert seen[b"asgi:group:room"] == [name.encode()]

@@ -54,13 +54,8 @@ OUTSIDE = {
     **dict.fromkeys(["_logs", "_masking", "_version", "exceptions", "types"], "ground"),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
-    **dict.fromkeys(
-        [
-            *("_core_parts", "_group_calls", "_listener", "_observing"),
-            *("_pubsub_names", "_pubsub_parts"),
-        ],
-        "parts",
-    ),
+    **dict.fromkeys(["_core_parts", "_group_calls", "_listener", "_liveness"], "parts"),
+    **dict.fromkeys(["_observing", "_pubsub_names", "_pubsub_parts"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
     **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
     "apps": "checks",

@@ -195,6 +195,10 @@ class Peer:
             "seconds": time.monotonic() - began,
         }
 
+    def do_stand_still(self, seconds: float) -> None:
+        """Blocks the event loop."""
+        time.sleep(seconds)
+
     async def do_buffered(self) -> list[str]:
         """The channels that this process holds messages for."""
         return [name for name, found in self.layer.receive_buffer.items() if found]

@@ -36,6 +36,11 @@ DEFAULTS: Mapping[str, Option] = {
 }
 
 
+def kept(client: redis.Redis) -> list[bytes]:
+    """The keys of a database, but for heartbeats, which come by the clock."""
+    return sorted(key for key in client.scan_iter() if b":{processes" not in key)
+
+
 def free_port() -> int:
     """A port nobody listens on, for which port + 10000 (a Cluster's bus) is free too.
 

@@ -76,7 +76,7 @@ async def test_a_node_that_stands_still(own_primaries: Cluster) -> None:
         try:
             tasks = await begin(layer, 0, 1, 2)
             looking = asyncio.create_task(shard.look_up())
-            owner = shard._topology.owner
+            owner = shard.topology.owner
             await eventually(lambda: owner(KEY) == target.address, "it", timeout=20)
             tasks += await begin(layer, 3, 4, 5)
             asked = await begin_elsewhere(layer, own_primaries, target)

@@ -293,7 +293,7 @@ async def test_who_joins_together_follows_a_slot(
     """All of them, though one answer tells them where it is."""
     async with published(cluster.host) as layer:
         names = [await layer.new_channel() for _ in range(3)]
-        topology = layer._loops.engine().shards[0]._topology
+        topology = layer._loops.engine().shards[0].topology
         owner = cluster.node_of(GROUP)
         wrong = next(node for node in cluster.primaries if node is not owner)
         warm = (f"warm{n}" for n in itertools.count())

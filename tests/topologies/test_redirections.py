@@ -14,7 +14,7 @@ from support.clusters import Cluster, group_on, key_of, slot_of
 from support.layers import call, opened, soon
 from support.polling import eventually
 from support.programs import UNSHARDED
-from support.servers import Server
+from support.servers import Server, kept
 from support.syncing import KINDS
 
 WAYS = ["loop", "thread"]
@@ -139,7 +139,7 @@ async def test_flush_while_a_slot_moves(cluster: Cluster, way: str) -> None:
             for step in cluster.migration(slot_of("asgiworker"), goal):
                 await layer.send("worker", {})
                 await call(layer, way, "flush")
-                assert not any(n.client().keys("asgi*") for n in (node, goal)), step
+                assert not any(kept(n.client()) for n in (node, goal)), step
         await asyncio.to_thread(layer.sync.close)
 
 

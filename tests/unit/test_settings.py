@@ -17,6 +17,7 @@ from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 VALUES: dict[str, Any] = {
     "hosts": [("localhost", 6380)],
     "prefix": "other",
+    "liveness": 20.0,
     "expiry": 30,
     "group_expiry": 3600,
     "capacity": 7,

@@ -97,10 +97,10 @@ def test_members_are_read_as_they_are_for_a_while(
     )
 
     def read() -> bytes:
-        index, command = operations.members("room")
+        request = index, command = operations.members("room")
         assert index == shard_of("room", 3)
         assert key_of(command) == b"asgi:group:room"
-        operations.note_members(command)
+        operations.note_members(request, [])
         return command[0]
 
     operations.members("room")  # and no answer: nothing was removed
@@ -123,7 +123,7 @@ def test_short_memberships_are_looked_at_more_often(
         "channels_redis_fast.commands.operations.monotonic", lambda: now
     )
     layer = RedisChannelLayer(group_expiry=group_expiry)
-    layer._operations.note_members(layer._operations.members("room")[1])
+    layer._operations.note_members(layer._operations.members("room"), [])
     now += seconds * 0.99
     assert layer._operations.members("room")[1][0] == b"ZRANGE"
     now += seconds * 0.02
