@@ -1,136 +1,156 @@
-"""A line for each process of a layer, from their heartbeats."""
+"""The processes of a layer, by their heartbeats, looked at again and again."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .._base import BaseRedisLayer
 from ..diagnosis.server import Server
+from ..types import Process
 
-_EVERY = 1.0  # seconds
-_CLEAR = "\x1b[H\x1b[J"  # what terminals take for: from the top, empty
-_GONE_FOR = 60.0  # seconds that a process is shown which beats no more
-_LINE = "{:<20} {:>8} {:<9} {:>6} {:>9} {:>9} {:>8} {:>8} {:>8}  {}"
-_HEAD = ("host", "pid", "version", "beat", "sent/s", "recv/s", "waiting", "members")
-_UNKNOWN = "-"
+_SHOWN_FOR = 60.0  # seconds that a process is shown when it is no longer there
+# In units of `liveness`, of which a beat is a third: who ends in order was heard since.
+_HEARD = 1 / 2
+
+State: TypeAlias = Literal["lives", "silent", "gone"]
 
 
 class Row(NamedTuple):
     """What is shown of a process; None: its heartbeat doesn't tell.
 
-    `beat` is how long (seconds) its last heartbeat is ago. `sent` and `received` are
-    messages a second between its last two heartbeats.
+    `beat` is how long (seconds) its last heartbeat is ago. A process that is "silent"
+    was killed or stands still; one that is "gone" ended in order. `sent` and `received`
+    are messages a second between its last two heartbeats, `unreachable` the servers
+    that it misses.
     """
 
     id: str
     host: str
     pid: int
     version: str
+    state: State
     beat: float
     sent: float | None
     received: float | None
-    waiting: int | None
-    members: int | None
-    dropped: int | None
-    state: str
+    waiting: float | None
+    members: float | None
+    dropped: float | None
+    unreachable: list[str]
+
+
+@dataclass
+class _Seen:
+    """A process: its last heartbeat, the one before, and when it was missed first."""
+
+    last: Process
+    before: Process | None = None
+    state: State = "lives"
+    missed: float = 0.0
+
+    def take(self, found: Process) -> None:
+        if found.last_beat != self.last.last_beat:
+            self.last, self.before = found, self.last
+        self.state = "lives"
+
+    def miss(self, now: float, heard: float) -> None:
+        """Notes that it is not there; silent, if it was not `heard` for so long."""
+        if self.state == "lives":
+            is_silent = now - self.last.last_beat >= heard
+            self.state, self.missed = "silent" if is_silent else "gone", now
+
+    def row(self, now: float) -> Row:
+        one, stats = self.last, self.last.stats
+        return Row(
+            id=one.id,
+            host=one.host,
+            pid=one.pid,
+            version=one.version,
+            state=self.state,
+            beat=max(0.0, now - one.last_beat),
+            sent=self._rate("sent"),
+            received=self._rate("received"),
+            waiting=_number(stats, "waiting"),
+            members=_number(stats, "memberships"),
+            dropped=_number(stats, "dropped"),
+            unreachable=_unreachable(stats.get("hosts")),
+        )
+
+    def _rate(self, name: str) -> float | None:
+        """Messages a second between two heartbeats."""
+        one, before = self.last, self.before
+        if before is None or self.state != "lives":
+            return None
+        now, then = _number(one.stats, name), _number(before.stats, name)
+        seconds = one.last_beat - before.last_beat
+        if now is None or then is None or seconds <= 0:
+            return None
+        return max(0.0, (now - then) / seconds)
 
 
 class Top:
-    """Looks at the processes of a layer again and again."""
+    """Looks at the processes of a layer."""
 
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        pool = layer._blocking.shards[0].primaries(_in(layer.command_timeout))[0]
-        self._ahead = Server(pool, layer.command_timeout).clock()
-        self._last: dict[str, Any] = {}  # the last heartbeat of each, by id
-        self._before: dict[str, Any] = {}  # and the one before
+    def __init__(self, layer: BaseRedisLayer) -> None:
+        self._layer: Any = layer
+        self._heard = layer._settings.liveness * _HEARD
+        self._seen: dict[str, _Seen] = {}  # by id
 
     def look(self) -> list[Row]:
-        """The processes that live, and those that did a minute ago; but for this one.
+        """The processes that live, but for this one, and those that did a minute ago.
 
         Raises redis-py's errors.
         """
+        now = self._clock()
         found = {one.id: one for one in self._layer.sync.processes()}
         found.pop(self._layer.client_prefix, None)
-        for one in found.values():
-            last = self._last.get(one.id)
-            if last is not None and last.last_beat != one.last_beat:
-                self._before[one.id] = last
-            self._last[one.id] = one
-        now = time.time() + self._ahead
-        for id_, one in list(self._last.items()):
-            if now - one.last_beat > _GONE_FOR and id_ not in found:
-                del self._last[id_]
-        return [self._row(one, now, one.id in found) for one in self._last.values()]
+        for id_, one in found.items():
+            self._seen.setdefault(id_, _Seen(one)).take(one)
+        for id_ in self._seen.keys() - found.keys():
+            self._seen[id_].miss(now, self._heard)
+        self._forget(now)
+        return sorted((seen.row(now) for seen in self._seen.values()), key=_urgency)
 
-    def _row(self, one: Any, now: float, lives: bool) -> Row:
-        stats, before = one.stats, self._before.get(one.id)
-        dropped = stats.get("dropped")
-        return Row(
-            one.id,
-            one.host,
-            one.pid,
-            one.version,
-            max(0.0, now - one.last_beat),
-            _rate(one, before, "sent") if lives else 0.0,
-            _rate(one, before, "received") if lives else 0.0,
-            stats.get("waiting"),
-            stats.get("memberships"),
-            None if dropped is None else _sum(dropped),
-            _hosts_down(stats.get("hosts") or {}) if lives else "gone",
-        )
+    def _clock(self) -> float:
+        """The time by the server that has the heartbeats."""
+        layer, seconds = self._layer, self._layer.command_timeout
+        shard = layer._blocking.shards[layer._operations.liveness.home]
+        pool = shard.primaries(time.monotonic() + seconds)[0]
+        return time.time() + Server(pool, seconds).clock()
+
+    def _forget(self, now: float) -> None:
+        """Those that are not there for long."""
+        for id_, seen in list(self._seen.items()):
+            if seen.state != "lives" and now - seen.missed > _SHOWN_FOR:
+                del self._seen[id_]
 
 
-def run(
-    top: Top, write: Callable[[str], object], *, once: bool, as_json: bool, clear: bool
-) -> None:
-    """Writes what is seen every second, or once; as a line of JSON each time."""
-    while True:
-        rows = top.look()
-        if as_json:
-            write(json.dumps([row._asdict() for row in rows]))
-        else:
-            write((_CLEAR if clear else "") + "\n".join(_lines(rows)))
-        if once:
-            return
-        time.sleep(_EVERY)
+def _urgency(row: Row) -> tuple[bool, str, int]:
+    """What is wrong comes first."""
+    return row.state != "silent" and not row.unreachable, row.host, row.pid
 
 
-def _lines(rows: Iterable[Row]) -> list[str]:
-    lines = [_LINE.format(*_HEAD, "dropped", "")]
-    for row in sorted(rows, key=lambda row: (row.host, row.pid)):
-        numbers = map(_in_words, row[5:10])
-        beat = f"{row.beat:.0f} s"
-        names = row.host[:20], row.pid, row.version[:9]
-        lines.append(_LINE.format(*names, beat, *numbers, row.state).rstrip())
-    return lines
+def _number(stats: Mapping[str, Any], name: str) -> float | None:
+    """What another process says, whatever its version: a number, or some by kind."""
+    value = stats.get(name)
+    if isinstance(value, Mapping):
+        return sum(_numbers(value.values()))
+    return next(_numbers([value]), None)
 
 
-def _in_words(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value:,.0f}"
+def _numbers(values: Iterable[Any]) -> Any:
+    return (value for value in values if isinstance(value, int | float))
 
 
-def _rate(one: Any, before: Any, name: str) -> float | None:
-    """Messages a second between two heartbeats."""
-    if before is None or name not in one.stats or name not in before.stats:
-        return None
-    seconds = one.last_beat - before.last_beat
-    count = _sum(one.stats[name]) - _sum(before.stats[name])
-    return max(0.0, count / seconds) if seconds > 0 else None
-
-
-def _sum(value: int | Mapping[str, int]) -> int:
-    return sum(value.values()) if isinstance(value, Mapping) else value
-
-
-def _hosts_down(hosts: Mapping[str, Any]) -> str:
-    """The servers that a process can't reach."""
-    states = {name: about.get("state") for name, about in hosts.items()}
-    down = [f"{name} {s}" for name, s in states.items() if s in ("down", "refusing")]
-    return ", ".join(down)
-
-
-def _in(seconds: float) -> float:
-    return time.monotonic() + seconds
+def _unreachable(hosts: Any) -> list[str]:
+    """The servers that a process can't use now."""
+    if not isinstance(hosts, Mapping):
+        return []
+    states = {
+        name: about.get("state")
+        for name, about in hosts.items()
+        if isinstance(about, Mapping)
+    }
+    return [f"{name} {s}" for name, s in states.items() if s in ("down", "refusing")]

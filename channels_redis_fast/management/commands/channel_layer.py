@@ -18,7 +18,8 @@ from ..._base import BaseRedisLayer
 from ...demo.serve import serve
 from ...diagnosis.groups import groups
 from ...diagnosis.report import check
-from ..top import Top, run
+from ..table import show
+from ..top import Top
 from ..using import listen, parse_message
 
 _CHECK = "asks the servers of all layers; exit status 1 if something doesn't work"
@@ -78,10 +79,15 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     def do_top(self, alias: str, once: bool, json: bool, **_: Any) -> None:
         """Shows the processes."""
-        top, is_tty = Top(_our_layer(alias)), self.stdout.isatty()
+        look, is_screen = Top(_our_layer(alias)).look, self.stdout.isatty() and not once
         with suppress(KeyboardInterrupt):
-            run(
-                top, self._write_now, once=once, as_json=json, clear=is_tty and not once
+            show(
+                look,
+                self._write_now,
+                self.stderr.write,
+                once=once,
+                as_json=json,
+                is_screen=is_screen,
             )
 
     def do_groups(self, alias: str, pattern: str, **_: Any) -> None:
