@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from redis.exceptions import RedisError
+
 from .._base import BaseRedisLayer
 from ..diagnosis.server import Server
+from ..runtime.blocking_engine import run_without_loop
 from ..types import Process
 
 _SHOWN_FOR = 60.0  # seconds that a process is shown when it is no longer there
@@ -112,6 +116,12 @@ class Top:
             self._seen[id_].miss(now, self._heard)
         self._forget(now)
         return sorted((seen.row(now) for seen in self._seen.values()), key=_urgency)
+
+    def close(self) -> None:
+        """Takes away its own heartbeat, which others would see for a while."""
+        with suppress(RedisError):
+            run_without_loop(self._layer._heartbeat.leave(self._layer._engine()))
+        self._layer.sync.close()
 
     def _clock(self) -> float:
         """The time by the server that has the heartbeats."""

@@ -88,6 +88,13 @@ def test_who_is_not_there_is_forgotten(
     assert looking.look() == []
 
 
+def test_it_leaves_nothing_behind(looking: Top, valkey: Server) -> None:
+    looking.look()
+    assert valkey.client().exists(ALIVE, INFOS) == 2
+    looking.close()
+    assert valkey.client().dbsize() == 0
+
+
 def test_rates_between_two_heartbeats(looking: Top, valkey: Server) -> None:
     client = valkey.client()
     tell(client, "p", 10, sent={"channel": 100, "group": 20}, waiting=1234)

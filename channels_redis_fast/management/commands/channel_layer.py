@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -79,16 +79,10 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     def do_top(self, alias: str, once: bool, json: bool, **_: Any) -> None:
         """Shows the processes."""
-        look, is_screen = Top(_our_layer(alias)).look, self.stdout.isatty() and not once
-        with suppress(KeyboardInterrupt):
-            show(
-                look,
-                self._write_now,
-                self.stderr.write,
-                once=once,
-                as_json=json,
-                is_screen=is_screen,
-            )
+        is_screen = self.stdout.isatty() and not once
+        how = {"once": once, "as_json": json, "is_screen": is_screen}
+        with closing(Top(_our_layer(alias))) as top, suppress(KeyboardInterrupt):
+            show(top.look, self._write_now, self.stderr.write, **how)
 
     def do_groups(self, alias: str, pattern: str, **_: Any) -> None:
         """Lists groups."""
