@@ -194,6 +194,8 @@ def test_send(kind: str, valkey: Server) -> None:
         (["send", "no name", "{}"], "'no name'"),
         (["group_send", "no name", "{}"], "'no name'"),
         (["listen", "no name"], "'no name'"),
+        (["listen", "room", "--count", "0"], "1 or more: '0'"),
+        (["serve", "--port", "65536"], "port number: '65536'"),
     ],
 )
 def test_bad_input(words: list[str], reason: str, valkey: Server) -> None:
