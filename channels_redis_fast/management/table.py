@@ -81,7 +81,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def _count(rows: Sequence[Row]) -> str:
-    states = Counter(row.state for row in rows)
+    states = Counter[str](row.state for row in rows)
     lives = states.pop("lives", 0)
     others = (f", {count} {state}" for state, count in sorted(states.items()))
     return f"{lives} process{'' if lives == 1 else 'es'}{''.join(others)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -150,7 +150,7 @@ def _number(stats: Mapping[str, Any], name: str) -> float | None:
     return next(_numbers([value]), None)
 
 
-def _numbers(values: Iterable[Any]) -> Any:
+def _numbers(values: Iterable[Any]) -> Iterator[float]:
     return (value for value in values if isinstance(value, int | float))
 
 
