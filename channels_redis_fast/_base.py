@@ -9,9 +9,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ._counting import Messages
 from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
+from ._overload import FillWatch
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
@@ -69,6 +71,8 @@ class BaseRedisLayer(LayerHooks):
         self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
+        self._messages = Messages()
+        self._fills = FillWatch()
         super().__init__(settings)
         self._counters = DropCounters()
         serializers = [self._serializer, self._normal_serializer]
@@ -100,7 +104,7 @@ class BaseRedisLayer(LayerHooks):
 
     @property
     def counters(self) -> dict[str, int]:
-        """How many messages were dropped, by reason, since the layer was made."""
+        """How many messages were dropped, by reason, in this process."""
         return self._counters.snapshot()
 
     async def flush_sends(self) -> None:
@@ -163,6 +167,10 @@ class BaseRedisLayer(LayerHooks):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         self.client_prefix = random_part()
+        self._counters.begin()
+        self._messages.begin()
+        for host in self._hosts:
+            host.traffic.begin()
         if self._clock is not None:
             self._clock.begin()
 

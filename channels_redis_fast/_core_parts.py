@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from redis.exceptions import RedisError
 
 from ._hooks import key_after
-from ._liveness import Liveness
+from ._observing import Observing
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
@@ -27,7 +27,7 @@ from .wire._names import split_local
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(Liveness):
+class CoreParts(Observing):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
@@ -63,6 +63,9 @@ class CoreParts(Liveness):
             on_wait=weakly(self._wake_owner),
             on_end=self._memberships.end,
         )
+
+    def _joined(self) -> tuple[int, int]:
+        return len(self._memberships), 0
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""

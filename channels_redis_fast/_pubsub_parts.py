@@ -9,6 +9,7 @@ from typing import Any
 
 from ._hooks import key_after, serializer_for
 from ._liveness import PubSubLiveness
+from ._observing import Observing
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
@@ -32,7 +33,7 @@ from .wire.formats import BaseMessageSerializer
 _GROUP = "__group__"
 
 
-class PubSubParts(PubSubLiveness):
+class PubSubParts(Observing, PubSubLiveness):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -126,7 +127,10 @@ class PubSubParts(PubSubLiveness):
             Publisher(engine, operations, self._verbs),
             table,
             Delivery(
-                self._mailboxes, self._codec, self._counters, weakly(self._cleared)
+                self._mailboxes,
+                self._codec,
+                self._counters,
+                weakly(self._cleared),
             ),
             functools.partial(
                 Placement, engine, operations.shard_of, self._verbs, self._outage
@@ -134,6 +138,11 @@ class PubSubParts(PubSubLiveness):
             self.command_timeout,
             on_end=weakly(self._offer),
         )
+
+    def _joined(self) -> tuple[int, int]:
+        names, begin = self._table.names(), self._groups_begin.encode()
+        groups = (name for name in names if name.startswith(begin))
+        return sum(len(self._table.members(name)) for name in groups), len(names)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

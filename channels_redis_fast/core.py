@@ -9,9 +9,10 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from . import _overload
+from ._counting import count_sent
 from ._group_calls import CoreGroupCalls
 from ._masking import Masked
-from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
@@ -31,7 +32,7 @@ Message = dict[str, Any]
 _NOBODY: frozenset[bytes] = frozenset()
 
 
-class RedisChannelLayer(CoreGroupCalls, Observing):
+class RedisChannelLayer(CoreGroupCalls):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
@@ -103,7 +104,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
             0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
         request = self._operations.send(channel, non_local, message)
-        self._operations.sent(channel, await engine.send(request, began))
+        self._sent(channel, await engine.send(request, began))
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -174,13 +176,18 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began, excluded)
         if not members:
+            next(self._messages.to_groups)
             return None if members is None else SendResult(0, 0, 0)
         members = operations.note_members(request, members)
         if excluded:
             members = without(members, excluded)
         requests = operations.deliveries(members, body)
         replies = await engine.run_all(requests, began)
-        return operations.delivered(group, len(members), replies)
+        if _overload.listener is not None:
+            self._note_delivered(requests, replies)
+        result = operations.delivered(group, len(members), replies)
+        next(self._messages.to_groups)
+        return result
 
     # Many at once
 
@@ -196,7 +203,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
         engine = self._loops.engine_for_call() or self._inline()
         began = await self._collect(engine, work, add)
-        return await engine.send_many(work, began)
+        outcomes = await engine.send_many(work, began)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -213,7 +221,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
         collect(work, add)
         engine = self._loops.engine_for_call() or self._inline()
-        return await engine.group_send_many(work)
+        outcomes = await engine.group_send_many(work)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 

@@ -9,9 +9,9 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ._counting import count_sent
 from ._group_calls import PubSubGroupCalls
 from ._masking import Masked
-from ._observing import Observing
 from ._options import options_of, refuse_unknown
 from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
@@ -27,7 +27,7 @@ from .wire.made_names import is_made_elsewhere
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 
-class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
+class RedisPubSubChannelLayer(PubSubGroupCalls):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -108,7 +108,8 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             engine = publisher.engine
             began = await self._learn_clock(engine, channel)
             request = self._operations.send(channel, channel, message)
-            self._operations.sent(channel, await engine.send(request, began))
+            self._sent(channel, await engine.send(request, began))
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -202,6 +203,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
         else:
             payload = self._payload_but_for(name, message, self._names(exclude))
         reply = await publisher.publish(name, payload)
+        next(self._messages.to_groups)
         if reply is None or self._has_clusters:
             return publisher.result(name, reply)
         return SendResult(None, reply, 0)
@@ -220,7 +222,8 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
                 work.store(number, channel, channel, message)
 
         began = await self._collect(publisher.engine, work, add)
-        return await publisher.send_all(work, began)
+        outcomes = await publisher.send_all(work, began)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -235,7 +238,8 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             work.publish(number, name, self._payload(name, message))
 
         collect(work, add)
-        return await publisher.send_all(work)
+        outcomes = await publisher.send_all(work)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 

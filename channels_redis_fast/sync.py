@@ -131,7 +131,9 @@ class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
         layer = self._layer
         popper = self._popper(layer._blocking.shards, channel)
         codec = layer._operations.codec
-        return pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        message = pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        next(layer._messages.received)
+        return message
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:
         layer = self._layer

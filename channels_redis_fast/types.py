@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
+
+__all__ = ["Durations", "HostStats", "Ping", "Process", "SendResult", "Stats"]
+
+
+class Durations(TypedDict):
+    """How long something took (seconds), by buckets whose bounds never change."""
+
+    bounds: list[float]  # the upper ones, rising; one more bucket is for all beyond
+    counts: list[int]  # of each bucket alone
+    sum: float
+
+
+class HostStats(TypedDict):
+    """What a layer knows of an entry of `hosts`, in this process."""
+
+    # "refusing": it answers, but loads, misses replicas, ...; "unused": so far.
+    state: Literal["up", "down", "refusing", "unused"]
+    reconnects: int  # of event loops: connections that came after one was missed
+    unanswered: int  # commands of event loops
+    oldest_unanswered: float  # seconds since the first of these was given; 0.0: none
+    roundtrips: Durations  # of event loops: one a second of each connection in use
+
+
+class Stats(TypedDict):
+    """What a layer did in this process since it was made, or forked, and has now."""
+
+    sent: dict[str, int]  # messages that Redis took, by "channel" and "group"
+    full: dict[str, int]  # "channel": refused sends; "group": processes that missed one
+    received: int  # messages that came for channels of this process, or normal ones
+    delivered: int  # to how many channels: one message may be for many
+    dropped: dict[str, int]  # messages, by reason: `layer.counters`
+    mailboxes: int  # channels of this process
+    waiting: int  # messages in these
+    memberships: int  # of these, in groups
+    subscriptions: int  # of Pub/Sub, to names at Redis
+    hosts: dict[str, HostStats]  # by the host in words, without credentials
 
 
 class Process(NamedTuple):

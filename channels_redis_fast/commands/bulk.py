@@ -47,9 +47,10 @@ class KeyBatches:
     async def run(
         self, run_all: RunAll, others: list[Request], began: float = 0.0
     ) -> tuple[list[tuple[int, Any]], list[Any]]:
-        """For each message 1, 0 or an error, by its number; the replies to others.
+        """For each message an answer or an error, by its number; the replies to others.
 
-        The first round trip is of a call that began then; each further one has as long.
+        An answer is 0 where there was no room. The first round trip is of a call that
+        began then; each further one has as long.
         """
         found: list[tuple[int, Any]] = []
         replies: list[Any] = []

@@ -52,33 +52,42 @@ class Delivery:
                 channels = named or ()
             elif EXCLUDE in message:
                 without = EXCLUDE
-                channels = self._not_excluded(key, message, channels)
+                channels = _not_excluded(message, channels)
         except UnreadableMessage as error:
             counters.unreadable(key, error)
+            return
+        if not channels:
+            self._note_nobody(key, inbox, message, without)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
             copy = copier(codec, member, key, message, flat, without)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
-        if unknown or not (channels or without):
-            self._note_unknown(key, inbox, message, unknown)
+        if unknown:
+            self._count_unknown(key, inbox, unknown)
 
-    def _not_excluded(
-        self, key: bytes, message: Message, channels: Sequence[str]
-    ) -> Sequence[str]:
-        """Whom a published message is for that isn't for all; it may be for nobody."""
-        excluded = take_excluded(message)
-        if CLEAR in message:
-            self._on_clear(message[CLEAR], key)
-            return ()
-        return [name for name in channels if name not in excluded]
-
-    def _note_unknown(
-        self, key: bytes, inbox: MailboxGroup | None, message: Message, unknown: int
+    def _note_nobody(
+        self,
+        key: bytes,
+        inbox: MailboxGroup | None,
+        message: Message,
+        without: str | None,
     ) -> None:
-        if not unknown and CLEAR in message:  # it is for the process itself
+        if CLEAR in message:  # it is for the process itself
             self._on_clear(message[CLEAR], key)
-            return
+        elif without is None:  # else all were excluded
+            self._count_unknown(key, inbox, 1)
+
+    def _count_unknown(
+        self, key: bytes, inbox: MailboxGroup | None, number: int
+    ) -> None:
         place = key if inbox is None else inbox.name
-        counters = self.counters
-        counters.count("for no channel of this process", place, unknown or 1)
+        self.counters.count("for no channel of this process", place, number)
+
+
+def _not_excluded(message: Message, channels: Sequence[str]) -> Sequence[str]:
+    """Whom a published message is for that isn't for all; it may be for nobody."""
+    excluded = take_excluded(message)
+    if CLEAR in message:
+        return ()
+    return [name for name in channels if name not in excluded]

@@ -60,6 +60,8 @@ class LocalChannels:
         self._dispatcher = Dispatcher(self._lock, self._boxes, counters)
         self.owners = Ownership(self._lock, self._boxes)
         self._swept = time.monotonic()
+        self.received = 0  # messages
+        self.copies = 0  # of these, for further channels
         self.is_behind = False  # more channels are over than `sweep` ends at a time
 
     def __contains__(self, name: str) -> bool:
@@ -153,11 +155,15 @@ class LocalChannels:
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:
+            self.received += 1
+            if copy is not None:
+                self.copies += len(names) - 1
             try:
                 for name in names:
                     box = boxes.get(name)
                     if box is None or (box.inbox is not inbox and inbox is not None):
                         unknown += 1
+                        self.copies -= 1
                     elif (
                         (others := box.waiters)
                         and not box.called

@@ -51,9 +51,8 @@ class LoopEngine(Engine):
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
-        self._delivery = Delivery(
-            mailboxes, operations.codec, counters, memberships.clearing.note
-        )
+        codec, on_clear = operations.codec, memberships.clearing.note
+        self._delivery = Delivery(mailboxes, codec, counters, on_clear)
         self._memberships = memberships
         self._counters = counters
         self._settings = settings
