@@ -81,7 +81,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def _count(rows: Sequence[Row]) -> str:
-    states = Counter[str](row.state for row in rows)
+    states = Counter(row.state for row in rows)
     lives = states.pop("lives", 0)
     others = (f", {count} {state}" for state, count in sorted(states.items()))
     return f"{lives} process{'' if lives == 1 else 'es'}{''.join(others)}"
@@ -99,7 +99,7 @@ def _in_words(value: float | None) -> str:
 
 
 def _remark(row: Row) -> str:
-    words = [] if row.state == "lives" else [row.state]
+    words: list[str] = [] if row.state == "lives" else [row.state]
     if row.unreachable:
         words.append(f"misses {', '.join(row.unreachable)}")
     return "; ".join(words)
