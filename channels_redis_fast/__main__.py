@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from channels_redis_fast import _version
-from channels_redis_fast.demo import launcher
+from channels_redis_fast.demo import launcher, numbers
 from channels_redis_fast.demo.serve import serve
 from channels_redis_fast.demo.site import BACKEND
 
@@ -30,18 +30,6 @@ def _host(text: str) -> str:
         expected = "expected redis://, rediss:// or unix://"
         raise argparse.ArgumentTypeError(f"not a Redis URL: {text!r} ({expected})")
     return text
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"not a port number: {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"not a number of 1 or more: {text!r}")
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--port",
         nargs="+",
-        type=_port,
+        type=numbers.port,
         help="one server process per port (default: 8001 8002); a single one "
         "stands for itself and the next; 0 is any free port",
     )
@@ -88,14 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="account for every message, then exit"
     )
     demo.add_argument(
-        "--clients", type=_count, help="clients of --check (default: 200)"
+        "--clients", type=numbers.count, help="clients of --check (default: 200)"
     )
     demo.add_argument(
-        "--messages", type=_count, help="messages of --check (default: 10000)"
+        "--messages", type=numbers.count, help="messages of --check (default: 10000)"
     )
     demo.add_argument(
         "--time-limit",
-        type=_count,
+        type=numbers.count,
         metavar="SECONDS",
         help="how long --check may take before it reports what is missing "
         "(default: 120; 600 with --plain)",
@@ -109,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(run=lambda arguments: serve(arguments.port))
     serving.add_argument(
         "--port",
-        type=_port,
+        type=numbers.port,
         default=6379,
         help="where it listens (default: %(default)s); 0 is any free port",
     )

@@ -127,6 +127,12 @@ class Heartbeat:
                 self._is_refused = True
                 warn("heartbeats are refused: %s", error)
 
+    async def leave(self, engine: Engine) -> None:
+        """Has this process forgotten, as one that ended, until it beats again."""
+        words, requests = self._words, self._take_away_all_but(b"")
+        requests.append((words.home, words.forget([self._client_prefix.encode()])))
+        await engine.run_all(requests)
+
     # Steps
 
     def _tick(self, engine: LoopEngine) -> None:
@@ -141,12 +147,9 @@ class Heartbeat:
         self._engines.discard(engine)
         if self._engines or not self._told or len(self._memberships):
             return
-        words, name = self._words, self._client_prefix.encode()
-        requests = self._take_away_all_but(b"")
-        requests.append((words.home, words.forget([name])))
         with suppress(RedisError, asyncio.TimeoutError):
             async with timeout(_LEAVE_WITHIN):
-                await engine.run_all(requests)
+                await self.leave(engine)
 
     async def _beat(self, engine: Engine, began: float) -> None:
         words, places = self._words, list(self._find_places(engine))

@@ -24,6 +24,7 @@ from channels_redis_fast.management.using import listen
 from support.clusters import Cluster
 from support.layers import end
 from support.polling import until
+from support.pretending import pretend
 from support.servers import Server, free_port
 from support.sites import Site
 from support.syncing import KINDS
@@ -115,6 +116,16 @@ def test_an_alias_that_is_unknown(valkey: Server) -> None:
 # The others
 
 
+@EITHER
+def test_top(kind: str, valkey: Server) -> None:
+    setting, one = layers(kind, valkey.url), pretend(valkey.client(), 3)
+    text = run(setting, "top", "--once")
+    assert text.startswith("1 process\n")
+    assert "elsewhere" in text
+    (found,) = json.loads(run(setting, "top", "--once", "--json"))
+    assert found["id"] == one
+
+
 def test_groups(valkey: Server) -> None:
     setting = layers("core", valkey.url, prefix="a*")
     with override_settings(CHANNEL_LAYERS=setting):
@@ -160,8 +171,9 @@ async def listed(setting: dict[str, Any]) -> None:
         await layer.close_pools()
 
 
-def test_groups_of_another_package() -> None:
-    text = refusal(layers("memory"), "groups")
+@pytest.mark.parametrize("word", ["groups", "top"])
+def test_what_another_package_can_t_tell(word: str) -> None:
+    text = refusal(layers("memory"), word)
     assert "InMemoryChannelLayer is another package's layer" in text
 
 
@@ -182,6 +194,8 @@ def test_send(kind: str, valkey: Server) -> None:
         (["send", "no name", "{}"], "'no name'"),
         (["group_send", "no name", "{}"], "'no name'"),
         (["listen", "no name"], "'no name'"),
+        (["listen", "room", "--count", "0"], "1 or more: '0'"),
+        (["serve", "--port", "65536"], "port number: '65536'"),
     ],
 )
 def test_bad_input(words: list[str], reason: str, valkey: Server) -> None:
@@ -194,7 +208,9 @@ def test_a_full_channel(valkey: Server) -> None:
     assert "at capacity" in refusal(setting, "send", "worker", "{}")
 
 
-@pytest.mark.parametrize("words", [["send", "a", "{}"], ["groups"], ["flush", "--yes"]])
+@pytest.mark.parametrize(
+    "words", [["send", "a", "{}"], ["groups"], ["flush", "--yes"], ["top"]]
+)
 def test_redis_is_away(words: list[str]) -> None:
     setting = layers("core", f"redis://127.0.0.1:{free_port()}")
     assert "refused" in refusal(setting, *words)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -15,9 +17,12 @@ from django.core.management.base import BaseCommand, CommandError
 from redis.exceptions import RedisError
 
 from ..._base import BaseRedisLayer
+from ...demo import numbers
 from ...demo.serve import serve
 from ...diagnosis.groups import groups
 from ...diagnosis.report import check
+from ..table import show
+from ..top import Top
 from ..using import listen, parse_message
 
 _CHECK = "asks the servers of all layers; exit status 1 if something doesn't work"
@@ -47,16 +52,21 @@ class Command(BaseCommand):  # type: ignore[misc]
 
         one = add("check", _CHECK, alias=None)
         one.add_argument("--json", action="store_true", help="for machines")
+        one = add("top", "shows a line for each process, every second")
+        one.add_argument("--once", action="store_true", help="one look, and the end")
+        one.add_argument("--json", action="store_true", help="for machines")
         one = add("groups", "lists groups, and how many members each has")
         one.add_argument("pattern", nargs="?", default="*", help="a glob, as 'room-*'")
         one = add("listen", "writes the messages of a group as lines of JSON", "group")
-        one.add_argument("--count", type=int, help="ends after so many messages")
+        help_ = "ends after so many messages"
+        one.add_argument("--count", type=numbers.count, help=help_)
         add("send", "sends a message, in JSON, to a channel", "channel", "message")
         add("group_send", "sends a message, in JSON, to a group", "group", "message")
         one = add("flush", "deletes all messages and groups of a layer")
         one.add_argument("--yes", action="store_true", help="really")
         one = add("serve", "runs a Valkey for development, which keeps nothing")
-        one.add_argument("--port", type=int, default=6379, help="0: any free one")
+        help_ = "0: any free one"
+        one.add_argument("--port", type=numbers.port, default=6379, help=help_)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Runs the subcommand that is named."""
@@ -72,12 +82,19 @@ class Command(BaseCommand):  # type: ignore[misc]
         if errors := check(made, self.stdout.write, as_json=json):
             raise CommandError(f"{errors} error{'' if errors == 1 else 's'}, see above")
 
+    def do_top(self, alias: str, once: bool, json: bool, **_: Any) -> None:
+        """Shows the processes."""
+        is_screen = self.stdout.isatty() and not once
+        how = {"once": once, "as_json": json, "is_screen": is_screen}
+        with closing(Top(_our_layer(alias))) as top, suppress(KeyboardInterrupt):
+            show(top.look, self._write_now, self.stderr.write, **how)
+
     def do_groups(self, alias: str, pattern: str, **_: Any) -> None:
         """Lists groups."""
         found = groups(_our_layer(alias), pattern)
         for name, members in sorted(found.items()):
             self.stdout.write(f"{members:>8,}  {name}")
-        self.stderr.write(f"{len(found):,} groups")
+        self.stderr.write(f"{len(found):,} group{'' if len(found) == 1 else 's'}")
 
     def do_listen(self, alias: str, group: str, count: int | None, **_: Any) -> None:
         """Writes the messages of a group."""
@@ -138,3 +155,6 @@ def _in_words() -> Iterator[None]:
         yield
     except (RedisError, ChannelFull, TypeError, ValueError) as error:
         raise CommandError(str(error)) from error
+    except BrokenPipeError:  # who reads has enough, as `head`; nor is the rest written
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
