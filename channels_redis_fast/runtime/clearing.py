@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -22,22 +22,28 @@ class Clearing:
 
     So that the others are neither refreshed nor put back when Redis loses its data. It
     looks instead of taking the notice for the fact: channels may have joined since.
-    `looking` is entered with a group while Redis is asked, and told who is there.
+    `looking` is entered with a group while Redis is asked, and told who is there;
+    `known` has the groups that this process has members of.
     """
 
     def __init__(
         self,
         looking: Callable[[str], AbstractContextManager[set[str]]],
         operations: Operations,
+        known: Container[str],
     ) -> None:
+        self._known = known
         self._looking = looking
         self._operations = operations
         self._groups: set[str] = set()
         self._not_before = 0.0
 
     def note(self, group: object, key: bytes = b"") -> None:
-        """Somebody cleared a group, as a message by a key says; from any thread."""
-        if isinstance(group, str):
+        """Somebody cleared a group, as a message by a key says; from any thread.
+
+        Whatever else stands there is nothing to ask Redis for.
+        """
+        if isinstance(group, str) and group in self._known:
             self._groups.add(group)
 
     @property

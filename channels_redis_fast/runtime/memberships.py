@@ -70,7 +70,8 @@ class Memberships:
         self._not_before = 0.0
         longest = math.inf if refresh else group_expiry
         self.restoration = Restoration(self, operations, longest)
-        self.clearing = Clearing(functools.partial(looking, self), operations)
+        look = functools.partial(looking, self)
+        self.clearing = Clearing(look, operations, self._known)
 
     def __len__(self) -> int:
         return sum(map(len, self._known.values()))
@@ -227,9 +228,8 @@ class Memberships:
         left.setdefault(group, set()).update(channels)
 
     def _leave_later(self, group: str, channels: list[str]) -> None:
-        stay = self._known.get(group, {})
         for channel in channels:
-            membership = stay.get(channel)
+            membership = self._find(group, channel)
             if membership is None or membership.since is None:  # else it joined again
                 self._leave(group, (channel,))
 

@@ -54,6 +54,14 @@ def test_who_is_gone_is_forgotten(memberships: Any) -> None:
     assert not memberships.clearing.is_due
 
 
+def test_only_groups_with_members_are_looked_at(memberships: Any) -> None:
+    """Others may write anything into a notice: names that have no bytes, too."""
+    look(memberships, [b"a", b"b"])
+    for name in "\ud800", "elsewhere", "":
+        memberships.clearing.note(name)
+        assert not memberships.clearing.is_due
+
+
 @pytest.mark.parametrize("answer", [Cut(), Lost()], ids=["raised", "answered"])
 def test_an_answer_that_fails_forgets_nobody(memberships: Any, answer: Any) -> None:
     look(memberships, answer)
