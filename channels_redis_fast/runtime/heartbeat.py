@@ -146,11 +146,10 @@ class Heartbeat:
         if self._engines or not self._told or len(self._memberships):
             return
         words, name = self._words, self._client_prefix.encode()
-        requests = self._take_away_all_but(b"")
-        requests.append((words.home, words.forget([name])))
         with suppress(RedisError, asyncio.TimeoutError):
             async with timeout(_LEAVE_WITHIN):
-                await engine.run_all(requests)
+                await self._take_away_all_but(b"", engine)
+                await engine.run((words.home, words.forget([name])))
 
     async def _beat(self, engine: Engine, began: float) -> list[Exception]:
         """Beats everywhere; the errors of the servers that failed."""
@@ -163,7 +162,6 @@ class Heartbeat:
             requests.append((index, command))
         if (info := self._about()) is not None:
             requests.append((words.home, words.tell(name, info)))
-        requests += self._take_away_all_but(name)
         replies = await engine.run_all(requests)
         answers = [
             None if isinstance(reply, Exception) else decode_answer(reply)
@@ -178,15 +176,24 @@ class Heartbeat:
                 self._note_pruned(places)
             if at_home.dropped:
                 await engine.run((words.home, words.forget(at_home.dropped)))
+        await self._take_away_all_but(name, engine)
         return [reply for reply in replies if isinstance(reply, Exception)]
 
-    def _take_away_all_but(self, name: bytes) -> list[Request]:
-        """The commands that take away entries, those of other names than this one."""
+    async def _take_away_all_but(self, name: bytes, engine: Engine) -> None:
+        """Takes away entries, those of other names than this one."""
         others = [one for one in list(self._told) if one[1] != name]
-        for one in others:
-            self._told.pop(one, None)  # another thread may do the same
+        if not others:
+            return
+        # Forgotten when they are gone: another event loop may beat meanwhile, and would
+        # take it for a loss.
+        self._told.update(dict.fromkeys(others))
         leave = self._words.leave
-        return [(index, leave(key, other)) for (index, key), other in others]
+        requests = [(index, leave(key, other)) for (index, key), other in others]
+        for reply in await engine.run_all(requests):
+            if isinstance(reply, Exception):
+                raise reply  # again with the next beat
+        for one in others:
+            self._told.pop(one, None)
 
     def _note(self, place: Place, name: bytes, answer: Answer) -> None:
         """Notes what the answer at a place says of losses."""
