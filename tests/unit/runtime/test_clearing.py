@@ -100,6 +100,27 @@ def test_who_ends_or_leaves_meanwhile(memberships: Any) -> None:
     assert memberships.groups_of == {}
 
 
+def test_many_groups_are_one_question(memberships: Any) -> None:
+    """Callers who block wait for it; those that fail keep nobody else waiting."""
+    names = ["room", "hall", "yard"]
+    for name in names[1:]:
+        with memberships.joining(name, "c"):
+            pass
+        memberships.clearing.note(name)
+    asked = []
+
+    async def run_all(requests: list[Any]) -> list[Any]:
+        keys = [command[1].decode().rpartition(":")[2] for _, command in requests]
+        asked.append(sorted(keys))
+        return [Lost() if key == "hall" else [] for key in keys]
+
+    with pytest.raises(StopIteration):
+        memberships.clearing.look(run_all).send(None)
+    assert asked == [sorted(names)]
+    assert memberships.snapshot() == [("hall", "c")]
+    assert memberships.clearing._groups == {"hall"}
+
+
 @pytest.mark.parametrize("group", [None, 5, ["room"], b"room"])
 def test_what_is_no_group_is_ignored(group: Any) -> None:
     memberships = RedisChannelLayer()._memberships
