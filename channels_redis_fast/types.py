@@ -24,9 +24,9 @@ class SendResult(NamedTuple):
 
     `members`: how many it was for, without those excluded; None: nobody knows
     (Pub/Sub). `processes`: how many processes those are in, of which one counts for
-    each prefix that its channels have, and for each 10,000 members; by Pub/Sub, how many were subscribed;
-    None on a Cluster with classic Pub/Sub, which doesn't say. `full`: how many of the
-    processes had no room for it; it is lost to their members.
+    each prefix that its channels have, and for each 10,000 members; by Pub/Sub, how
+    many were subscribed; None on a Cluster with classic Pub/Sub, which doesn't say.
+    `full`: how many of the processes had no room for it; it is lost to their members.
     """
 
     members: int | None
