@@ -9,12 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from channels_redis_fast import _version
-from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.demo import launcher
 from channels_redis_fast.demo.serve import serve
 from channels_redis_fast.demo.site import BACKEND
-from channels_redis_fast.diagnosis.report import check
-from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
 PROCESSES = 26  # they are called A to Z
 
@@ -131,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    # They need Django; the demo says in a sentence how to install it.
+    from channels_redis_fast.core import RedisChannelLayer
+    from channels_redis_fast.diagnosis.report import check
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
     kind = RedisPubSubChannelLayer if arguments.pubsub else RedisChannelLayer
 
     def make() -> Any:

@@ -9,15 +9,18 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ._counting import Messages
 from ._hooks import LayerHooks, refuse_overrides
 from ._masking import Masked
 from ._overlaps import forget_layer, note_layer
+from ._overload import FillWatch
 from ._settings import Settings
 from .client.blocking_shards import BlockingShards
 from .client.clock import clock_of
 from .client.hosts import decode_hosts
 from .commands.bulk import SendMany, collect
 from .commands.operations import Operations
+from .mailboxes.delivery import Delivery
 from .mailboxes.dropped import DropCounters
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
@@ -34,7 +37,7 @@ from .wire.made_names import random_part
 _FIXED = frozenset(
     (
         *("capacity", "channel_capacity", "command_timeout", "confirm_sends", "expiry"),
-        *("group_expiry", "liveness", "max_message_size", "normal_channels"),
+        *("group_expiry", "history", "liveness", "max_message_size", "normal_channels"),
         *("prefetch", "prefix", "refresh_groups", "ring_size", "sharded_pubsub"),
     )
 )
@@ -49,6 +52,7 @@ class BaseRedisLayer(LayerHooks):
     _blocking: BlockingShards
     _mailboxes: LocalChannels
     _operations: Operations
+    _delivery: Delivery
     _heartbeat: Heartbeat
     _arguments: Masked[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -66,9 +70,12 @@ class BaseRedisLayer(LayerHooks):
         self.command_timeout = settings.command_timeout
         self.max_message_size = settings.max_message_size
         self.confirm_sends = settings.confirm_sends
+        self.history = settings.history
         self.liveness = settings.liveness
         self._hosts = decode_hosts(settings.hosts, settings.command_timeout)
         self.ring_size = len(self._hosts)
+        self._messages = Messages()
+        self._fills = FillWatch()
         super().__init__(settings)
         self._counters = DropCounters()
         serializers = [self._serializer, self._normal_serializer]
@@ -100,7 +107,7 @@ class BaseRedisLayer(LayerHooks):
 
     @property
     def counters(self) -> dict[str, int]:
-        """How many messages were dropped, by reason, since the layer was made."""
+        """How many messages were dropped, by reason, in this process."""
         return self._counters.snapshot()
 
     async def flush_sends(self) -> None:
@@ -154,7 +161,7 @@ class BaseRedisLayer(LayerHooks):
             operations=self._operations,
             mailboxes=self._mailboxes,
             memberships=memberships,
-            counters=self._counters,
+            delivery=self._delivery,
             offer=offer,
         )
         self._heartbeat.attach(engine)
@@ -163,6 +170,10 @@ class BaseRedisLayer(LayerHooks):
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         self.client_prefix = random_part()
+        self._counters.begin()
+        self._messages.begin()
+        for host in self._hosts:
+            host.traffic.begin()
         if self._clock is not None:
             self._clock.begin()
 

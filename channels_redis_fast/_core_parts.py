@@ -6,35 +6,44 @@ import contextlib
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from redis.exceptions import RedisError
 
-from ._hooks import key_after
-from ._liveness import Liveness
-from ._settings import Settings
+from ._history_parts import HistoryParts
+from ._hooks import key_after, serializer_for
+from ._observing import Observing
+from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.steps import Steps
 from .client.topology import Owns
+from .commands.history import HistoryCommands
 from .mailboxes.mailbox import MailboxGroup
 from .mailboxes.registry import LocalChannels
 from .runtime.base_engine import Engine
 from .runtime.blocking_engine import BlockingEngine, run_without_loop
 from .runtime.engine import LoopEngine
+from .runtime.followed import FollowedMemberships
 from .runtime.loops import LoopRegistry, weakly
 from .runtime.memberships import Memberships
 from .wire._names import split_local
+from .wire.codec import codec_of
+from .wire.placed import PlacedCodec, parts_for
 
 _TIDY_EVERY = 1.0  # seconds
 
 
-class CoreParts(Liveness):
+class CoreParts(HistoryParts, Observing):
     """Makes the parts of a core layer, anew after a fork, and keeps its keys read."""
 
     _loops: LoopRegistry[LoopEngine]
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._operations = self._make_operations(self._codec, self._group_key_of())
+        group_key = self._group_key_of()
+        if self._histories is not None:
+            self._history = self._make_history(self._histories, group_key)
+        self._operations = self._make_operations(self._codec, group_key)
         self._loops = self._make_loops()
         self._blocking = BlockingShards(self._hosts, weakly(self._restore))
         self._begin()
@@ -48,10 +57,25 @@ class CoreParts(Liveness):
             return self._group_key
         return functools.partial(key_after, f"{self.prefix}:group:")
 
+    def _make_history(
+        self, table: HistoryTable, group_key: Callable[[str], bytes]
+    ) -> HistoryCommands:
+        """What is kept has no unique bytes, and may be older than what is received."""
+        settings, limit, kept = self._settings, self._size_limit, self._codec
+        is_ours = not self._is_overridden("serialize", "deserialize")
+        serializer = serializer_for(settings) if is_ours else None
+        if serializer is not None:
+            kept = codec_of(serializer, limit)
+        parts = parts_for(serializer, is_ours)
+        self._codec = PlacedCodec(self._codec, limit, parts)
+        kept = PlacedCodec(kept, limit, parts)
+        shard_of = self._shard_of()
+        return HistoryCommands(table, self.prefix, kept, group_key, shard_of)
+
     def _begin(self) -> None:
         """The state of this process; anew after a fork."""
         super()._begin()
-        self._memberships = Memberships(
+        self._memberships = self._make_memberships(
             self._operations, self.group_expiry, self.refresh_groups
         )
         self._heartbeat = self._make_heartbeat(self._memberships)
@@ -63,6 +87,20 @@ class CoreParts(Liveness):
             on_wait=weakly(self._wake_owner),
             on_end=self._memberships.end,
         )
+        note = self._memberships.clearing.note
+        self._begin_delivery(self._codec, note, lambda local: local)
+
+    def _make_memberships(self, *args: Any) -> Memberships:
+        if self._history is None:
+            return Memberships(*args)
+        return FollowedMemberships(weakly(self._unfollow), *args)
+
+    def _unfollow(self, group: str, channel: str) -> None:
+        if self._replays is not None:
+            self._replays.leave(group, channel)
+
+    def _joined(self) -> tuple[int, int]:
+        return len(self._memberships), 0
 
     def _joining(self, group: str, channel: str) -> AbstractContextManager[None]:
         """While a channel is added: only our own are ours to look after."""
@@ -74,7 +112,7 @@ class CoreParts(Liveness):
         return self._loops.engine_for_call() or self._inline()
 
     def _inline(self) -> BlockingEngine:
-        engine = BlockingEngine(self._blocking, self.command_timeout)
+        engine = self._blocking_engine()
         self._tidy()
         return engine
 
@@ -89,6 +127,8 @@ class CoreParts(Liveness):
             engine = BlockingEngine(self._blocking, self.command_timeout / 4)
             with contextlib.suppress(RedisError):  # next time
                 run_without_loop(self._memberships.tend(engine.run_all))
+        if self._replays is not None:
+            self._replays.look_blocking()
         self._beat_when_due()
 
     def _make_local(self) -> LoopEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -16,16 +17,29 @@ from .exceptions import ForeignChannel, InvalidName
 from .wire.reserved import CLEAR, EXCLUDE
 
 
+class NotGiven:
+    """Stands for an argument that wasn't given."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()
+Since = str | NotGiven | None
+
+
 class GroupCalls(BaseRedisLayer):
     """What is alike in both layers."""
 
-    def listen(self, *groups: str) -> Listener:
+    def listen(self, *groups: str, since: Since = NOT_GIVEN) -> Listener:
         """The messages of groups, on a channel of its own, as long as one is in it:
 
             async with layer.listen("news", "room-1") as messages:
                 async for message in messages: ...
 
-        Raises `TypeError` for a bad name, `ValueError` for none or one twice.
+        With `since`, also None, it joins the group as `group_join` does, whose result
+        is in `messages.recovery`; that takes one group. Raises `TypeError` for a bad
+        name, `ValueError` for none or one twice.
         """
         if not groups:
             raise ValueError("listen() needs a group to listen to")
@@ -33,7 +47,11 @@ class GroupCalls(BaseRedisLayer):
             self.require_valid_group_name(group)
             if groups.count(group) > 1:
                 raise ValueError(f"listen() was given group {group!r} twice")
-        return Listener(self, groups)
+        if isinstance(since, NotGiven):
+            return Listener(self, groups, self.group_add)
+        if len(groups) > 1:
+            raise ValueError(f"listen() takes one group with since, not {groups!r}")
+        return Listener(self, groups, functools.partial(self.group_join, since=since))
 
     def _names(self, exclude: Any) -> list[str]:
         """Checks whom a message is not for; raises `TypeError` for no channel names."""

@@ -10,6 +10,7 @@ from typing import Any
 from channels import exceptions
 from channels.layers import BaseChannelLayer
 
+from ._counting import Messages
 from ._settings import Settings
 from .commands.operations import Operations
 from .exceptions import InvalidMessage, InvalidName
@@ -65,6 +66,7 @@ class LayerHooks(BaseChannelLayer):  # type: ignore[misc]
     MessageTooLarge = MessageTooLarge
 
     ring_size: int  # of hosts
+    _messages: Messages
     _normal_serializer: Any = None  # of normal channels, if they have their own
 
     def __init__(self, settings: Settings) -> None:
@@ -150,6 +152,7 @@ class LayerHooks(BaseChannelLayer):  # type: ignore[misc]
             shard_of=self._shard_of(),
             capacity_of=self._capacity_of(),
             group_key=group_key,
+            messages=self._messages,
         )
 
     def _make_serializer(self, settings: Settings) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from .mailboxes.waiters import ChannelEnded
 from .runtime.loops import may_block
+from .types import Recovery
 from .wire.codec import Message
 
 
@@ -21,11 +22,16 @@ class Listener:
     Entered by `async with`, once, it is an iterator of messages. For a loop that is
     busy `capacity` messages (of the channel's `channel_capacity`) wait.
     However the block ends, the groups are left and nothing remains; who iterates in
-    another task then comes to the end of the loop.
+    another task then comes to the end of the loop. `join` adds the channel to a group;
+    `recovery` is what it returned for the first one.
     """
 
-    def __init__(self, layer: Any, groups: Sequence[str]) -> None:
+    def __init__(
+        self, layer: Any, groups: Sequence[str], join: Callable[[str, str], Any]
+    ) -> None:
+        self.recovery: Recovery | None = None
         self._layer = layer
+        self._join = join
         self._groups = groups
         self._channel: str | None = None  # as long as it is entered
         self._is_used = False
@@ -33,7 +39,7 @@ class Listener:
     async def __aenter__(self) -> Listener:
         """Returns when all messages that are sent from now on will come.
 
-        Raises `RuntimeError` the second time, and what `group_add` does.
+        Raises `RuntimeError` the second time, and what `group_add` or `group_join` do.
         """
         if self._is_used:
             raise RuntimeError("listen() was entered before: call it again instead")
@@ -42,7 +48,8 @@ class Listener:
         self._channel = await self._layer.new_channel()
         try:
             for group in self._groups:
-                await self._layer.group_add(group, self._channel)
+                recovery = await self._join(group, self._channel)
+                self.recovery = self.recovery or recovery
         except BaseException:
             self._end(self._channel)
             raise

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
+from collections.abc import Callable
 from typing import Any
 
+from ._history_parts import HistoryParts
 from ._hooks import key_after, serializer_for
 from ._liveness import PubSubLiveness
-from ._settings import Settings
+from ._observing import Observing
+from ._settings import HistoryTable, Settings
 from .client.blocking_shards import BlockingShards
 from .client.host_verbs import HostVerbs
-from .mailboxes.delivery import Delivery
+from .commands.history import HistoryCommands
 from .mailboxes.registry import LocalChannels
 from .runtime.base_engine import Engine
-from .runtime.blocking_engine import BlockingEngine
+from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
 from .runtime.membership_timers import MembershipTimers
 from .runtime.memberships import Memberships
@@ -23,16 +26,19 @@ from .runtime.publisher import Publisher
 from .subscriptions.loop import LoopSubscriptions
 from .subscriptions.outage import OutageNotifier
 from .subscriptions.placement import Placement
+from .subscriptions.recovering import Recovering
 from .subscriptions.registry import SubscriptionRegistry
+from .subscriptions.subscriber import Subscriber
 from .subscriptions.table import SubscriptionTable
 from .wire._framing import UniqueBytes
 from .wire.codec import Codec, SerializerCodec, codec_of
 from .wire.formats import BaseMessageSerializer
+from .wire.placed import PlacedCodec, parts_for
 
 _GROUP = "__group__"
 
 
-class PubSubParts(PubSubLiveness):
+class PubSubParts(HistoryParts, Observing, PubSubLiveness):
     """Makes the parts of a Pub/Sub layer, anew after a fork, and keeps names heard."""
 
     def __init__(self, settings: Settings) -> None:
@@ -43,6 +49,8 @@ class PubSubParts(PubSubLiveness):
         self.prefetch = settings.prefetch
         self.sharded_pubsub = settings.sharded_pubsub
         self._groups_begin = f"{self.prefix}{_GROUP}"
+        if self._histories is not None:
+            self._history = self._make_history(self._histories)
         self._normal_codec = self._make_normal_codec()
         self._operations = self._make_operations(
             self._normal_codec, functools.partial(key_after, self._groups_begin)
@@ -52,6 +60,24 @@ class PubSubParts(PubSubLiveness):
         self._verbs = [HostVerbs(host, self.sharded_pubsub) for host in self._hosts]
         self._has_clusters = any(verbs.is_cluster for verbs in self._verbs)
         self._begin()
+
+    def _make_history(self, table: HistoryTable) -> HistoryCommands:
+        begin, limit = self._groups_begin.encode(), self._size_limit
+
+        def group_of(name: bytes) -> str | None:
+            is_one = name.startswith(begin)
+            return name[len(begin) :].decode() if is_one else None
+
+        is_ours = not self._is_overridden("serialize", "deserialize")
+        parts = parts_for(self._serializer, is_ours)
+        self._codec = codec = PlacedCodec(self._codec, limit, parts, group_of)
+        name_of = functools.partial(key_after, self._groups_begin)
+        shard_of, groups_begin = self._shard_of(), self._groups_begin
+
+        def shard_of_group(group: str) -> int:
+            return shard_of(f"{groups_begin}{group}")
+
+        return HistoryCommands(table, self.prefix, codec, name_of, shard_of_group)
 
     def _make_serializer(self, settings: Settings) -> Any:
         """The one for payloads: no unique bytes, no limit of age."""
@@ -88,7 +114,7 @@ class PubSubParts(PubSubLiveness):
         )
         term = None if self.refresh_groups else self.group_expiry
         self._terms = MembershipTimers(term, lambda *which: subscriptions.leave(*which))
-        self._table = SubscriptionTable(on_leave=self._terms.forget)
+        self._table = SubscriptionTable(on_leave=self._left())
         self._subscriptions = subscriptions = SubscriptionRegistry(
             self._table, self._loops.engine, self.command_timeout
         )
@@ -100,6 +126,30 @@ class PubSubParts(PubSubLiveness):
             on_wait=None,
             on_end=self._subscriptions.end,
         )
+        cleared = weakly(self._cleared)
+        self._begin_delivery(self._codec, cleared, lambda local: local.engine)
+
+    def _left(self) -> Callable[[bytes, str], None]:
+        """What is told each name and channel whose ways part."""
+        return self._terms.forget if self._history is None else weakly(self._leave)
+
+    def _leave(self, name: bytes, channel: str) -> None:
+        self._terms.forget(name, channel)
+        begin = self._groups_begin.encode()
+        if self._replays is not None and name.startswith(begin):
+            self._replays.leave(name[len(begin) :].decode(), channel)
+
+    def _back(self, engine: LoopEngine) -> Callable[[Subscriber], None]:
+        """What is told each subscriber that is up; first all ask what they missed."""
+        begin, replays = self._groups_begin.encode(), self._replays
+        if replays is None:
+            return self._outage.back
+
+        async def recover(names: list[bytes]) -> None:
+            groups = [n[len(begin) :].decode() for n in names if n.startswith(begin)]
+            await replays.catch_up(engine, groups)
+
+        return Recovering(engine, self._outage, recover).back
 
     def _publisher(self) -> Publisher:
         """What publishes for this call: its event loop's, or one that blocks."""
@@ -108,8 +158,7 @@ class PubSubParts(PubSubLiveness):
             publisher: Publisher = local.publisher
             return publisher
         self._tidy()
-        engine = BlockingEngine(self._blocking, self.command_timeout)
-        return Publisher(engine, self._operations, self._verbs)
+        return Publisher(self._blocking_engine(), self._operations, self._verbs)
 
     def _engine(self) -> Engine:
         return self._publisher().engine
@@ -125,15 +174,23 @@ class PubSubParts(PubSubLiveness):
             engine,
             Publisher(engine, operations, self._verbs),
             table,
-            Delivery(
-                self._mailboxes, self._codec, self._counters, weakly(self._cleared)
-            ),
+            self._delivery,
             functools.partial(
-                Placement, engine, operations.shard_of, self._verbs, self._outage
+                Placement,
+                engine,
+                operations.shard_of,
+                self._verbs,
+                self._outage,
+                self._back(engine),
             ),
             self.command_timeout,
             on_end=weakly(self._offer),
         )
+
+    def _joined(self) -> tuple[int, int]:
+        names, begin = self._table.names(), self._groups_begin.encode()
+        groups = (name for name in names if name.startswith(begin))
+        return sum(len(self._table.members(name)) for name in groups), len(names)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

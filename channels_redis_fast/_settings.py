@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ._masking import Masked
 from .exceptions import InvalidPrefix, InvalidSetting
+from .types import History
 from .wire._capacity import CapacityTable
 from .wire.formats import ENCRYPTIONS
 
@@ -15,6 +17,10 @@ from .wire.formats import ENCRYPTIONS
 _LONGEST_EXPIRY = (2**63 - 1) // 1000 - 10**10
 # Sockets count milliseconds in 31 bits; this leaves room for a blocking wait.
 _LONGEST_TIMEOUT = 10**6
+
+# A Redis Cluster hashes what stands in the first braces of a key: they must be the
+# same for all keys of a group.
+_TAGGED = re.compile(r"[^{}]*\{[^{}]+\}[^{}]*\Z")
 
 _NORMAL_CHANNELS = ("single", "broadcast")
 
@@ -48,6 +54,7 @@ class Settings:
     on_reconnect: str | None = None
     normal_channels: str = "single"
     sharded_pubsub: bool = True
+    history: Any = None
 
     def __post_init__(self) -> None:
         _check_prefix(self.prefix)
@@ -76,6 +83,52 @@ class Settings:
             text = f"channel_capacity must be a dict of pattern to capacity: {rules!r}"
             raise InvalidSetting(text)
         return CapacityTable(self.capacity, rules.items())
+
+    def histories(self) -> HistoryTable | None:
+        """The table of `history`, None without one; raises `InvalidSetting`."""
+        if self.history is None or self.history == {}:
+            return None
+        if not isinstance(self.history, Mapping):
+            text = "history must be a dict of pattern to (messages, seconds): {!r}"
+            raise InvalidSetting(text.format(self.history))
+        if {"{", "}"} & {*self.prefix} and not _TAGGED.match(self.prefix):
+            text = "with a history, prefix can't have braces, but for a whole tag: {!r}"
+            raise InvalidPrefix(text.format(self.prefix))
+        return HistoryTable(self.history)
+
+
+class HistoryTable:
+    """What is kept of each group's messages, by ordered patterns; first match wins.
+
+    Patterns are those of `channel_capacity`. Raises `InvalidSetting`.
+    """
+
+    def __init__(self, rules: Mapping[Any, Any]) -> None:
+        self._rules = [None, *map(_checked_history, rules.values())]
+        numbers = {pattern: at for at, pattern in enumerate(rules, 1)}
+        try:
+            self._table = CapacityTable(0, numbers.items())
+        except InvalidSetting as error:
+            text = str(error).replace("channel_capacity", "history")
+            raise InvalidSetting(text) from None
+
+    def lookup(self, group: str) -> History | None:
+        """The rule of a group; None: nothing is kept."""
+        return self._rules[self._table.lookup(group)]
+
+
+def _checked_history(value: Any) -> History:
+    if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+        text = f"history wants (messages, seconds) or a History, not {value!r}"
+        raise InvalidSetting(text)
+    rule = History(*value)
+    for name, number in rule._asdict().items():
+        _check_count(f"history: {name} of {value!r}", number, 1)
+        _check_seconds(f"history: {name} of {value!r}", number)
+    if rule.position_ttl < rule.ttl:
+        text = f"history: position_ttl can't be less than ttl: {value!r}"
+        raise InvalidSetting(text)
+    return rule
 
 
 def _check_prefix(prefix: Any) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._group_calls import CoreGroupCalls
+from . import _overload
+from ._counting import count_sent
 from ._masking import Masked
-from ._observing import Observing
 from ._options import options_of, refuse_unknown
+from ._replay import CoreReplay
 from ._settings import Settings
 from .commands.bulk import GroupSendMany, Outcome, SendMany, collect
 from .commands.census import without
@@ -31,15 +32,15 @@ Message = dict[str, Any]
 _NOBODY: frozenset[bytes] = frozenset()
 
 
-class RedisChannelLayer(CoreGroupCalls, Observing):
+class RedisChannelLayer(CoreReplay):
     """A drop-in for `channels_redis.core.RedisChannelLayer`.
 
     The options are the incumbent's, and `refresh_groups` (keep living members beyond
     `group_expiry`), `command_timeout` (seconds), `max_message_size` (bytes),
     `confirm_sends` (False: a send waits for no answer), `prefetch` (how many
-    messages a reader of a normal channel claims at a time) and `liveness` (seconds: a
-    process that is silent for so long is not counted). A wrong value raises
-    `ValueError`, an unknown option `TypeError`.
+    messages a reader of a normal channel claims at a time), `liveness` (seconds: a
+    process that is silent for so long is not counted) and `history` (what is kept of
+    which groups). A wrong value raises `ValueError`, an unknown option `TypeError`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         confirm_sends: bool = True,
         prefetch: int = 1,
         liveness: float = 15.0,
+        history: Any = None,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -83,6 +85,7 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
             confirm_sends=confirm_sends,
             prefetch=prefetch,
             liveness=liveness,
+            history=history,
         )
         super().__init__(settings)
         self.prefetch = settings.prefetch
@@ -103,7 +106,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
             0.0 if self._clock is None else await self._learn_clock(engine, non_local)
         )
         request = self._operations.send(channel, non_local, message)
-        self._operations.sent(channel, await engine.send(request, began))
+        self._sent(channel, await engine.send(request, began))
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -170,17 +174,25 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         excluded = self._encoded(exclude) if exclude != () else _NOBODY
         operations = self._operations
         engine = self._loops.engine_for_call() or self._inline()
+        if (history := self._history) is not None and history.has(group):
+            names = [name.decode() for name in excluded]
+            return await self._append(engine, history, group, message, names)
         body = operations.codec.body(message)
         request, began = operations.members(group), monotonic()
         members = await engine.ask_members(request, body, began, excluded)
         if not members:
+            next(self._messages.to_groups)
             return None if members is None else SendResult(0, 0, 0)
         members = operations.note_members(request, members)
         if excluded:
             members = without(members, excluded)
         requests = operations.deliveries(members, body)
         replies = await engine.run_all(requests, began)
-        return operations.delivered(group, len(members), replies)
+        if _overload.listener is not None:
+            self._note_delivered(requests, replies)
+        result = operations.delivered(group, len(members), replies)
+        next(self._messages.to_groups)
+        return result
 
     # Many at once
 
@@ -196,7 +208,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
         engine = self._loops.engine_for_call() or self._inline()
         began = await self._collect(engine, work, add)
-        return await engine.send_many(work, began)
+        outcomes = await engine.send_many(work, began)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -205,6 +218,11 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
         Returns for each None, or the exception that `group_send` would have raised.
         """
+        if self._history is not None:
+            return await self._append_many(messages)
+        return await self._group_send_many(messages)
+
+    async def _group_send_many(self, messages: Iterable[Any]) -> list[Outcome]:
         work = GroupSendMany(self._operations, messages)
 
         def add(number: int, group: str, message: Message) -> None:
@@ -213,7 +231,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
 
         collect(work, add)
         engine = self._loops.engine_for_call() or self._inline()
-        return await engine.group_send_many(work)
+        outcomes = await engine.group_send_many(work)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 
@@ -225,6 +244,8 @@ class RedisChannelLayer(CoreGroupCalls, Observing):
         await (self._loops.engine_for_call() or self._inline()).unlink(pattern)
         self._mailboxes.clear()
         self._memberships.clear()
+        if self._replays is not None:
+            self._replays.clear()
 
     # What applications of channels_redis also use
 

@@ -9,10 +9,10 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from ._group_calls import PubSubGroupCalls
+from ._counting import count_sent
 from ._masking import Masked
-from ._observing import Observing
 from ._options import options_of, refuse_unknown
+from ._replay import PubSubReplay
 from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
 from .exceptions import ForeignChannel
@@ -27,7 +27,7 @@ from .wire.made_names import is_made_elsewhere
 __all__ = ["BaseChannelLayer", "ChannelFull", "RedisPubSubChannelLayer"]
 
 
-class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
+class RedisPubSubChannelLayer(PubSubReplay):
     """A drop-in for `channels_redis.pubsub.RedisPubSubChannelLayer`.
 
     The options are the incumbent's, and: `capacity`, `channel_capacity` and `expiry`
@@ -37,7 +37,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
     sorted sets; "broadcast": to all that read then, as the incumbent's);
     `sharded_pubsub` (on a Cluster of Redis 7 or later); `command_timeout` (s),
     `max_message_size`, `confirm_sends`, `prefetch` (of normal channels that are
-    "single"), `liveness` and what is raised: as the core layer's.
+    "single"), `liveness`, `history` and what is raised: as the core layer's.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
         confirm_sends: bool = True,
         prefetch: int = 1,
         liveness: float = 15.0,
+        history: Any = None,
         **unknown: Any,
     ) -> None:
         hosts = Masked(hosts)  # error reporters show variables
@@ -87,6 +88,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             on_reconnect=on_reconnect,
             normal_channels=normal_channels,
             sharded_pubsub=bool(sharded_pubsub),
+            history=history,
         )
         super().__init__(settings)
         self.sync = SyncPubSubChannelLayer(self)
@@ -108,7 +110,8 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             engine = publisher.engine
             began = await self._learn_clock(engine, channel)
             request = self._operations.send(channel, channel, message)
-            self._operations.sent(channel, await engine.send(request, began))
+            self._sent(channel, await engine.send(request, began))
+        next(self._messages.to_channels)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel, however long it takes; cancelling loses none.
@@ -197,11 +200,18 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
         """
         self.require_valid_group_name(group)
         name, publisher = self._group_name(group), self._publisher()
+        if self._history is not None and (
+            append := self._kept(group, message, exclude)
+        ):
+            result = await publisher.append(name, append)
+            next(self._messages.to_groups)
+            return result
         if exclude == ():
             payload = self._payload(name, message)
         else:
             payload = self._payload_but_for(name, message, self._names(exclude))
         reply = await publisher.publish(name, payload)
+        next(self._messages.to_groups)
         if reply is None or self._has_clusters:
             return publisher.result(name, reply)
         return SendResult(None, reply, 0)
@@ -220,7 +230,8 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
                 work.store(number, channel, channel, message)
 
         began = await self._collect(publisher.engine, work, add)
-        return await publisher.send_all(work, began)
+        outcomes = await publisher.send_all(work, began)
+        return count_sent(self._messages.to_channels, outcomes)
 
     async def group_send_many(
         self, messages: Iterable[tuple[str, Message]]
@@ -232,10 +243,12 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
         def add(number: int, group: str, message: Message) -> None:
             self.require_valid_group_name(group)
             name = self._group_name(group)
-            work.publish(number, name, self._payload(name, message))
+            payload = self._kept(group, message) or self._payload(name, message)
+            work.publish(number, name, payload)
 
         collect(work, add)
-        return await publisher.send_all(work)
+        outcomes = await publisher.send_all(work)
+        return count_sent(self._messages.to_groups, outcomes)
 
     # The flush extension
 
@@ -251,7 +264,7 @@ class RedisPubSubChannelLayer(PubSubGroupCalls, Observing):
             if name.startswith(begin):
                 self._subscriptions.drop(name)
         self._mailboxes.clear()
-        if self.normal_channels == "single":
+        if self.normal_channels == "single" or self._history is not None:
             self._loops.for_each(LoopSubscriptions.forget_claimed)
             engine = self._publisher().engine
             await engine.unlink(self._operations.flush_pattern())

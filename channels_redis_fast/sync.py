@@ -9,16 +9,16 @@ from typing import Any
 from ._group_calls import SyncGroupCalls
 from ._liveness import SyncLiveness
 from ._observing import SyncObserving
+from ._replay import SyncReplay
 from .client.blocking_shard import BlockingShard
 from .commands.bulk import Outcome
 from .exceptions import ForeignChannel
-from .mailboxes.delivery import Delivery
 from .runtime.blocking_engine import run_without_loop
 from .runtime.errand import Errand, deadline_of
 from .runtime.loops import may_block
 from .runtime.popping import Popper
 from .runtime.thread_reader import ThreadReader, pop_message
-from .types import SendResult
+from .types import Recovery, SendResult
 from .wire.codec import Message
 from .wire.made_names import is_made_elsewhere
 
@@ -27,7 +27,7 @@ __all__ = ["SyncChannelLayer", "SyncPubSubChannelLayer"]
 _GRACE = 0.1  # seconds for a loop to tell the error that ends a call
 
 
-class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
+class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving, SyncReplay):
     """The methods of a core layer for callers without an event loop: `layer.sync`.
 
     They do and raise what the layer's own do, in the calling thread, and may be called
@@ -67,12 +67,7 @@ class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
         reader = ThreadReader(
             self._popper([shard], non_local),
             layer._mailboxes,
-            Delivery(
-                layer._mailboxes,
-                layer._codec,
-                layer._counters,
-                layer._memberships.clearing.note,
-            ),
+            layer._delivery,
             layer._offer,
         )
         return reader.receive(channel, deadline_of(timeout))
@@ -131,7 +126,9 @@ class SyncChannelLayer(SyncLiveness, SyncGroupCalls, SyncObserving):
         layer = self._layer
         popper = self._popper(layer._blocking.shards, channel)
         codec = layer._operations.codec
-        return pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        message = pop_message(popper, codec, layer._counters, deadline_of(timeout))
+        next(layer._messages.received)
+        return message
 
     def _popper(self, shards: list[BlockingShard], channel: str) -> Popper:
         layer = self._layer
@@ -179,6 +176,16 @@ class SyncPubSubChannelLayer(SyncChannelLayer):
         self._layer.require_valid_group_name(group)
         self._layer._is_published(channel)
         self._there("group_add", self._layer.command_timeout, group, channel)
+
+    def group_join(
+        self, group: str, channel: str, since: str | None = None
+    ) -> Recovery:
+        """Adds a channel of this process to a group, after what came after `since`."""
+        self._layer.require_valid_group_name(group)
+        self._layer._is_published(channel)
+        timeout = self._layer.command_timeout
+        recovery: Recovery = self._there("group_join", timeout, group, channel, since)
+        return recovery
 
     def _there(
         self,

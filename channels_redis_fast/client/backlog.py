@@ -175,7 +175,7 @@ class Backlog:
         self._on_error = on_error
         self._is_stranger = is_stranger
         self._is_cluster = is_cluster
-        self._calls: list[Call] = []
+        self.calls: list[Call] = []
         self._is_going = self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -190,7 +190,7 @@ class Backlog:
         """Writes a command in its turn; `began`: now, unless its call did earlier."""
         call = Call(self, receiver, command, began or monotonic(), written)
         if call.key in self.keys or not self._write(call):
-            self._calls.append(call)
+            self.calls.append(call)
             self.keys.add(call.key)
             self._wake_at(call.not_before)
 
@@ -203,7 +203,7 @@ class Backlog:
                 call = Call(self, call, sent.command, sent.at)
             if isinstance(call, Call) and self._is_tried_again(call, error):
                 calls.append(call)
-        self._calls[:0] = calls
+        self.calls[:0] = calls
         self.keys.update(call.key for call in calls)
         self.go_on()
 
@@ -212,7 +212,7 @@ class Backlog:
         if self._is_going:
             return  # a call that failed has somebody else go on
         self._is_going, began = True, monotonic()
-        waiting, self._calls = self._calls, []
+        waiting, self.calls = self.calls, []
         trusted, self._trusted = self._trusted, set()
         staying: list[Call] = []
         held = self.under_way.copy()
@@ -224,10 +224,10 @@ class Backlog:
             if call.key in held or call.key in self.probed or not self._write(call):
                 held.add(call.key)
                 staying.append(call)
-        self._calls[:0] = staying  # before those that came meanwhile
-        self.keys = {call.key for call in self._calls} | self.probed | self.under_way
+        self.calls[:0] = staying  # before those that came meanwhile
+        self.keys = {call.key for call in self.calls} | self.probed | self.under_way
         self._is_going = False
-        moments = [call.not_before for call in self._calls]
+        moments = [call.not_before for call in self.calls]
         self._wake_at(min((one for one in moments if one >= began), default=0.0))
 
     def go_on_soon(self) -> None:

@@ -73,8 +73,7 @@ class Batch:
     def prepare_again(self) -> float | None:
         """Seconds until the next round trip for what failed; None: all is done."""
         for position in self._todo:
-            if not isinstance(self.replies[position], Exception):
-                self._shards[position].was_primary = True
+            self._shards[position].note(self.replies[position])
         commands = [self._retries[p].command for p in self._todo]
         keep = not_overtaken(commands, [self.replies[p] for p in self._todo])
         pauses = {}

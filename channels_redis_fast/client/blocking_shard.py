@@ -6,7 +6,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from ..commands.errors import is_connection_loss, is_demotion
+from ..commands.errors import is_connection_loss, is_demotion, may_pass
 from .blocking_pool import BlockingConnection, BlockingPool
 from .host import Host
 from .steps import Restore, run_steps_blocking
@@ -25,6 +25,7 @@ class BlockingShard:
     def __init__(self, index: int, host: Host, restore: Restore) -> None:
         self.host = host
         self.was_primary = False  # it took a command
+        self.state = "unused"  # by the last command; as in `HostStats`
         self._index = index
         self._restore = restore
         self._pools: dict[Any, BlockingPool] = {None: BlockingPool(host, self._greet)}
@@ -40,6 +41,15 @@ class BlockingShard:
     def primaries(self, deadline: float) -> list[BlockingPool]:
         """The connections to all servers that have keys."""
         return list(self._pools.values())
+
+    def note(self, reply: Any) -> None:
+        """Notes what came of a command: a reply, or an error as a value."""
+        if not isinstance(reply, Exception):
+            self.was_primary, self.state = True, "up"
+        elif is_connection_loss(reply):
+            self.state = "down"
+        elif may_pass(reply):
+            self.state = "refusing"
 
     @property
     def is_stranger(self) -> bool:

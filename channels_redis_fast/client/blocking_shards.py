@@ -93,8 +93,7 @@ class BlockingShards:
         except errors.RedisError as error:
             return error
         reply = pool.ask(command, deadline)
-        if not isinstance(reply, Exception):
-            shard.was_primary = True
+        shard.note(reply)
         return reply
 
 

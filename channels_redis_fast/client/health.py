@@ -13,7 +13,7 @@ class Health:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._down: set[ReconnectingConnection] = set()
-        self._is_refusing = False
+        self.is_refusing = False
 
     @property
     def is_down(self) -> bool:
@@ -31,6 +31,7 @@ class Health:
         """A link's connection is there."""
         if link in self._down:
             self._down.discard(link)
+            next(self._host.traffic.reconnects)
             if not self._down:
                 warn("Redis at %s is back", self._host)
 
@@ -40,13 +41,13 @@ class Health:
 
     def refused(self, error: Exception) -> None:
         """Redis refused what is tried again."""
-        if not self._is_refusing:
-            self._is_refusing = True
+        if not self.is_refusing:
+            self.is_refusing = True
             text = "Redis at %s refuses commands, which are tried again: %s"
             warn(text, self._host, error)
 
     def taken(self) -> None:
         """Redis took what it had refused."""
-        if self._is_refusing:
-            self._is_refusing = False
+        if self.is_refusing:
+            self.is_refusing = False
             warn("Redis at %s takes commands again", self._host)

@@ -9,6 +9,7 @@ import redis
 from redis import asyncio as aioredis
 from redis import exceptions as errors
 
+from .._counting import Traffic
 from .._masking import Masked, with_frames_of_others, without_frames
 from .credentials import shared_tokens
 from .host_settings import describe
@@ -19,7 +20,8 @@ from .server_check import ServerCheck, hear_last_words, plain_words
 class Host:
     """One entry of `hosts`: how to reach it, without a connection to it.
 
-    `tokens` tells of new ones, if its credential provider streams them.
+    `tokens` tells of new ones, if its credential provider streams them. `traffic` has
+    what event loops noticed of it.
     """
 
     finds_primary = False  # whether another server may be the primary next time
@@ -38,6 +40,7 @@ class Host:
         )
         self.tokens = shared_tokens(settings.get("credential_provider"))
         self.check = check or ServerCheck()
+        self.traffic = Traffic()
         self._settings = Masked(dict(settings))
         self._arguments = Masked(with_credentials(settings, self.connect_timeout))
 

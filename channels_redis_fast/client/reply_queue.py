@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 from collections import deque
@@ -61,6 +62,15 @@ class ReplyQueue:
     def is_idle(self) -> bool:
         """Whether no command waits for its outcome."""
         return not self._waiting and not self._held.by_key
+
+    def unanswered(self) -> tuple[int, float]:
+        """How many commands have no reply yet, and when the first was given.
+
+        That is `time.monotonic()`, infinite if there is none. From any thread.
+        """
+        with contextlib.suppress(IndexError):  # it was answered at this moment
+            return len(self._waiting), self._waiting[0][2]
+        return 0, math.inf
 
     @property
     def holds_back(self) -> bool:

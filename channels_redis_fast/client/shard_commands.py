@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
+import weakref
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -18,10 +20,13 @@ from .connection import PipelinedConnection
 from .held_back import Receiver, Refused
 from .host import Host
 from .reconnecting import ReconnectingConnection
+from .round_trips import time_trip
 from .shard_connections import ShardConnections
 
 # A call's second step may end so much of `command_timeout` late.
 _SLACK = 0.02
+# So often (seconds) a round trip is timed on each connection that is in use.
+_TIME_EVERY = 1.0
 
 
 class ShardCommands(ShardConnections):
@@ -31,6 +36,9 @@ class ShardCommands(ShardConnections):
 
     def __init__(self, host: Host, command_timeout: float) -> None:
         super().__init__(host, command_timeout)
+        # The links that all callers share; readers and subscribers have their own.
+        self._shared: weakref.WeakSet[ReconnectingConnection] = weakref.WeakSet()
+        self._time_at = 0.0
         self._backlog = Backlog(
             command_timeout,
             self._link_of,
@@ -69,6 +77,41 @@ class ShardCommands(ShardConnections):
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # has been seen
             raise
+
+    # For stats
+
+    @property
+    def state(self) -> str:
+        """How its host is; as in `HostStats`."""
+        if self.health.is_down:
+            return "down"
+        if self.health.is_refusing:
+            return "refusing"
+        connected = any(link.connection is not None for link in list(self._links))
+        return "up" if connected else "unused"
+
+    def unanswered(self) -> tuple[int, float]:
+        """How many commands have no reply yet, also those not written.
+
+        And when the oldest was given (`time.monotonic()`), infinite if there is none.
+        """
+        waiting = list(self._backlog.calls)
+        count, oldest = len(waiting), [call.retry.began for call in waiting]
+        for link in list(self._shared):
+            if (connection := link.connection) is not None:
+                written, first = connection.unanswered()
+                count += written
+                oldest.append(first)
+        return count, min(oldest, default=math.inf)
+
+    def tidy(self) -> None:
+        """Also times a round trip on what callers share, once a second."""
+        super().tidy()
+        if (now := monotonic()) >= self._time_at:
+            self._time_at = now + _TIME_EVERY
+            for link in list(self._shared):
+                if link.connection is not None:
+                    time_trip(link.connection, self.host.traffic.roundtrips.observe)
 
     # For those who don't wait for replies
 
@@ -167,6 +210,7 @@ class ShardCommands(ShardConnections):
 
         link = self._new_link(open_, greet, ready, down, eager)
         link.on_cancelled = self._backlog.go_on
+        self._shared.add(link)
         return link
 
     def _is_late(self, began: float) -> bool:

@@ -10,9 +10,11 @@ from redis import exceptions as errors
 
 from ..exceptions import InvalidMessage
 from ..wire.codec import Message
+from .history import Append
 from .operations import Operations, Request, Sealed
 
 Outcome = Exception | None
+Payload = bytes | Append
 
 
 class RunAll(Protocol):
@@ -47,9 +49,10 @@ class KeyBatches:
     async def run(
         self, run_all: RunAll, others: list[Request], began: float = 0.0
     ) -> tuple[list[tuple[int, Any]], list[Any]]:
-        """For each message 1, 0 or an error, by its number; the replies to others.
+        """For each message an answer or an error, by its number; the replies to others.
 
-        The first round trip is of a call that began then; each further one has as long.
+        An answer is 0 where there was no room. The first round trip is of a call that
+        began then; each further one has as long.
         """
         found: list[tuple[int, Any]] = []
         replies: list[Any] = []
@@ -105,7 +108,7 @@ class SendMany:
         self._channels: list[str] = [""] * len(self.pairs)
         self._parcels = KeyBatches(operations)
         self._shards: dict[str, int] = {}
-        self.publications: list[tuple[int, str, bytes]] = []
+        self.publications: list[tuple[int, str, Payload]] = []
 
     def store(self, number: int, channel: str, non_local: str, message: Any) -> None:
         """Has a message stored in a channel key."""
@@ -117,7 +120,7 @@ class SendMany:
         self._channels[number] = channel
         self._parcels.add(number, sealed)
 
-    def publish(self, number: int, name: str, payload: bytes) -> None:
+    def publish(self, number: int, name: str, payload: Payload) -> None:
         """Has a message published; the requests for these come last."""
         self.publications.append((number, name, payload))
 

@@ -75,6 +75,8 @@ class Census:
         self, index: int, key: Key, members: list[bytes], now: float
     ) -> list[bytes]:
         """Those to send to; the others are noted, to be taken out of the group."""
+        if not self._dead:
+            return members
         dead = _members_of(self._dead, self.silent_among(key, members, now))
         if not dead:
             return members

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
+from .._counting import Messages
 from .._logs import inform
 from .._settings import Settings
 from ..types import SendResult
@@ -54,7 +55,8 @@ class Operations:
     """The commands of a layer with these settings, for whoever runs them.
 
     `shard_of` maps the non-local part of a channel name, or a group's name, to the
-    index of one of so many `shards`; `group_key` a group's name to its key.
+    index of one of so many `shards`; `group_key` a group's name to its key. The
+    `messages` are counted.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Operations:
         shard_of: Callable[[str], int],
         capacity_of: Callable[[str], int],
         group_key: Callable[[str], bytes],
+        messages: Messages,
     ) -> None:
         self.codec = codec
+        self.messages = messages
         self.group_key = group_key
         self.shard_of = shard_of
         self.liveness = LivenessWords(settings, shard_of)
@@ -106,7 +110,7 @@ class Operations:
         return Sealed(index, key, member, capacity)
 
     def store(self, sealed: list[Sealed]) -> Request:
-        """Adds messages to one key, in order; the reply is 1 or 0 for each."""
+        """Adds messages to one key, in order; the reply says of each what SEND does."""
         index, key, *_ = sealed[0]
         pairs = [part for one in sealed for part in (one.capacity, one.member)]
         return index, SEND_MANY.on(key, self._expiry, *pairs)
@@ -119,6 +123,7 @@ class Operations:
     def sent(self, channel: str, reply: Any) -> None:
         """Raises `ChannelFull` when the channel was; None: nobody waited for it."""
         if reply == 0:
+            next(self.messages.full_channels)
             raise ChannelFull(f"channel {channel} is at capacity")
 
     # To a group
@@ -181,11 +186,16 @@ class Operations:
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> SendResult:
         """Logs full channels; raises the first error that a delivery got."""
-        if replies.count(1) == len(replies):
+        try:
+            had_room = min(replies, default=1) > 0
+        except TypeError:  # there are errors among them
+            had_room = False
+        if had_room:
             return SendResult(members, len(replies), 0)
         failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
+            self.messages.full_members.add(full)
             text = "%s of %s channels over capacity in group %s"
             inform(text, full, members, group)
         if failures:

@@ -1,4 +1,4 @@
-"""The Lua scripts: each declares its one key, so all topologies run the same text."""
+"""The Lua scripts: each declares its keys, of one slot, so all topologies run it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ EVALSHA = b"EVALSHA"
 class Script:
     """A Lua text and its digest, by which servers know it once it ran there.
 
-    `repeatable`: to run it twice does what running it once does.
+    `keys`: how many it touches. `repeatable`: to run it twice does what running it
+    once does.
     """
 
-    def __init__(self, text: str, *, repeatable: bool = False) -> None:
+    def __init__(self, text: str, *, keys: int = 1, repeatable: bool = False) -> None:
         self.text = text.encode()
+        self._keys = b"%d" % keys
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
         _TEXTS[self.sha] = self.text
         if repeatable:
             _REPEATABLE.update((self.sha, self.text))
 
     def on(self, key: bytes | str, *args: bytes | str) -> Command:
-        """The command that runs it on `key`."""
-        return (EVALSHA, self.sha, b"1", key, *args)
+        """The command that runs it on `key`; others come first in `args`."""
+        return (EVALSHA, self.sha, self._keys, key, *args)
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
@@ -83,8 +85,8 @@ def arguments_of(command: Command) -> Command:
 
 
 # KEYS: a channel key. ARGV: member, capacity (messages), expiry (seconds).
-# 1 when the message was added, 0 when the channel is at capacity. The score is
-# Redis's time, and later than that of every message before it, so a sender's
+# How many messages the channel has with this one; 0 when it is at capacity. The score
+# is Redis's time, and later than that of every message before it, so a sender's
 # messages keep their order in a burst and across a failover to a slower clock; but
 # never more than `expiry` ahead, so that a wrong clock can't keep messages for ever. It
 # is added before anything is removed: after another write Redis would no longer
@@ -95,24 +97,24 @@ SEND = Script(
     + """\
 local key, capacity, expiry = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local held = call('ZCARD', key)
-local is_new, score = held == 0, now
+local is_new, living, score = held == 0, held, now
 if held >= capacity and not is_new then
-    held = call('ZCOUNT', key, now - expiry, '+inf')
+    living = call('ZCOUNT', key, now - expiry, '+inf')
 end
-if held >= capacity then return 0 end
+if living >= capacity then return 0 end
 if not is_new and call('ZCOUNT', key, now, '+inf') > 0 then
     local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
     score = math.min(last + 0.000001, now + expiry)
 end
 call('ZADD', key, score, ARGV[1])
-if not is_new then call('ZREMRANGEBYSCORE', key, '-inf', now - expiry) end
 call('EXPIRE', key, math.max(1, math.ceil(expiry)))
-return 1
+if is_new then return 1 end
+return held + 1 - call('ZREMRANGEBYSCORE', key, '-inf', now - expiry)
 """
 )
 
 # As SEND, for several messages. ARGV: expiry (seconds), then pairs of capacity and
-# member. For each, 1 or 0.
+# member. For each, the same number.
 SEND_MANY = Script(
     CLOCK
     + """\
@@ -126,7 +128,7 @@ if call('ZCOUNT', key, now, '+inf') > 0 then
 end
 for i = 2, #ARGV, 2 do
     local fits = count < tonumber(ARGV[i])
-    added[#added + 1] = fits and 1 or 0
+    added[#added + 1] = fits and count + 1 or 0
     if fits then
         call('ZADD', key, score, ARGV[i + 1])
         count, any = count + 1, true

@@ -54,6 +54,11 @@ class Child:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended by SIGKILL, as nothing does by itself."""
+        return self._process.returncode == -signal.SIGKILL
+
     async def ready(self, patience: float) -> dict[str, Any]:
         """Waits for the child's first line and returns what it says."""
         try:

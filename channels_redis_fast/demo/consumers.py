@@ -17,6 +17,7 @@ from channels.generic.websocket import (
 from django.conf import settings
 
 from channels_redis_fast.consumers import FastDispatchMixin, broadcast
+from channels_redis_fast.demo import presence
 from channels_redis_fast.demo.crowd import CONTROL, group_of
 
 CROWD_LIMIT = 1000
@@ -53,12 +54,12 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
 
     async def connect(self) -> None:
         """Joins the room, then tells the browser and the room so."""
-        self.member = secrets.token_hex(6)
         self.process = settings.SITE.name
         self.room = self.scope["url_route"]["kwargs"]["room"]
         self.group = group_of(self.room)
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
-        self.name = clean_name(query.get("name", [""])[0]) or f"guest {self.member[:4]}"
+        self.name = clean_name(query.get("name", [""])[0])
+        self.name = self.name or f"guest {secrets.token_hex(2)}"
         if len(self.room) > ROOM_LENGTH:
             await self.accept()
             await self._refuse(f"a room's name has at most {ROOM_LENGTH} characters")
@@ -68,7 +69,9 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
         await self.send_json({"type": "welcome", **self._card()})
-        await self._tell_room("member.arrived", reply_to=self.channel_name)
+        await self._tell_room("member.arrived")
+        if settings.SITE.names_members:
+            presence.enter(self.channel_layer, self.group, self.channel_name)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Leaves the room also when a handler fails: nobody else would say so."""
@@ -85,8 +88,11 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         if not self.has_joined:
             return
         self.has_joined = False
+        if settings.SITE.names_members:
+            presence.leave(self.group, self.channel_name)
         await self.channel_layer.group_discard(self.group, self.channel_name)
-        await self._tell_room("member.left")
+        if not settings.SITE.names_members:
+            await self._tell_room("member.left")
 
     # From the browser.
 
@@ -147,16 +153,26 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
             CONTROL, {"type": "crowd.resize", "room": self.room, "size": size}
         )
 
+    async def on_kill(self, content: Json) -> None:
+        """Kills a server process of the demo; nobody says goodbye for its members."""
+        process = content.get("process")
+        if process not in settings.SITE.processes:
+            await self._refuse(f"process must be one of {settings.SITE.processes}")
+            return
+        await self.channel_layer.group_send(
+            CONTROL, {"type": "process.kill", "process": process}
+        )
+
     # From the layer.
 
     async def member_arrived(self, event: Json) -> None:
         """Shows a newcomer and tells the newcomer who is here."""
         await self.send_json({**event, "type": "here", "arrived": True})
-        if event["id"] == self.member:
+        if event["id"] == self.channel_name:
             return
         here = {"type": "member.here", **self._card()}
         try:
-            await self.channel_layer.send(event["reply_to"], here)
+            await self.channel_layer.send(event["id"], here)
         except ChannelFull:
             # The newcomer's process has more to read than it may hold. The room
             # works on; the newcomer sees this member when it next says something.
@@ -166,8 +182,12 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Shows who is here."""
         await self.send_json({**event, "type": "here"})
 
+    async def room_present(self, event: Json) -> None:
+        """Shows who of them the layer counts."""
+        await self.send_json({**event, "type": "present"})
+
     async def member_left(self, event: Json) -> None:
-        """Shows who left."""
+        """Shows who left, where the layer doesn't tell."""
         await self.send_json({**event, "type": "left"})
 
     async def member_said(self, event: Json) -> None:
@@ -176,7 +196,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
 
     async def room_ping(self, event: Json) -> None:
         """Reports the round trip to the browser that asked for it."""
-        if event["id"] == self.member:
+        if event["id"] == self.channel_name:
             taken = time.perf_counter() - event["started"]
             pong = {"type": "pong", "number": event["number"], "ms": taken * 1000}
             await self.send_json(pong)
@@ -186,7 +206,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         await self.send_json({**event, "type": "crowd"})
 
     def _card(self) -> Json:
-        return {"id": self.member, "name": self.name, "process": self.process}
+        return {"id": self.channel_name, "name": self.name, "process": self.process}
 
     async def _tell_room(self, kind: str, **content: Any) -> None:
         event = {"type": kind, **self._card(), **content}
@@ -208,7 +228,7 @@ class RoomConsumer(PlainRoomConsumer, FastDispatchMixin):
     @broadcast
     @staticmethod
     def member_left(event: Json) -> Json:
-        """Shows who left."""
+        """Shows who left, where the layer doesn't tell."""
         return {**event, "type": "left"}
 
     @broadcast

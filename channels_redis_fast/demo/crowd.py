@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
+from channels_redis_fast.demo.presence import CROWD
 from channels_redis_fast.demo.site import Site
 
-CONTROL = "control"  # the group in which every process hears how many are wanted
+CONTROL = "control"  # the group in which every process hears what browsers want
 AT_ONCE = 50  # members that join or leave at a time, so that the room is not held up
 REPORT_EVERY = 1.0
 ALONE_FOR = 90.0  # more than a minute: browsers slow hidden pages down to one a minute
@@ -54,7 +57,7 @@ class Party:
             await asyncio.gather(*(self._leave(channel) for channel in leaving))
 
     async def _join(self) -> None:
-        channel = await self._layer.new_channel()
+        channel = await self._layer.new_channel(CROWD)
         await self._layer.group_add(self._group, channel)
         self._members[channel] = asyncio.create_task(self._listen(channel))
 
@@ -116,10 +119,19 @@ class Crowd:
                 logger.exception("could not receive what is asked for")
                 await asyncio.sleep(1)
                 continue
-            room = message["room"]
-            if room not in self._parties:
-                self._parties[room] = Party(self._layer, room)
-            self._want(self._parties[room], message["size"])
+            if message["type"] == "process.kill":
+                self._die(message["process"])
+            else:
+                self._resize(message["room"], message["size"])
+
+    def _die(self, process: str) -> None:
+        if process == self._site.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _resize(self, room: str, size: int) -> None:
+        if room not in self._parties:
+            self._parties[room] = Party(self._layer, room)
+        self._want(self._parties[room], size)
 
     def _want(self, party: Party, size: int) -> None:
         processes = len(self._site.ports)

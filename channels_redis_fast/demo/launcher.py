@@ -10,10 +10,11 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from channels_redis_fast.demo.children import Child, Failure, run_until_stopped
-from channels_redis_fast.demo.site import Site, process_name
+from channels_redis_fast.demo.site import RESTART_AFTER, Site, process_name
 
 HOST = "127.0.0.1"
 INSTALL = 'pip install "channels_redis_fast[demo]"'
@@ -42,7 +43,7 @@ def launch(options: Options) -> int:
         if sys.platform == "win32":
             raise Failure("the demo runs on Linux and macOS only")
         require_extra(embedded=not options.hosts)
-        require_backend(options.backend)
+        backend_of(options.backend)
         return asyncio.run(_run(options))
     except Failure as failure:
         print(f"channels_redis_fast demo: {failure}", file=sys.stderr)
@@ -67,13 +68,21 @@ def require_extra(embedded: bool) -> None:
         raise Failure(f"not installed: {listed}\n\n{way}")
 
 
-def require_backend(backend: str) -> None:
-    """Raises if the channel layer's class cannot be imported."""
+def backend_of(backend: str) -> Any:
+    """Returns the channel layer's class; raises if it cannot be imported."""
     module, _, name = backend.rpartition(".")
     try:
-        getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise Failure(f"cannot import backend {backend!r}: {error}") from None
+
+
+def names_members(backend: str) -> bool:
+    """Whether the channel layer can tell who is in a group and lives."""
+    from channels_redis_fast.core import RedisChannelLayer  # needs the extra
+
+    found = backend_of(backend)
+    return isinstance(found, type) and issubclass(found, RedisChannelLayer)
 
 
 def without_password(url: str) -> str:
@@ -134,35 +143,50 @@ class Demo:
         return url
 
     async def _start_servers(self, listeners: list[socket.socket]) -> None:
-        site = Site(
+        self._site = Site(
             backend=self._options.backend,
             hosts=tuple(self._hosts),
             # Demos that share a Redis must not hear each other.
             prefix=f"demo-{secrets.token_hex(4)}",
             capacity=self._capacity(),
+            names_members=names_members(self._options.backend),
             ports=tuple(self.ports),
             plain=self._options.plain,
         )
-        self._consumers = site.consumers
-        servers = []
-        for index, listener in enumerate(listeners):
-            number = listener.fileno()
-            server = Child(
-                f"process {process_name(index)}",
-                ["channels_redis_fast.demo.server", str(number)],
-                site.environment(index),
-                [number],
-            )
-            self._children.append(server)
-            servers.append(server)
+        servers = [self._server(*numbered) for numbered in enumerate(listeners)]
+        self._children += servers
         for server in servers:
             await server.ready(START_PATIENCE)
+
+    def _server(self, index: int, listener: socket.socket) -> Child:
+        number = listener.fileno()
+        return Child(
+            f"process {process_name(index)}",
+            ["channels_redis_fast.demo.server", str(number)],
+            self._site.environment(index),
+            [number],
+        )
+
+    async def _restart(self, killed: Child) -> None:
+        await killed.stop(STOP_PATIENCE)
+        place = self._children.index(killed)
+        index = place - self._embedded
+        (listener,) = listen([self.ports[index]])
+        with listener:
+            server = self._children[place] = self._server(index, listener)
+        await server.ready(START_PATIENCE)
+
+    @property
+    def _embedded(self) -> int:
+        return 0 if self._options.hosts else 1
 
     def _capacity(self) -> int:
         from channels_redis_fast.demo.tally import AHEAD
 
-        # The check's clients are closed loops: never is more than this under way.
-        return max(100, self._options.clients * AHEAD) if self._options.check else 100
+        # The check's clients are closed loops: never is more than this under way,
+        # with word of who is here for each.
+        most = self._options.clients * (AHEAD + 1)
+        return max(100, most) if self._options.check else 100
 
     def describe(self) -> None:
         """Tells what runs where and how to stop it."""
@@ -176,10 +200,25 @@ class Demo:
         for server, port in zip(children, self.ports, strict=True):
             print(f"  {server.name}  http://{HOST}:{port}/ (pid {server.pid})")
         print(f"  layer      {self._options.backend}")
-        print(f"  consumers  {self._consumers}\n", flush=True)
+        print(f"  consumers  {self._site.consumers}\n", flush=True)
+
+    async def keep(self) -> None:
+        """Starts killed servers again, until something else ends, as a failure."""
+        while True:
+            child, how = await self._first_ended()
+            if not child.was_killed or child in self._children[: self._embedded]:
+                raise Failure(f"{child.name} ended by itself{how}")
+            print(f"{child.name} was killed: it starts again in {RESTART_AFTER:.0f} s")
+            sys.stdout.flush()
+            await asyncio.sleep(RESTART_AFTER)
+            await self._restart(child)
 
     async def child_ended(self) -> None:
         """Waits until one of the processes ends and says which, as a failure."""
+        child, how = await self._first_ended()
+        raise Failure(f"{child.name} ended by itself{how}")
+
+    async def _first_ended(self) -> tuple[Child, str]:
         waits = {asyncio.create_task(child.ended()): child for child in self._children}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -187,12 +226,12 @@ class Demo:
             for wait in waits:
                 wait.cancel()
         ended = done.pop()
-        raise Failure(f"{waits[ended].name} ended by itself{ended.result()}")
+        return waits[ended], ended.result()
 
     async def stop(self) -> None:
         """Stops the servers, then what they talk through."""
-        embedded = 0 if self._options.hosts else 1
-        valkey, servers = self._children[:embedded], self._children[embedded:]
+        valkey = self._children[: self._embedded]
+        servers = self._children[self._embedded :]
         for group in (servers, valkey):
             willing = await asyncio.gather(*(c.stop(STOP_PATIENCE) for c in group))
             for child, ended in zip(group, willing, strict=True):
@@ -206,7 +245,7 @@ async def _work(demo: Demo, options: Options) -> int:
     if not options.check:
         print("Open both addresses: write in one, read in the other.")
         print("Ctrl-C stops everything.", flush=True)
-        await demo.child_ended()
+        await demo.keep()
     from channels_redis_fast.demo import check  # needs the extra
 
     addresses = [f"{HOST}:{port}" for port in demo.ports]

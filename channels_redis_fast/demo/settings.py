@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from channels_redis_fast.demo.site import Site
+from channels_redis_fast.demo.site import LIVENESS, Site
 
 SITE = Site.from_environment()
 
@@ -36,6 +36,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
             "hosts": list(SITE.hosts),
             "prefix": SITE.prefix,
             "capacity": SITE.capacity,
+            **({"liveness": LIVENESS} if SITE.names_members else {}),
         },
     }
 }

@@ -9,6 +9,8 @@ import string
 
 VARIABLE = "CHANNELS_REDIS_FAST_DEMO"
 BACKEND = "channels_redis_fast.core.RedisChannelLayer"
+LIVENESS = 3.0  # seconds; short, so that a killed process is soon seen to be gone
+RESTART_AFTER = 10.0  # seconds; longer than it takes to see that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Site:
     hosts: tuple[str, ...] = ("redis://localhost:6379",)
     prefix: str = "demo"
     capacity: int = 100
+    names_members: bool = True  # whether the layer does, and knows who lives
     plain: bool = False  # consumers without the mixin
     ports: tuple[int, ...] = (8001,)
     index: int = 0
@@ -41,6 +44,11 @@ class Site:
         """Returns the environment of the server process with this index."""
         fields = dataclasses.asdict(dataclasses.replace(self, index=index))
         return {**os.environ, VARIABLE: json.dumps(fields)}
+
+    @property
+    def processes(self) -> list[str]:
+        """The names of all its processes."""
+        return [process_name(index) for index in range(len(self.ports))]
 
     @property
     def name(self) -> str:

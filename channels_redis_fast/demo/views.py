@@ -14,7 +14,8 @@ from channels_redis_fast.demo.consumers import (
     ROOM_LENGTH,
     TEXT_LENGTH,
 )
-from channels_redis_fast.demo.site import process_name
+from channels_redis_fast.demo.presence import LOOK_EVERY
+from channels_redis_fast.demo.site import LIVENESS, RESTART_AFTER, process_name
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -45,6 +46,8 @@ def room(request: HttpRequest, room: str) -> HttpResponse:
         "site": site,
         "port": site.ports[site.index],
         "others": others,
+        "gone_after": round(LIVENESS + LIVENESS / 3 + LOOK_EVERY),
+        "restart_after": round(RESTART_AFTER),
         "crowd_limit": CROWD_LIMIT,
         "name_length": NAME_LENGTH,
         "text_length": TEXT_LENGTH,

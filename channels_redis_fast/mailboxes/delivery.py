@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 from ..exceptions import UnreadableMessage
+from ..types import POSITION
 from ..wire.codec import Codec, Message, copier
 from ..wire.reserved import CLEAR, EXCLUDE, take_excluded
 from .dropped import DropCounters
 from .mailbox import MailboxGroup
 from .registry import LocalChannels
 
+Loop = asyncio.AbstractEventLoop | None
+
+
+class Order(Protocol):
+    """Who brings messages that have a position into their order."""
+
+    def take(
+        self,
+        message: Message,
+        copy: Callable[[], Message],
+        excluded: frozenset[str],
+        here: Loop,
+    ) -> Collection[str]:
+        """Takes a message; the channels to which it is given in order, or was."""
+
+    def note_loss(self) -> None:
+        """Notes that messages may have been lost."""
+
 
 class Delivery:
     """Opens each message once, whatever the number of channels that it is for.
 
     What can't be read, or is for no channel of this process, is dropped and counted.
-    `on_clear` is called with the value of an entry `CLEAR`, and its key.
+    `on_clear` is called with the value of an entry `CLEAR`, and its key. `order` is
+    given the messages that have a position.
     """
 
     def __init__(
@@ -27,18 +47,20 @@ class Delivery:
         codec: Codec,
         counters: DropCounters,
         on_clear: Callable[[Any, bytes], object] = lambda value, key: None,
+        order: Order | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._codec = codec
         self.counters = counters
         self._on_clear = on_clear
+        self._order = order
 
     def deliver(
         self,
         member: bytes,
         key: bytes,
         inbox: MailboxGroup | None,
-        here: asyncio.AbstractEventLoop | None = None,
+        here: Loop = None,
         channels: Sequence[str] | None = None,
     ) -> None:
         """Delivers what came by a key or a name; `here`: the running loop.
@@ -48,37 +70,82 @@ class Delivery:
         codec, counters, without = self._codec, self.counters, None
         try:
             named, message, flat = codec.open(member, key)
+            if self._order is not None and POSITION in message:
+                opened = message, flat
+                channels = (named or ()) if channels is None else channels
+                unknown = self._deliver_in_order(
+                    opened, member, key, inbox, here, channels
+                )
+                if unknown:
+                    self._count_unknown(key, inbox, unknown)
+                return
             if channels is None:
                 channels = named or ()
             elif EXCLUDE in message:
                 without = EXCLUDE
-                channels = self._not_excluded(key, message, channels)
+                channels = _not_excluded(message, channels)
         except UnreadableMessage as error:
             counters.unreadable(key, error)
+            return
+        if not channels:
+            self._note_nobody(key, inbox, message, without)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
             copy = copier(codec, member, key, message, flat, without)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
-        if unknown or not (channels or without):
-            self._note_unknown(key, inbox, message, unknown)
+        if unknown:
+            self._count_unknown(key, inbox, unknown)
 
-    def _not_excluded(
-        self, key: bytes, message: Message, channels: Sequence[str]
-    ) -> Sequence[str]:
-        """Whom a published message is for that isn't for all; it may be for nobody."""
-        excluded = take_excluded(message)
-        if CLEAR in message:
-            self._on_clear(message[CLEAR], key)
-            return ()
-        return [name for name in channels if name not in excluded]
+    def note_loss(self) -> None:
+        """Notes that what was on its way may be lost."""
+        if self._order is not None:
+            self._order.note_loss()
 
-    def _note_unknown(
-        self, key: bytes, inbox: MailboxGroup | None, message: Message, unknown: int
+    def _deliver_in_order(
+        self,
+        opened: tuple[Message, bool],
+        member: bytes,
+        key: bytes,
+        inbox: MailboxGroup | None,
+        here: Loop,
+        channels: Sequence[str],
+    ) -> int:
+        """Delivers what has a position; who doesn't follow the group gets it at once.
+
+        Returns how many of the names were no channels.
+        """
+        message, flat = opened
+        has_excluded = EXCLUDE in message
+        excluded = take_excluded(message) if has_excluded else frozenset[str]()
+        without = EXCLUDE if has_excluded else None
+        copy = copier(self._codec, member, key, message, flat, without)
+        taken = self._order.take(message, copy, excluded, here) if self._order else ()
+        rest = [one for one in channels if one not in taken and one not in excluded]
+        return self._mailboxes.put(inbox, rest, message, copy, here)
+
+    def _note_nobody(
+        self,
+        key: bytes,
+        inbox: MailboxGroup | None,
+        message: Message,
+        without: str | None,
     ) -> None:
-        if not unknown and CLEAR in message:  # it is for the process itself
+        if CLEAR in message:  # it is for the process itself
             self._on_clear(message[CLEAR], key)
-            return
+        elif without is None:  # else all were excluded
+            self._count_unknown(key, inbox, 1)
+
+    def _count_unknown(
+        self, key: bytes, inbox: MailboxGroup | None, number: int
+    ) -> None:
         place = key if inbox is None else inbox.name
-        counters = self.counters
-        counters.count("for no channel of this process", place, unknown or 1)
+        self.counters.count("for no channel of this process", place, number)
+
+
+def _not_excluded(message: Message, channels: Sequence[str]) -> Sequence[str]:
+    """Whom a published message is for that isn't for all; it may be for nobody."""
+    excluded = take_excluded(message)
+    if CLEAR in message:
+        return ()
+    return [name for name in channels if name not in excluded]

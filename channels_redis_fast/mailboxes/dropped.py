@@ -14,6 +14,10 @@ class DropCounters:
     """Counts by kind; the first of a kind is logged, then a line per 10 s at most."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """From zero; anew after a fork."""
         self._counts: Counter[str] = Counter()
         self._logged: dict[str, tuple[float, int]] = {}
 

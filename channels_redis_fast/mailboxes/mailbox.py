@@ -28,6 +28,11 @@ class Handle(weakref.ref[ChannelName]):
     box: Mailbox
 
 
+# A message of a history ends this much later (seconds) than it came, which is never:
+# who follows the group gets it, or is told.
+UNENDING = 1e9
+
+
 class MailboxGroup:
     """The mailboxes under one Redis key, that of a process."""
 
@@ -98,19 +103,20 @@ class Mailbox:
         return self.capacity + self.called
 
     def append(self, entry: Entry) -> bool:
-        """Keeps a message; whether the first one had to go for it."""
+        """Keeps a message; whether one had to go for it: the first that ends."""
         messages = self.queue()
-        is_full = len(messages) >= self.room
-        if is_full:
-            messages.popleft()
         messages.append(entry)
-        return is_full
+        if len(messages) <= self.room:
+            return False
+        ending = (at for at, one in enumerate(messages) if one[0] < UNENDING)
+        del messages[next(ending, -1)]
+        return True
 
     def put_back(self, entry: Entry) -> None:
         """Keeps a message before all that came later, whatever the capacity."""
         messages = self.queue()
-        earlier = sum(one[0] <= entry[0] for one in messages)
-        messages.insert(earlier, entry)
+        later = (at for at, one in enumerate(messages) if one[0] > entry[0])
+        messages.insert(next(later, len(messages)), entry)
 
     def put_first(self, message: Message, ends: float) -> None:
         """Keeps a message before all others; it ends with the next, `ends` at most."""

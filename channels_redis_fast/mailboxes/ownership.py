@@ -104,6 +104,18 @@ class Ownership:
                 if inbox.reader is None:
                     self._forget_empty(inbox)
 
+    def waiting(self) -> int:
+        """How many messages wait to be received."""
+        with self._lock:
+            filled = [box for one in self._inboxes.values() for box in one.filled]
+            return sum(len(box.messages or ()) for box in filled)
+
+    def fills(self) -> dict[str, float]:
+        """How full each mailbox is that has messages, as a part of its capacity."""
+        with self._lock:
+            filled = [box for one in self._inboxes.values() for box in one.filled]
+            return {box.name: len(box.messages or ()) / box.capacity for box in filled}
+
     # Who waits
 
     def waiting_loops(self, inbox: MailboxGroup) -> set[asyncio.AbstractEventLoop]:

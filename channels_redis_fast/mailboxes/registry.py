@@ -13,6 +13,7 @@ from .dispatcher import Dispatcher
 from .dropped import DropCounters
 from .lifetimes import Lifetimes
 from .mailbox import ChannelName, Mailbox, MailboxGroup, Snapshot
+from .offers import Offers
 from .ownership import Ownership
 from .waiters import (
     ChannelEnded,
@@ -35,7 +36,8 @@ class LocalChannels:
     `capacity_of` gives a channel's bound (messages); `inbox_of` the name of its
     inbox. `on_wait` is called when somebody waits in a loop that doesn't read; None:
     messages come by themselves. `on_end` is called with the name of a channel that
-    ended. `owners` knows who reads. All methods may be called from any thread.
+    ended. `owners` knows who reads; `offers` puts what must not get lost. All methods
+    may be called from any thread.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class LocalChannels:
         self._lifetimes = Lifetimes(expiry)
         self._dispatcher = Dispatcher(self._lock, self._boxes, counters)
         self.owners = Ownership(self._lock, self._boxes)
+        self.offers = Offers(self._lock, self._boxes, self.put)
         self._swept = time.monotonic()
+        self.received = 0  # messages
+        self.copies = 0  # of these, for further channels
         self.is_behind = False  # more channels are over than `sweep` ends at a time
 
     def __contains__(self, name: str) -> bool:
@@ -141,23 +146,28 @@ class LocalChannels:
         message: Message,
         copy: Callable[[], Message] | None,
         here: asyncio.AbstractEventLoop | None = None,
+        expiry: float | None = None,
     ) -> int:
         """Gives a channel the message, or several a `copy` of it each.
 
         Channels of other inboxes count as none, unless `inbox` is None. `here` is the
-        running loop, whose tasks go on together. Returns how many names were no
-        channels.
+        running loop, whose tasks go on together. `expiry` (seconds) is the layer's
+        unless another is given. Returns how many names were no channels.
         """
         together: dict[Any, Any] | None = None if copy is None else {}
-        entry = time.monotonic() + self._expiry, message, copy, together
+        entry = time.monotonic() + (expiry or self._expiry), message, copy, together
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
         with self._lock:
+            self.received += 1
+            if copy is not None:
+                self.copies += len(names) - 1
             try:
                 for name in names:
                     box = boxes.get(name)
                     if box is None or (box.inbox is not inbox and inbox is not None):
                         unknown += 1
+                        self.copies -= 1
                     elif (
                         (others := box.waiters)
                         and not box.called

@@ -50,6 +50,7 @@ class NormalChannelReader:
         self._key = key = operations.channel_key(name)
         self._codec = operations.codec
         self._counters = counters
+        self._messages = operations.messages
         self._expiry = settings.expiry
         self._prefetch = settings.prefetch
         self._hold = min(_LONGEST_HOLD, settings.expiry / 4)
@@ -150,6 +151,7 @@ class NormalChannelReader:
         return max(wanted, self._prefetch) if wanted else 0
 
     def _deliver(self, reader: KeyPoller, entries: list[Entry]) -> None:
+        self._messages.received.add(len(entries))
         for entry in entries:
             try:
                 _, message, _ = self._codec.open(entry[0], self._key)

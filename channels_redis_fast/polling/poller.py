@@ -28,7 +28,8 @@ class KeyPoller:
 
     `demand` says how many messages may come now, `deliver` takes those that came, in
     order, and `refuse` the error when Redis won't have it (wrong password, no
-    permission). A lost connection is nobody's error: the reader goes on by itself.
+    permission). A lost connection is nobody's error: the reader goes on by itself, and
+    says that something may be `lost`.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class KeyPoller:
         demand: Callable[[], int],
         deliver: Callable[[KeyPoller, list[Entry]], None],
         refuse: Callable[[Exception], None],
+        lost: Callable[[], object] = lambda: None,
     ) -> None:
         self.shard = shard
         self.key = key
         self._demand = demand
         self._deliver = deliver
         self._refuse = refuse
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._link: ReconnectingConnection | None = None
         self._client_id: int | None = None
@@ -155,7 +158,9 @@ class KeyPoller:
         elif isinstance(error, errors.AskError):
             self._pause()
             self.shard.spawn(self._follow(error, self._link))
-        elif not is_connection_loss(error):  # else the link comes back and resumes
+        elif is_connection_loss(error):  # the link comes back and resumes
+            self._lost()
+        else:
             self._pause(_RETRY_REFUSED)
             self._refuse(error)
 

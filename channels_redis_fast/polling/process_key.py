@@ -46,6 +46,7 @@ class ProcessKeyReader:
             demand=self._demand,
             deliver=self._deliver,
             refuse=self._refuse,
+            lost=delivery.note_loss,
         )
 
     def resume(self) -> None:

@@ -16,7 +16,6 @@ from ..client.shard import Shard
 from ..commands.command import Command
 from ..commands.operations import Operations, Request
 from ..mailboxes.delivery import Delivery
-from ..mailboxes.dropped import DropCounters
 from ..mailboxes.mailbox import MailboxGroup
 from ..mailboxes.registry import LocalChannels
 from ..polling.normal_channel import NormalChannelReader
@@ -45,17 +44,15 @@ class LoopEngine(Engine):
         operations: Operations,
         mailboxes: LocalChannels,
         memberships: Memberships,
-        counters: DropCounters,
+        delivery: Delivery,
         offer: Callable[[MailboxGroup], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._operations = operations
         self._mailboxes = mailboxes
-        self._delivery = Delivery(
-            mailboxes, operations.codec, counters, memberships.clearing.note
-        )
+        self._delivery = delivery
         self._memberships = memberships
-        self._counters = counters
+        self._counters = delivery.counters
         self._settings = settings
         self._offer = offer
         self._channels: dict[str, NormalChannelReader] = {}
@@ -99,6 +96,8 @@ class LoopEngine(Engine):
         by_shard: dict[int, list[int]] = {}
         for position, (index, _) in enumerate(requests):
             by_shard.setdefault(index, []).append(position)
+        if len(by_shard) == 1:
+            return await self.shards[index].run_all([one[1] for one in requests], began)
         replies: list[Any] = [None] * len(requests)
 
         async def run(index: int, positions: list[int]) -> None:

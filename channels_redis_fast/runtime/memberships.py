@@ -74,7 +74,7 @@ class Memberships:
         self.clearing = Clearing(look, operations, self._known)
 
     def __len__(self) -> int:
-        return sum(map(len, self._known.values()))
+        return sum(map(len, list(self._known.values())))
 
     @contextmanager
     def joining(self, group: str, channel: str) -> Iterator[None]:

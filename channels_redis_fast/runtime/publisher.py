@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from ..client.host_verbs import HostVerbs
 from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
+from ..commands.history import Append
 from ..commands.operations import Operations, Request
 from ..types import SendResult
 from .base_engine import Engine
@@ -47,6 +48,16 @@ class Publisher:
         counts_all = self._verbs[self._operations.shard_of(name)].counts_all
         return SendResult(None, reply if counts_all else None, 0)
 
+    async def append(self, name: str, append: Append) -> SendResult | None:
+        """Appends to the history of a group of this name, which publishes, too."""
+        index, began = self._operations.shard_of(name), 0.0
+        verbs = self._verbs[index]
+        if not verbs.is_settled:
+            began = monotonic()
+            await self._ask(index, name, began)
+        reply = await self.engine.publish(append(verbs.verbs.publish), began)
+        return self.result(name, None if reply is None else reply[1])
+
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.
 
@@ -59,9 +70,10 @@ class Publisher:
         ]
         return await self.engine.send_many(work, began, requests)
 
-    def _publication(self, name: str, payload: bytes) -> Request:
+    def _publication(self, name: str, payload: bytes | Append) -> Request:
         index = self._operations.shard_of(name)
-        return index, (self._verbs[index].verbs.publish, name, payload)
+        verb = self._verbs[index].verbs.publish
+        return payload(verb) if callable(payload) else (index, (verb, name, payload))
 
     async def _learn(self, work: SendMany, began: float) -> float:
         """Asks the hosts that it publishes at; when the rest of the call began.

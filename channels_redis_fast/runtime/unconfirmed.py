@@ -138,7 +138,7 @@ class ShardQueue:
         self.counters = counters
         self.index = shard.index
         self._shard = shard
-        self._load = 0
+        self.load = 0
         self._senders: deque[tuple[PendingReply, asyncio.Future[bool]]] = deque()
 
     async def put(self, pending: PendingReply, began: float = 0.0) -> None:
@@ -148,7 +148,7 @@ class ShardQueue:
         within `command_timeout` of when its call `began` (`time.monotonic()`; 0: now).
         """
         much: bool | None = None
-        if not self._senders and self._load < _MOST:
+        if not self._senders and self.load < _MOST:
             much = self._shard.post(pending.command, pending)
         if much is None:
             await self._put_later(pending, began)
@@ -202,22 +202,22 @@ class ShardQueue:
 
     def _admit(self) -> None:
         """Writes for those who wait for room, as long as there is some."""
-        while self._senders and self._load < _MOST:
+        while self._senders and self.load < _MOST:
             pending, written = self._senders.popleft()
             if not written.done():
                 self._add(pending, self.sends.batch)
                 self._shard.post_later(pending.command, pending, written)
 
     def _add(self, pending: PendingReply, batch: Batch) -> None:
-        self._load += pending.weight
+        self.load += pending.weight
         pending.batch = batch
         batch.add()
 
     def _remove(self, pending: PendingReply) -> None:
-        self._load -= pending.weight
+        self.load -= pending.weight
         if pending.batch is not None:
             pending.batch.remove()
-        if self._senders and self._load <= _FEW:
+        if self._senders and self.load <= _FEW:
             self._admit()
 
     def _count(self, pending: PendingReply, error: BaseException) -> None:

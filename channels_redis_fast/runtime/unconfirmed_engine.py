@@ -7,6 +7,7 @@ from typing import Any
 
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.operations import Request
+from . import unconfirmed
 from .engine import LoopEngine
 from .unconfirmed import UnconfirmedSends
 
@@ -42,6 +43,10 @@ class UnconfirmedEngine(LoopEngine):
     def group_send_many(self, work: GroupSendMany) -> Awaitable[list[Outcome]]:
         """As `send_many`."""
         return work.post(self.sends)
+
+    def fills(self) -> list[float]:
+        """Of each host the unanswered messages, as a part of how many there may be."""
+        return [queue.load / unconfirmed._MOST for queue in self.sends._queues]
 
     async def flush_sends(self) -> None:
         """Returns when all that was sent is answered, or never will be."""

@@ -51,6 +51,10 @@ class OutageNotifier:
             self._lost.discard(what)
             self._end_if_over()
 
+    def is_lost(self, what: Connection) -> bool:
+        """Whether something was lost, and isn't back yet."""
+        return what in self._lost
+
     def needless(self, what: Connection) -> None:
         """Notes that nothing needs it any more."""
         with self._lock:

@@ -37,7 +37,7 @@ class Placement:
 
     `shard_of` maps a name to the index of a shard, whose commands are in `verbs`.
     `is_ours` says whether a name is still wanted here. `deliver` takes each message, by
-    name and payload.
+    name and payload, and `back` each subscriber that is up (again).
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Placement:
         shard_of: Callable[[str], int],
         verbs: list[HostVerbs],
         outage: OutageNotifier,
+        back: Callable[[Subscriber], None],
         *,
         is_ours: Callable[[bytes], bool],
         deliver: Callable[[bytes, bytes], None],
@@ -55,6 +56,7 @@ class Placement:
         self._shard_of = shard_of
         self._verbs = verbs
         self._outage = outage
+        self._back = back
         self._is_ours = is_ours
         self._deliver = deliver
         self.subscribers: dict[Place, Subscriber] = {}
@@ -111,7 +113,7 @@ class Placement:
     def note_confirmed(self, subscriber: Subscriber) -> None:
         """Notes that somebody was told of a subscription there."""
         if subscriber.is_up:
-            self._outage.back(subscriber)
+            self._back(subscriber)
 
     def review(self, has_orphans: Callable[[], bool]) -> None:
         """Ends an outage if all that this process is to hear is heard, as far as known.
@@ -171,7 +173,7 @@ class Placement:
             deliver=self._deliver,
             stray=self._stray,
             down=self._down,
-            up=self._outage.back,
+            up=self._back,
         )
 
     def _forget_place(self, name: bytes, subscriber: Subscriber) -> None:

@@ -26,8 +26,18 @@ _PUNCTUATION = 4  # bytes
 Opened = tuple[list[str] | None, Message, bool]
 
 
-class Codec(Protocol):
-    """How messages become bytes. `key` is the Redis key that they travel through."""
+class Opener(Protocol):
+    """How bytes become messages. `key` is the Redis key that they travel through."""
+
+    def open(self, member: bytes, key: bytes) -> Opened:
+        """Channels (None: not said), the message, and whether it holds no container.
+
+        Raises `UnreadableMessage`.
+        """
+
+
+class Codec(Opener, Protocol):
+    """How messages become bytes, and bytes messages."""
 
     def body(self, message: Message) -> Any:
         """The part that all recipients share; raises `InvalidMessage`."""
@@ -40,12 +50,6 @@ class Codec(Protocol):
 
     def check(self, body: Any) -> None:
         """Raises at once what `seal_list` might raise for the message."""
-
-    def open(self, member: bytes, key: bytes) -> Opened:
-        """Channels (None: not said), the message, and whether it holds no container.
-
-        Raises `UnreadableMessage`.
-        """
 
 
 class SizeLimit:
@@ -232,7 +236,7 @@ def _is_strict_msgpack(kind: type) -> bool:
 
 
 def copier(
-    codec: Codec,
+    codec: Opener,
     member: bytes,
     key: bytes,
     message: Message,

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from channels_redis_fast.client import reconnecting
 from channels_redis_fast.mailboxes import registry
 from support.fleets import TOPOLOGIES, Clock, Fleet, Topology
+from support.killing import process_dies
 from support.model import Model
 from support.modelled import Modelled
 from support.storms import CHANGES, ELSEWHERE, HERE, THREAD, Action, storm
@@ -77,6 +78,7 @@ class Programs(RuleBasedStateMachine):
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, one: self.complaints.append(one))
         self.is_broken = False
+        self.has_seen_a_death = False
 
     @initialize(
         capacity=st.sampled_from([2, 5, 100]),
@@ -263,6 +265,13 @@ class Programs(RuleBasedStateMachine):
     @rule()
     def kill_clients(self) -> None:
         self.run(self.program.kill())
+
+    @rule(group=groups)
+    def process_dies(self, group: str) -> None:
+        if not self.has_seen_a_death:  # to start a process takes a while
+            self.has_seen_a_death = True
+            self.tally["processes killed"] += 1
+            self.run(process_dies(self.program, group))
 
     @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
     def storm(self, drawn: list[Any], fault: str, at: int) -> None:

@@ -14,12 +14,14 @@ import psutil
 import pytest
 
 from support import demos, servers
-from support.demos import chat, say
+from support.demos import await_present, chat, get, hear, say
 from support.paths import TESTS
+from support.polling import until
 from support.servers import kept
 
 pytestmark = pytest.mark.slow
 
+SIGKILL = signal.SIGKILL
 SMALL = ("--clients", "20", "--messages", "400")
 
 
@@ -116,6 +118,43 @@ def test_stops_everything(way: str, tmp_path: Path) -> None:
                 demos.get(url)
 
 
+def test_members_of_a_killed_process_go_and_it_starts_again() -> None:
+    with demos.Demo() as demo, chat(demo.urls[0]) as ada:
+        one = hear(ada, "welcome")["id"]
+        with chat(demo.urls[1]) as ben:
+            await_present(ada, one, hear(ben, "welcome")["id"])
+            say(ada, "kill", process="B")
+            await_present(ada, one)
+        assert not answers(demo.urls[1])  # seen before it starts again
+        until(lambda: answers(demo.urls[1]), "it to start again", timeout=30)
+        with chat(demo.urls[1]) as ben:
+            await_present(ada, one, hear(ben, "welcome")["id"])
+            demo.signal(signal.SIGTERM)
+            assert demo.ended() == 0
+    assert demo.survivors() == []
+    assert not answers(demo.urls[1])
+    assert "process B was killed: it starts again in 10 s\n" in demo.output
+
+
+def answers(url: str) -> bool:
+    """Whether there is a server."""
+    try:
+        get(url).close()
+    except urllib.error.URLError:
+        return False
+    return True
+
+
+def test_a_layer_that_names_no_members() -> None:
+    words = ("--backend", "channels_redis_fast.pubsub.RedisPubSubChannelLayer")
+    with demos.Demo(*words) as demo, chat(demo.urls[0]) as ada:
+        with chat(demo.urls[1], name="Ben"):
+            hear(ada, "here", name="Ben", process="B")
+        hear(ada, "left", name="Ben")
+        with get(demo.urls[0]) as answer:
+            assert "Kill" not in answer.read().decode()
+
+
 def test_children_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     with demos.Demo(environment={"TMPDIR": str(tmp_path)}) as demo:
         demo.signal(signal.SIGKILL)
@@ -124,17 +163,19 @@ def test_children_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "way", "said"),
     [
-        ("demo.server", "process {name} ended by itself (signal 9)"),
-        ("demo.valkey", "the embedded Valkey ended by itself (signal 9)"),
-        ("valkey-server", "the embedded Valkey ended by itself (exit status 1)"),
+        ("demo.server", signal.SIGALRM, "process {name} ended by itself (signal 14)"),
+        ("demo.valkey", SIGKILL, "the embedded Valkey ended by itself (signal 9)"),
+        ("valkey-server", SIGKILL, "embedded Valkey ended by itself (exit status 1)"),
     ],
 )
-def test_stops_everything_when_one_dies(word: str, said: str, tmp_path: Path) -> None:
+def test_stops_everything_when_one_dies(
+    word: str, way: signal.Signals, said: str, tmp_path: Path
+) -> None:
     with demos.Demo(environment={"TMPDIR": str(tmp_path)}) as demo:
         victims = [one for one in demo.family if word in " ".join(one.cmdline())]
-        victims[-1].kill()
+        victims[-1].send_signal(way)
         assert demo.ended() == 1
         assert demo.survivors(1) == []
         names = [said.format(name=name) for name in "AB"]

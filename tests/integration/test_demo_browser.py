@@ -86,7 +86,7 @@ def test_pages_show_who_is_here(pages: list[Page]) -> None:
 def test_who_leaves_is_no_longer_here(pages: list[Page]) -> None:
     here, there = pages
     there.driver.refresh()
-    here.shows("log", "left")
+    here.shows("log", "is gone")
     until(lambda: here.text("count") == "2", "the page to come back")
 
 
@@ -117,3 +117,15 @@ def test_link_leads_to_the_other_process(pages: list[Page]) -> None:
 def test_browser_has_nothing_to_complain_of(pages: list[Page]) -> None:
     for page in pages:
         assert page.complaints() == []
+
+
+def test_members_of_a_killed_process_go(pages: list[Page]) -> None:
+    here, there = pages
+    until(lambda: here.text("count") == "2", "both to be counted")
+    here.driver.find_element(By.CSS_SELECTOR, "button.kill[data-process=B]").click()
+    there.shows("status", "disconnected")
+    until(lambda: here.text("count") == "1", "the other to be gone")
+    here.shows("log", "Process B was killed")
+    here.shows("log", "Emmy Noether is gone")
+    until(lambda: there.text("status") == "connected", "it to start again", timeout=30)
+    until(lambda: here.text("count") == "2", "the other to be back")

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from support import demos
-from support.demos import await_crowd, chat, get, hear, say
+from support.demos import await_crowd, await_present, chat, get, hear, say
 from support.polling import until
 
 
@@ -72,7 +72,18 @@ def test_members_see_each_other_across_processes(demo: demos.Demo) -> None:
             hear(ada, "here", name="Bert")
             say(ada, "say", text="hello")
             assert hear(ben, "said")["text"] == "hello"
-        hear(ada, "left", name="Bert")
+
+
+def test_the_layer_says_who_is_present(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "present") as ada:
+        one = hear(ada, "welcome")["id"]
+        with chat(demo.urls[1], "present") as ben:
+            two = hear(ben, "welcome")["id"]
+            await_present(ada, one, two)
+            say(ada, "crowd", size=2)
+            await_crowd(ada, A=1, B=1)
+        await_present(ada, one)  # simulated members are counted by themselves
+        say(ada, "crowd", size=0)
 
 
 def test_rooms_do_not_hear_each_other(demo: demos.Demo) -> None:
@@ -122,6 +133,9 @@ WRONG_FRAMES = [
     '{"type": "crowd", "size": -1}',
     '{"type": "crowd", "size": 1001}',
     '{"type": "crowd", "size": null}',
+    '{"type": "kill"}',
+    '{"type": "kill", "process": "C"}',
+    '{"type": "kill", "process": ["A"]}',
     b"\x00\xff",
 ]
 
@@ -160,11 +174,12 @@ def test_a_room_s_name_that_is_too_long(demo: demos.Demo) -> None:
 @pytest.mark.slow
 def test_who_vanishes_amid_a_flood_leaves_the_room(demo: demos.Demo) -> None:
     with chat(demo.urls[0], "flood") as stays:
+        one = hear(stays, "welcome")["id"]
         for number in range(5):
             with chat(demo.urls[number % 2], "flood", f"guest-{number}") as guest:
-                hear(guest, "welcome")
+                await_present(stays, one, hear(guest, "welcome")["id"])
                 for _ in range(50):
                     say(stays, "say", text="flood")
                 # Without a closing handshake, and with messages still to come.
                 guest.socket.shutdown(socket.SHUT_RDWR)
-                hear(stays, "left", name=f"guest-{number}")
+                await_present(stays, one)

@@ -64,6 +64,13 @@ BAD_SETTINGS: dict[str, tuple[str, Any, str]] = {
     "rule negative": ("channel_capacity", {"a*": -3}, "-3"),
     "rule text": ("channel_capacity", {"a*": "many"}, "many"),
     "rule pattern": ("channel_capacity", {17: 1}, "17"),
+    "history list": ("history", [("a*", (1, 2))], r"history must be a dict.*a\*"),
+    "history pattern": ("history", {17: (1, 2)}, "history wants globs.*17"),
+    "history number": ("history", {"a*": 100}, "history wants.*100"),
+    "history short": ("history", {"a*": (100,)}, r"history wants.*\(100,\)"),
+    "history zero": ("history", {"a*": (0, 2)}, "size.*0"),
+    "history fraction": ("history", {"a*": (1, 2.5)}, r"ttl.*2\.5"),
+    "history positions": ("history", {"a*": (1, 20, 10)}, "position_ttl.*10"),
     "expiry zero": ("expiry", 0, r"\b0\b"),
     "expiry negative": ("expiry", -5, "-5"),
     "expiry NaN": ("expiry", float("nan"), "nan"),
@@ -184,3 +191,12 @@ def _all_texts(error: BaseException | None) -> str:
         hidden = error.__suppress_context__
         error = error.__cause__ or (None if hidden else error.__context__)
     return "\n".join(texts)
+
+
+@pytest.mark.parametrize("prefix", ["a{b", "a}", "{}", "{a}{b}"])
+def test_braces_in_a_prefix_that_separate_the_keys_of_a_group(prefix: str) -> None:
+    rules = {"room-*": (1, 2)}
+    with pytest.raises(InvalidSetting, match="braces"):
+        RedisChannelLayer(prefix=prefix, history=rules)
+    RedisChannelLayer(prefix=prefix)
+    RedisChannelLayer(prefix="{all}", history=rules)

@@ -200,7 +200,7 @@ async def test_one_who_waits_for_room_and_is_cancelled(server: Server) -> None:
     await layer.flush_sends()
     left = [n for n, task in enumerate(tasks) if task not in gone]
     assert await received(layer, len(left)) == left
-    assert layer._loops.engine().sends._queues[0]._load == 0
+    assert layer._loops.engine().sends._queues[0].load == 0
     await layer.close_pools()
 
 

@@ -60,6 +60,7 @@ class Late:
         self.connect_timeout = host.connect_timeout
         self.tokens = host.tokens
         self.note_time = None
+        self.traffic = host.traffic
         self.silence = host.silence
         self.explain = host.explain
 

@@ -372,4 +372,4 @@ async def test_what_waits_may_bring_more_to_wait() -> None:
         b"asgi:group:room",
         b"asgispecific.x!",
     ]
-    assert queue._load == 0
+    assert queue.load == 0

@@ -51,13 +51,27 @@ ROOMS = {
 }
 # The modules that are in no folder.
 OUTSIDE = {
-    **dict.fromkeys(["_logs", "_masking", "_version", "exceptions", "types"], "ground"),
+    **dict.fromkeys(
+        [
+            "_counting",
+            "_logs",
+            "_masking",
+            "_overload",
+            "_version",
+            "exceptions",
+            "types",
+        ],
+        "ground",
+    ),
     "_settings": "settings",
     **dict.fromkeys(["_base", "_hooks", "_options", "_overlaps"], "base"),
     **dict.fromkeys(["_core_parts", "_group_calls", "_listener", "_liveness"], "parts"),
     **dict.fromkeys(["_observing", "_pubsub_names", "_pubsub_parts"], "parts"),
+    **dict.fromkeys(["_history_parts", "_replay"], "parts"),
     **dict.fromkeys(["core", "pubsub", "sync", "serializers", "utils"], "doors"),
-    **dict.fromkeys(["consumers", "_events", "_old_connections"], "consumers"),
+    **dict.fromkeys(
+        ["consumers", "signals", "_events", "_old_connections"], "consumers"
+    ),
     "apps": "checks",
     "__main__": "demo",
 }

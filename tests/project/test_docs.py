@@ -123,7 +123,9 @@ def test_every_variable_has_its_row() -> None:
 def test_every_counter_has_its_row() -> None:
     text = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     used = re.findall(r'\.count\("([^"]+)"', text)
-    used += re.findall(r'^(?:FULL|FAILED) = "(.+)"', text, re.MULTILINE)
+    used += re.findall(
+        r'^(?:FULL|FAILED|FOR_NOBODY|UNREADABLE) = "(.+)"', text, re.MULTILINE
+    )
     shown = rows(section(DOCS / "operations.md", "What to watch"))
     assert len(set(used)) > 6
     assert {*used} <= {name for cells in shown for name in names(cells[0])}

@@ -115,6 +115,12 @@ class Demo:
         return [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
 
 
+def await_present(one: ClientConnection, *members: str) -> None:
+    """Wait until the layer counts just those members, named by their ids."""
+    while set(hear(one, "present")["ids"]) != set(members):
+        pass
+
+
 def await_crowd(one: ClientConnection, **sizes: int) -> None:
     """Wait until the processes named report so many simulated members each."""
     reported: dict[str, int] = {}

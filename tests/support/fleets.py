@@ -145,8 +145,13 @@ class Fleet:
     ) -> None:
         self.topology = topology
         self._clock = clock
+        self._options = options
         self.is_core = kind == "core"
-        self.layers = [KINDS[kind](hosts=topology.hosts(i), **options) for i in (0, 1)]
+        self.layers = [KINDS[kind](**self.config(i)) for i in (0, 1)]
+
+    def config(self, index: int) -> dict[str, Any]:
+        """What a layer was made with."""
+        return {"hosts": self.topology.hosts(index), **self._options}
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -170,6 +175,11 @@ class Fleet:
         else:
             call = getattr(layer, method)(*args, **options)
         return await asyncio.wait_for(call, 20)
+
+    def read_anew(self) -> None:
+        """Lets the core layers forget whose members they read within a second."""
+        for layer in self.layers if self.is_core else ():
+            layer._operations._clean_until.clear()
 
     def waiting(self, index: int) -> dict[str, list[int]]:
         """The numbers of the messages in a layer's mailboxes."""

@@ -31,6 +31,7 @@ VALUES: dict[str, Any] = {
     "max_message_size": 1000,
     "confirm_sends": False,
     "prefetch": 3,
+    "history": {"room-*": (1, 2)},
     "on_disconnect": "gone",
     "on_reconnect": "back",
     "normal_channels": "broadcast",

@@ -4,6 +4,7 @@ const PING_EVERY = 50;
 const PINGS_UNDER_WAY = 20; // more would measure our own queue
 const WINDOW = 10_000; // p50 and p99 are of the pings of the last ten seconds
 const LOG_LENGTH = 200;
+const CROWD_SILENT = 4000; // each process tells its simulated members every second
 
 const ADJECTIVES = ["Amber", "Brisk", "Calm", "Dapper", "Early", "Fond", "Gentle", "Hazel", "Keen", "Lucky", "Mellow", "Quick"];
 const ANIMALS = ["Badger", "Crane", "Dormouse", "Egret", "Finch", "Hare", "Ibex", "Lynx", "Marten", "Otter", "Puffin", "Wren"];
@@ -15,8 +16,9 @@ const chart = new Chart(byId("chart"));
 
 let socket = null;
 let me = null;
-let members = new Map(); // id -> {name, process}
-let crowds = new Map(); // process -> {size, total, rate, at}
+let members = new Map(); // id -> {name, process}: all that said who they are
+let present = null; // the ids that the layer counts; null where it doesn't tell
+let crowds = new Map(); // process -> {size, rate, at}
 let pings = new Map(); // number -> when it was sent
 let samples = []; // {at, ms}
 let pingNumber = 0;
@@ -91,8 +93,11 @@ function showSaid({ id, name, process, text }) {
 
 // Who is here.
 
+const isPresent = (id) => !present || present.has(id);
+
 function showMembers() {
-  const items = [...members].map(([id, { name, process }]) => {
+  const shown = [...members].filter(([id]) => isPresent(id));
+  const items = shown.map(([id, { name, process }]) => {
     const item = document.createElement("li");
     const label = document.createElement("span");
     label.textContent = id === me ? `${name} (you)` : name;
@@ -100,7 +105,7 @@ function showMembers() {
     return item;
   });
   byId("here").replaceChildren(...items);
-  byId("count").textContent = members.size || "";
+  byId("count").textContent = shown.length || "";
 }
 
 function showHere({ id, name, process, arrived }) {
@@ -109,6 +114,22 @@ function showHere({ id, name, process, arrived }) {
   showMembers();
 }
 
+function showPresent({ ids }) {
+  const now = new Set(ids);
+  for (const [id, { name }] of members) if (present?.has(id) && !now.has(id)) note(`${name} is gone`);
+  present = now;
+  showMembers();
+}
+
+for (const button of document.querySelectorAll("button.kill")) {
+  button.addEventListener("click", () => {
+    const { process } = button.dataset;
+    send("kill", { process });
+    note(`Process ${process} was killed: nobody said goodbye for its members`);
+  });
+}
+
+// Where the layer doesn't tell who is present, they say that they leave.
 function showLeft({ id, name }) {
   if (members.delete(id)) note(`${name} left`);
   showMembers();
@@ -119,7 +140,9 @@ function showLeft({ id, name }) {
 const crowdSize = () => [...crowds.values()].reduce((sum, { size }) => sum + size, 0);
 
 function showCrowd({ process, size, total, rate }) {
-  crowds.set(process, { size, rate });
+  const at = performance.now();
+  crowds.set(process, { size, rate, at });
+  for (const [name, each] of crowds) if (at - each.at > CROWD_SILENT) crowds.delete(name);
   const rates = [...crowds.values()].reduce((sum, each) => sum + each.rate, 0);
   byId("rate").textContent = rates.toLocaleString("en");
   const parts = [...crowds].sort().map(([name, each]) => `${each.size} on ${name}`);
@@ -179,6 +202,7 @@ const actions = {
     showState("connected");
   },
   here: showHere,
+  present: showPresent,
   left: showLeft,
   said: showSaid,
   pong: showPong,
@@ -191,6 +215,7 @@ function showState(state) {
   byId("status").dataset.state = state;
   byId("status").textContent = state;
   for (const id of ["text", "send", "crowd"]) byId(id).disabled = off;
+  for (const button of document.querySelectorAll("button.kill")) button.disabled = off;
 }
 
 function connect() {
@@ -203,6 +228,7 @@ function connect() {
   socket.onclose = () => {
     me = null;
     members = new Map();
+    present = null;
     crowds = new Map();
     pings = new Map();
     showMembers();

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from channels_redis_fast.mailboxes.mailbox import Mailbox, MailboxGroup
+from channels_redis_fast.mailboxes.mailbox import UNENDING, Mailbox, MailboxGroup
 from channels_redis_fast.mailboxes.waiters import ThreadWaiter
 
-END = math.inf
+END = 1e6
 
 
 def mailbox(capacity: int = 3, group: MailboxGroup | None = None) -> Mailbox:
@@ -27,6 +26,18 @@ def test_the_first_goes_for_what_is_too_much() -> None:
     box = mailbox()
     assert [box.append(entry(n)) for n in range(5)] == [False, False, False, True, True]
     assert numbers(box) == [2, 3, 4]
+
+
+def test_what_has_a_place_in_an_order_stays() -> None:
+    box = mailbox()
+    for n in (1, 2):
+        box.append(entry(n, ends=UNENDING + n))
+    assert not box.append(entry(3))
+    assert box.append(entry(4))
+    assert numbers(box) == [1, 2, 4]
+    box.put_back(entry(0, ends=UNENDING))
+    assert numbers(box) == [0, 1, 2, 4]
+    assert not box.drop_ended(END - 1)
 
 
 def test_what_somebody_comes_for_counts_extra() -> None:

@@ -1,0 +1,108 @@
+"""Channels that follow a group with a history, and what they must see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis import exceptions as errors
+
+from channels_redis_fast.types import position_of
+from channels_redis_fast.wire.positions import Position, read_placed
+
+GROUP = "room-1"
+HISTORY = {"room-*": (1000, 300)}
+
+
+def place(position: str) -> Position:
+    """A position of the group, in numbers."""
+    found = read_placed(GROUP, position)
+    assert found is not None
+    return found
+
+
+class Follower:
+    """A channel that reads all the time, and checks the order of what it gets."""
+
+    def __init__(self, layer: Any, channel: str, position: str) -> None:
+        self.channel = channel
+        self.at = place(position)
+        self.numbers: list[Any] = []
+        self.gaps: list[Position] = []
+        self._reading = asyncio.create_task(self._read(layer))
+
+    @classmethod
+    async def join(cls, layer: Any, since: str | None = None) -> Follower:
+        """One that begins at `since`, where it must have been able to."""
+        channel = await layer.new_channel()
+        since = since or await layer.group_position(GROUP)
+        recovery = await layer.group_join(GROUP, channel, since)
+        assert recovery.recovered
+        return cls(layer, channel, since)
+
+    async def end(self) -> None:
+        """Reads no more; raises what was wrong."""
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+        if not self._reading.cancelled():
+            self._reading.result()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was wrong."""
+        return self._reading.done()
+
+    def reached(self, position: Position) -> bool:
+        """Whether it got all up to a position; raises what was wrong."""
+        if self._reading.done():
+            self._reading.result()
+        return self.at == position
+
+    async def _read(self, layer: Any) -> None:
+        while True:
+            message = await layer.receive(self.channel)
+            if message["type"] == "group.gap":
+                self.gaps.append(place(message["position"]))
+                assert self.gaps[-1] > self.at
+                self.at = self.gaps[-1]
+                continue
+            position = position_of(message)
+            assert position is not None
+            assert place(position) == (self.at[0], self.at[1] + 1)
+            self.at = place(position)
+            self.numbers.append(message.get("n"))
+
+
+def said(number: Any) -> dict[str, Any]:
+    """A message of that number."""
+    return {"type": "said", "n": number}
+
+
+async def send(layer: Any, *numbers: Any) -> int:
+    """Sends messages to the group; how many of them failed, which may have come."""
+    failed = 0
+    for number in numbers:
+        try:
+            await layer.group_send(GROUP, said(number))
+        except errors.RedisError:
+            failed += 1
+            await asyncio.sleep(0.01)
+    return failed
+
+
+async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
+    """What a call gives, as soon as there is a connection for it."""
+    for _ in range(500):
+        try:
+            return await call()
+        except errors.RedisError:
+            await asyncio.sleep(0.01)
+    return await call()
+
+
+async def append(layer: Any, number: int, exclude: list[str] | None = None) -> None:
+    """Does what a sender has done that dies before others hear of its message."""
+    body = layer._body_but_for(said(number), exclude or [])
+    index, command = layer._history.append(GROUP, body)(b"")
+    await layer._loops.engine().shards[index].run(command)
