@@ -19,8 +19,8 @@ from .wire.codec import Message
 class Listener:
     """What `layer.listen` returns: the messages of some groups.
 
-    Entered by `async with`, once, it is an iterator of messages. It keeps the newest
-    `capacity` messages (of the channel's `channel_capacity`) for a loop that is busy.
+    Entered by `async with`, once, it is an iterator of messages. For a loop that is
+    busy `capacity` messages (of the channel's `channel_capacity`) wait.
     However the block ends, the groups are left and nothing remains; who iterates in
     another task then comes to the end of the loop. `join` adds the channel to a group;
     `recovery` is what it returned for the first one.

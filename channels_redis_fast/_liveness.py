@@ -27,8 +27,9 @@ class Liveness(BaseRedisLayer):
     """What a layer tells of its processes and of who is in a group."""
 
     async def group_members(self, group: str) -> list[str]:
-        """The channels in a group whose processes live, in the order of their joining.
+        """The channels in a group whose processes live, by when they joined.
 
+        Or were refreshed, which counts as joining anew.
         A process that was silent for `liveness` seconds doesn't count. Those of which
         nothing is known do: channels_redis says nothing. Raises `TypeError` for a bad
         name.

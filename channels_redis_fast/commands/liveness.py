@@ -91,6 +91,17 @@ return {before, pruned and 1 or 0, judged, evicted, about, silent, dropped}
 """
 )
 
+# KEYS: what processes are, by their ids. ARGV: an id, what it is, and after how many
+# seconds all of it is forgotten if nobody tells any more.
+_TELL = Script(
+    """\
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[3])))
+return 1
+""",
+    repeatable=True,
+)
+
 # KEYS: as of BEAT. ARGV: seconds, as of BEAT the first and the last. Returns the ids of
 # those who are not silent, and when they beat last.
 _LIVING = Script(
@@ -145,10 +156,11 @@ class LivenessWords:
         # Younger members than this joined after their process came back to life.
         self._settled = number(dead_after / 2)
         self._group_expiry = number(settings.group_expiry)
+        self._keep = number(max(settings.group_expiry, 2 * dead_after))
         self._times = (
             self._liveness,
             number(dead_after),
-            number(max(settings.group_expiry, 2 * dead_after)),
+            self._keep,
             number(liveness * _OUTAGE),
             self._grace,
         )
@@ -166,7 +178,8 @@ class LivenessWords:
 
     def tell(self, name: bytes, info: dict[str, Any]) -> Command:
         """Says what a process is."""
-        return (b"HSET", self._infos, _id_of(name), msgpack.packb(info, default=str))
+        packed = msgpack.packb(info, default=str)
+        return _TELL.on(self._infos, _id_of(name), packed, self._keep)
 
     def leave(self, key: bytes, name: bytes) -> Command:
         """Takes an entry away, after which nothing is known of its process."""

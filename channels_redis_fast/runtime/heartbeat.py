@@ -41,8 +41,8 @@ _REPORTS = {
     "(which the clear() of a cache sends): %s memberships were restored",
     Loss.SOME: "Redis at %s evicts keys (its maxmemory-policy is not noeviction): "
     "%s memberships were restored",
-    Loss.PRUNED: "others took this process for dead, as its event loop stood still: "
-    "at Redis at %s %s memberships were renewed",
+    Loss.PRUNED: "others took this process for dead, as its event loop stood still or "
+    "it was cut off: at Redis at %s %s memberships were renewed",
 }
 
 
@@ -116,24 +116,28 @@ class Heartbeat:
         began = time.monotonic()
         self._due = began + self._words.period
         try:
-            await self._beat(engine, began)
-            await self._restore(engine)
+            failures = await self._beat(engine, began)
         except RedisError as error:
-            if is_connection_loss(error) or may_pass(error):
-                now = time.monotonic()
-                taken = 0.0 if self._is_regular else now - began
-                self._due = now + max(_RETRY_AFTER, 10 * taken)
-            elif not self._is_refused:
-                self._is_refused = True
-                warn("heartbeats are refused: %s", error)
+            failures = [error]
+        for failure in [*failures, *await self._restore(engine)]:
+            self._note_failure(failure, began)
 
     async def leave(self, engine: Engine) -> None:
         """Has this process forgotten, as one that ended, until it beats again."""
-        words, requests = self._words, self._take_away_all_but(b"")
-        requests.append((words.home, words.forget([self._client_prefix.encode()])))
-        await engine.run_all(requests)
+        words, name = self._words, self._client_prefix.encode()
+        await self._take_away_all_but(b"", engine)
+        await engine.run((words.home, words.forget([name])))
 
     # Steps
+
+    def _note_failure(self, error: Exception, began: float) -> None:
+        if is_connection_loss(error) or may_pass(error):
+            now = time.monotonic()
+            taken = 0.0 if self._is_regular else now - began
+            self._due = now + max(_RETRY_AFTER, 10 * taken)
+        elif not self._is_refused:
+            self._is_refused = True
+            warn("heartbeats are refused: %s", error)
 
     def _tick(self, engine: LoopEngine) -> None:
         if self.is_due:
@@ -151,7 +155,8 @@ class Heartbeat:
             async with timeout(_LEAVE_WITHIN):
                 await self.leave(engine)
 
-    async def _beat(self, engine: Engine, began: float) -> None:
+    async def _beat(self, engine: Engine, began: float) -> list[Exception]:
+        """Beats everywhere; the errors of the servers that failed."""
         words, places = self._words, list(self._find_places(engine))
         name = name_of(self._client_prefix, is_regular=self._is_regular)
         requests: list[Request] = []
@@ -161,7 +166,6 @@ class Heartbeat:
             requests.append((index, command))
         if (info := self._about()) is not None:
             requests.append((words.home, words.tell(name, info)))
-        requests += self._take_away_all_but(name)
         replies = await engine.run_all(requests)
         answers = [
             None if isinstance(reply, Exception) else decode_answer(reply)
@@ -172,42 +176,65 @@ class Heartbeat:
                 self._note(place, name, answer)
         if (at_home := answers[0]) is not None:
             words.census.learn(at_home, began)
+            if at_home.was_pruned and self._is_regular:
+                self._note_pruned(places)
             if at_home.dropped:
                 await engine.run((words.home, words.forget(at_home.dropped)))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        await self._take_away_all_but(name, engine)
+        return [reply for reply in replies if isinstance(reply, Exception)]
 
-    def _take_away_all_but(self, name: bytes) -> list[Request]:
-        """The commands that take away entries, those of other names than this one."""
+    async def _take_away_all_but(self, name: bytes, engine: Engine) -> None:
+        """Takes away entries, those of other names than this one."""
         others = [one for one in list(self._told) if one[1] != name]
-        for one in others:
-            del self._told[one]
+        if not others:
+            return
+        # Forgotten when they are gone: another event loop may beat meanwhile, and would
+        # take it for a loss.
+        self._told.update(dict.fromkeys(others))
         leave = self._words.leave
-        return [(index, leave(key, other)) for (index, key), other in others]
+        requests = [(index, leave(key, other)) for (index, key), other in others]
+        for reply in await engine.run_all(requests):
+            if isinstance(reply, Exception):
+                raise reply  # again with the next beat
+        for one in others:
+            self._told.pop(one, None)
 
     def _note(self, place: Place, name: bytes, answer: Answer) -> None:
         """Notes what the answer at a place says of losses."""
-        evicted = self._told.get((place, name))
-        self._told[place, name] = answer.evicted
+        if (place, name) not in self._told:
+            return  # it was taken away meanwhile
+        evicted, self._told[place, name] = self._told[place, name], answer.evicted
         if evicted is None:  # nothing is known of before
             pass
         elif not answer.was_there:
             self._owed[place] = Loss.ALL
-        elif answer.was_pruned and self._is_regular:
-            self._owed.setdefault(place, Loss.PRUNED)
         elif answer.evicted > evicted:
             self._owed.setdefault(place, Loss.SOME)
 
-    async def _restore(self, engine: Engine) -> None:
+    def _note_pruned(self, places: list[Place]) -> None:
+        """Members everywhere may be gone: all are judged by what is at home."""
+        for place in places:
+            if self._owed.get(place) is not Loss.ALL:
+                self._owed[place] = Loss.PRUNED
+
+    async def _restore(self, engine: Engine) -> list[Exception]:
+        """Restores what is owed, at each place by itself; the errors of those."""
+        failures: list[Exception] = []
         for place, loss in list(self._owed.items()):
-            index, key = place
-            owns = _neighbours(engine.shards[index].topology, key)
-            repair = self._memberships.restoration.after_loss(index, owns, loss)
-            restored = await _run(engine, index, repair)
-            self._owed.pop(place, None)
-            if restored:
-                warn(_REPORTS[loss], engine.shards[index].host, restored)
+            try:
+                await self._restore_at(place, loss, engine)
+            except RedisError as error:
+                failures.append(error)
+        return failures
+
+    async def _restore_at(self, place: Place, loss: Loss, engine: Engine) -> None:
+        index, key = place
+        owns = _neighbours(engine.shards[index].topology, key)
+        repair = self._memberships.restoration.after_loss(index, owns, loss)
+        restored = await _run(engine, index, repair)
+        self._owed.pop(place, None)
+        if restored:
+            warn(_REPORTS[loss], engine.shards[index].host, restored)
 
     def _find_places(self, engine: Engine) -> Iterator[Place]:
         """Where to beat: at home first."""

@@ -70,7 +70,8 @@ class Memberships:
         self._not_before = 0.0
         longest = math.inf if refresh else group_expiry
         self.restoration = Restoration(self, operations, longest)
-        self.clearing = Clearing(functools.partial(looking, self), operations)
+        look = functools.partial(looking, self)
+        self.clearing = Clearing(look, operations, self._known)
 
     def __len__(self) -> int:
         return sum(map(len, list(self._known.values())))
@@ -227,9 +228,8 @@ class Memberships:
         left.setdefault(group, set()).update(channels)
 
     def _leave_later(self, group: str, channels: list[str]) -> None:
-        stay = self._known.get(group, {})
         for channel in channels:
-            membership = stay.get(channel)
+            membership = self._find(group, channel)
             if membership is None or membership.since is None:  # else it joined again
                 self._leave(group, (channel,))
 
@@ -263,8 +263,7 @@ class Memberships:
         return self._known.get(group, {}).get(channel)
 
     def _make(self, group: str, channel: str) -> _Membership:
-        membership = _Membership()
-        self._known.setdefault(group, {})[channel] = membership
+        membership = self._known.setdefault(group, {})[channel] = _Membership()
         self.groups_of.setdefault(channel, set()).add(group)
         if self._left:
             left = self._left.get(self._operations.shard_of(group), {})
@@ -282,19 +281,20 @@ class Memberships:
             del self.groups_of[channel]
 
 
-@contextmanager
-def looking(memberships: Memberships, group: str) -> Iterator[set[str]]:
-    """While it is asked who is in a group: who isn't any more is forgotten.
+def looking(memberships: Memberships, group: str) -> Callable[[set[str]], None]:
+    """What forgets who isn't in a group any more: it is told who is.
 
-    The caller adds the channels that are there. Who joins meanwhile stays.
+    Called before Redis is asked that: who joins meanwhile stays.
     """
     with memberships._lock:
         known = memberships._known.get(group, {}).items()
         turns = {name: one.adds for name, one in known if not one.doubts}
-    there: set[str] = set()
-    yield there
-    with memberships._lock:
-        for channel in turns.keys() - there:
-            found = memberships._find(group, channel)
-            if found is not None and found.adds == turns[channel]:
-                memberships._forget(group, channel)
+
+    def forget_all_but(there: set[str]) -> None:
+        with memberships._lock:
+            for channel in turns.keys() - there:
+                found = memberships._find(group, channel)
+                if found is not None and found.adds == turns[channel]:
+                    memberships._forget(group, channel)
+
+    return forget_all_but

@@ -211,6 +211,7 @@ async def test_entries_are_dropped_with_memberships(valkey: Server) -> None:
         assert client.zscore(ALIVE, kept) is not None
         assert client.hkeys(INFOS) == [layer.client_prefix.encode(), kept.encode()]
         assert 0 < client.ttl(ALIVE) <= 200
+        assert 0 < client.ttl(INFOS) <= 200  # or it would stay for ever
 
 
 # Beats

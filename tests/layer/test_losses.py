@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 import redis
 
 from support.layers import opened
-from support.pretending import ROOM, age, beat, member, members, pretend, server_time
+from support.pretending import (
+    INFOS,
+    ROOM,
+    age,
+    beat,
+    member,
+    members,
+    pretend,
+    server_time,
+)
 from support.servers import Server
 
 
@@ -119,3 +129,75 @@ async def test_evicted_groups_come_back(
         assert members(client) == {kept}
         assert members(client, "evicted") == {lost}
         assert "evicts keys" in caplog.text
+
+
+async def two_hosts_of_groups(layer: Any) -> list[str]:
+    """Groups on both, which have a member."""
+    groups = [f"group{i}" for i in range(20)]
+    name = await layer.new_channel()
+    for group in groups:
+        await layer.group_add(group, name)
+    assert {layer.consistent_hash(group) for group in groups} == {0, 1}
+    return groups
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+async def test_a_host_that_is_away_keeps_no_other_waiting(
+    server: Server, valkey: Server, kept: int
+) -> None:
+    hosts = [server.url, valkey.url][:: -1 if kept == 0 else 1]
+    async with opened(*hosts, command_timeout=0.5) as layer:
+        groups = await two_hosts_of_groups(layer)
+        await beat(layer)
+        valkey.client().flushdb()
+        server.kill()
+        await beat(layer)
+        there = [group for group in groups if layer.consistent_hash(group) == kept]
+        assert all(members(valkey.client(), group) for group in there)
+
+
+async def test_an_info_that_is_refused_keeps_nothing_waiting(valkey: Server) -> None:
+    client = valkey.client()
+    async with opened(valkey.url) as layer:
+        name = await member(layer)
+        await beat(layer)
+        client.flushdb()
+        client.set(INFOS, "mine")
+        await beat(layer)
+        assert members(client) == {name}
+
+
+async def test_who_was_cut_off_joins_again_on_all_hosts(
+    valkey: Server, redis62: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what is said at the one with all heartbeats the others took him for dead."""
+    clients = valkey.client(), redis62.client()
+    async with opened(valkey.url, redis62.url) as layer:
+        groups = await two_hosts_of_groups(layer)
+        home = clients[layer.consistent_hash("processes")]
+        await beat(layer)
+        pretend(home, 1)
+        age(home, layer.client_prefix, 61)
+        for client in clients:
+            client.delete(*client.keys("asgi:group:*"))
+        await beat(layer)
+        assert [await layer.group_count(group) for group in groups] == [1] * 20
+    assert caplog.text.count("took this process for dead") == 2
+    assert "lost data" not in caplog.text
+
+
+async def test_a_beat_that_is_answered_after_the_end(
+    valkey: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the process took away itself is no loss."""
+    async with opened(valkey.url) as layer:
+        await beat(layer)
+        engine = layer._engine()
+        beating = asyncio.create_task(layer._heartbeat.beat(engine))
+        await asyncio.sleep(0)  # it is written
+        await layer._heartbeat._leave(engine)
+        await beating
+        layer._heartbeat.attach(engine)  # another event loop begins
+        await member(layer)
+        await beat(layer)
+    assert "lost data" not in caplog.text

@@ -54,6 +54,14 @@ def test_who_is_gone_is_forgotten(memberships: Any) -> None:
     assert not memberships.clearing.is_due
 
 
+def test_only_groups_with_members_are_looked_at(memberships: Any) -> None:
+    """Others may write anything into a notice: names that have no bytes, too."""
+    look(memberships, [b"a", b"b"])
+    for name in "\ud800", "elsewhere", "":
+        memberships.clearing.note(name)
+        assert not memberships.clearing.is_due
+
+
 @pytest.mark.parametrize("answer", [Cut(), Lost()], ids=["raised", "answered"])
 def test_an_answer_that_fails_forgets_nobody(memberships: Any, answer: Any) -> None:
     look(memberships, answer)
@@ -90,6 +98,27 @@ def test_who_ends_or_leaves_meanwhile(memberships: Any) -> None:
     look(memberships, [], leave)
     assert members(memberships) == set()
     assert memberships.groups_of == {}
+
+
+def test_many_groups_are_one_question(memberships: Any) -> None:
+    """Callers who block wait for it; those that fail keep nobody else waiting."""
+    names = ["room", "hall", "yard"]
+    for name in names[1:]:
+        with memberships.joining(name, "c"):
+            pass
+        memberships.clearing.note(name)
+    asked = []
+
+    async def run_all(requests: list[Any]) -> list[Any]:
+        keys = [command[1].decode().rpartition(":")[2] for _, command in requests]
+        asked.append(sorted(keys))
+        return [Lost() if key == "hall" else [] for key in keys]
+
+    with pytest.raises(StopIteration):
+        memberships.clearing.look(run_all).send(None)
+    assert asked == [sorted(names)]
+    assert memberships.snapshot() == [("hall", "c")]
+    assert memberships.clearing._groups == {"hall"}
 
 
 @pytest.mark.parametrize("group", [None, 5, ["room"], b"room"])
