@@ -48,6 +48,7 @@ class Joining:
         self.channel = channel
         self.place = place
         self.answer: Answer | None = None
+        self.has_left = False  # it gets an answer, and nothing else
 
 
 class Followers:
@@ -159,11 +160,10 @@ class Followers:
         self._answer(joining, here, is_last=False)
 
     def leave(self, channel: str) -> None:
-        """A channel follows no more."""
-        self.names.discard(channel)
-        self._current.pop(channel, None)
-        self._apart.pop(channel, None)
-        self._gone.pop(channel, None)
+        """A channel follows no more, and doesn't begin to."""
+        for joining in self.joining:
+            joining.has_left = joining.has_left or joining.channel == channel
+        self._forget(channel)
 
     def catch_up(self, here: asyncio.AbstractEventLoop | None) -> bool:
         """Gives those who fell behind what they have room for; whether some lack it."""
@@ -228,10 +228,18 @@ class Followers:
         at = place if items is not None and isinstance(place, tuple) else last
         joining.answer = Answer(last, items is not None, len(items or ()))
         self.joining.remove(joining)
-        self.leave(joining.channel)
+        if joining.has_left:
+            return
+        self._forget(joining.channel)
         self.names.add(joining.channel)
         self._apart[joining.channel] = at
         self._catch_up(joining.channel, here, is_last=False)
+
+    def _forget(self, channel: str) -> None:
+        self.names.discard(channel)
+        self._current.pop(channel, None)
+        self._apart.pop(channel, None)
+        self._gone.pop(channel, None)
 
     def _catch_up(
         self, channel: str, here: asyncio.AbstractEventLoop | None, is_last: bool

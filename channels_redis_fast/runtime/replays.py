@@ -107,13 +107,15 @@ class Replays:
         if not followers.is_settled:
             self._note_rest(followers)
         try:
-            return await self._answered(joining, engine, followers, begin())
+            answer = await self._answered(joining, engine, followers, begin())
         except BaseException:
             with self._lock:
                 if joining in followers.joining:
                     followers.joining.remove(joining)
             self.leave(group, channel)
             raise
+        self._forget_empty(followers)  # if all left in the meantime
+        return answer
 
     def leave(self, group: str, channel: str) -> None:
         """A channel follows a group no more."""
@@ -124,9 +126,7 @@ class Replays:
                 self._joined.pop(channel, None)
             if (followers := self._groups.get(group)) is not None:
                 followers.leave(channel)
-                if not len(followers):
-                    del self._groups[group]
-                    self._rest.discard(followers)
+                self._forget_empty(followers)
 
     def end(self, channel: str) -> None:
         """A channel ended."""
@@ -185,6 +185,12 @@ class Replays:
             followers = Followers(group, size, self._mailboxes)
             self._groups[group] = followers
         return followers
+
+    def _forget_empty(self, followers: Followers) -> None:
+        with self._lock:
+            if not len(followers) and self._groups.get(followers.group) is followers:
+                del self._groups[followers.group]
+                self._rest.discard(followers)
 
     def _due(self, now: float) -> list[Followers]:
         """Those to ask for in any case; a position that nobody asks for ends there."""
