@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -167,8 +168,12 @@ class Replays:
         if engine is None or not self._groups:
             return
         with self._lock:
-            due = [one for one in self._rest if one.has_hole or one.is_unsure]
-            due = (due or self._due(now))[:_PORTION]
+            rest = {one for one in self._rest if one.has_hole or one.is_unsure}
+            # Those that fail, or are many, hold up no others.
+            waiting = sorted(rest.union(self._due(now)), key=attrgetter("asked_at"))
+            due = waiting[:_PORTION]
+            if len(waiting) > _PORTION:
+                self._review_at = now
             for followers in due:
                 followers.asked_at = now
         for followers in due:

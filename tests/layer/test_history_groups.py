@@ -116,6 +116,38 @@ async def test_channels_that_end_follow_no_more(valkey: Server, kind: str) -> No
 
 
 @both
+async def test_a_channel_that_ends_while_it_joins_follows_nothing(
+    valkey: Server, kind: str
+) -> None:
+    async with opened(valkey.url, kind=kind, history=HISTORY) as layer:
+        name = await layer.new_channel()
+        joining = asyncio.create_task(layer.group_join(GROUP, name))
+        await eventually(lambda: layer._replays._groups, "the join to begin")
+        layer._mailboxes.end(name)
+        await asyncio.wait([joining])
+        assert not layer._replays._groups
+        await eventually(lambda: not layer._replays._rest, "the end of looking")
+
+
+@both
+async def test_each_group_of_many_is_asked_for(
+    valkey: Server, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_redis_fast.runtime.replays._PORTION", 2)
+    async with opened(valkey.url, kind=kind, history=HISTORY) as layer:
+        name = await layer.new_channel()
+        for n in range(5):
+            await layer.group_join(f"room-{n}", name)
+        groups = layer._replays._groups.values()
+        for one in groups:
+            one.asked_at -= 60
+        long_ago = max(one.asked_at for one in groups)
+        for _ in range(3):
+            layer._replays.tick()
+        assert min(one.asked_at for one in groups) > long_ago
+
+
+@both
 async def test_what_a_message_reached(valkey: Server, kind: str) -> None:
     async with opened(valkey.url, kind=kind, history=HISTORY) as layer:
         name, other = await layer.new_channel(), await layer.new_channel()
