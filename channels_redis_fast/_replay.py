@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import monotonic
@@ -150,6 +151,10 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         reply, members = await engine.run_all([append(b""), request], began)
         position = history.appended(reply)
         next(self._messages.to_groups)
+        if excluded and self._replays is not None and self._replays.follows(group):
+            # Nobody tells this process, if its members are those that are excluded.
+            for _, kept in history.appended_alone(group, body, reply).entries:
+                self._replays.take(*kept, asyncio._get_running_loop())
         if isinstance(members, Exception):
             raise members
         members = operations.note_members(request, members)

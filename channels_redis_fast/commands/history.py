@@ -143,7 +143,6 @@ return {id}
 Append = Callable[[bytes], Request]
 Kept = tuple[Message, Callable[[], Message], frozenset[str]]
 
-
 _REMEMBERED = 1000  # groups
 
 
@@ -234,6 +233,11 @@ class HistoryCommands:
         if isinstance(reply, Exception):
             raise reply
         return _position(reply)
+
+    def appended_alone(self, group: str, body: Any, reply: Any) -> Found:
+        """A body as it was appended, by the answer to that."""
+        head, tail = self._codec.parts(body, self._name_of(group))
+        return self.found(group, [reply[0], head + reply[0] + tail])
 
     def since(self, group: str, offset: int | None) -> Request:
         """Asks for a group's position, and what is kept of it after an offset."""

@@ -81,6 +81,10 @@ class Replays:
             self._note_rest(followers)
         return followers.names
 
+    def follows(self, group: str) -> bool:
+        """Whether a channel of this process follows a group."""
+        return group in self._groups
+
     def note_loss(self) -> None:
         """Messages of any group may be lost: Redis is asked, by the clock."""
         with self._lock:

@@ -19,6 +19,28 @@ both = pytest.mark.parametrize("kind", KINDS)
 
 @both
 @pytest.mark.parametrize("encrypted", [False, True])
+async def test_who_excludes_itself_need_not_ask_for_what_it_sent(
+    valkey: Server, kind: str, encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_redis_fast.runtime.replays._PATIENCE", 1e9)
+    keys = ["k" * 32] if encrypted else None
+    options: dict[str, Any] = {"history": HISTORY, "symmetric_encryption_keys": keys}
+    async with (
+        opened(valkey.url, kind=kind, **options) as layer,
+        opened(valkey.url, kind=kind, **options) as other,
+    ):
+        name = await layer.new_channel()
+        await layer.group_join(GROUP, name)
+        client = valkey.client()
+        client.config_resetstat()
+        await layer.group_send(GROUP, {"type": "said", "n": 1}, exclude=name)
+        await send(other, 2)
+        assert (await soon(layer, name))["n"] == 2
+        assert "cmdstat_xrange" not in client.info("commandstats")
+
+
+@both
+@pytest.mark.parametrize("encrypted", [False, True])
 async def test_the_excluded_miss_a_message_and_nothing_else(
     valkey: Server, kind: str, encrypted: bool
 ) -> None:
