@@ -28,9 +28,11 @@ class Answer(NamedTuple):
 class Question(NamedTuple):
     """What Redis is asked for: messages after an offset, None: none; and by whom.
 
-    What `waits` then came before, so that Redis knows of it.
+    What `waits` then came before, so that Redis knows of it. So many `answers` to other
+    questions had come.
     """
 
+    answers: int
     after: int | None
     waits: frozenset[Position]
     joining: list[Joining]
@@ -67,6 +69,7 @@ class Followers:
         self.joining: list[Joining] = []
         self._sequencer: Sequencer[Item] = Sequencer(size)
         self._offers = mailboxes.offers
+        self._answers = 0  # of Redis
         self._told = self._hole_after = NOWHERE
         self._hole_since = 0.0
         self._current: dict[str, None] = {}  # those who were told so much
@@ -93,16 +96,20 @@ class Followers:
         position: Position,
         found: Iterable[tuple[Position, Item]],
         here: asyncio.AbstractEventLoop | None,
-    ) -> None:
+    ) -> bool:
         """Takes what Redis keeps, by a question; who asked that has an answer then.
 
-        Unless all `is_elsewhere`: then Redis is to be asked once more.
+        False: Redis is to be asked once more, as it is in another epoch, or as another
+        question's answer, which may be newer, came first.
         """
+        if question.answers != self._answers:
+            return False
+        self._answers += 1
         self.is_unsure = False
         after, waits = question.after or 0, question.waits
         self._tell(self._sequencer.fill(position, found, after, waits), here)
         if self.is_elsewhere:
-            return
+            return False
         for joining in question.joining:
             if joining in self.joining:
                 self._answer(joining, here, is_last=True)
@@ -110,12 +117,13 @@ class Followers:
             if channel in self._gone:
                 self._catch_up(channel, here, is_last=True)
         self._sequencer.trim()
+        return True
 
     def question(self) -> Question:
         """What Redis is to be asked."""
-        after = self._wants()
-        waits = self._sequencer.waits
-        return Question(after, waits, list(self.joining), list(self._gone))
+        after, waits = self._wants(), self._sequencer.waits
+        joining, lacking = list(self.joining), list(self._gone)
+        return Question(self._answers, after, waits, joining, lacking)
 
     def _wants(self) -> int | None:
         last = self._sequencer.last

@@ -82,16 +82,15 @@ class Questions:
 
     async def _fetch(self, engine: Engine, followers: Followers) -> Outcome:
         try:
-            await self._fill(engine, followers)
-            if followers.is_elsewhere:
-                await self._fill(engine, followers)
+            while not await self._fill(engine, followers):
+                pass
         except errors.RedisError as error:
             return error
         if not followers.is_settled:
             self._on_rest(followers)
         return None
 
-    async def _fill(self, engine: Engine, followers: Followers) -> None:
+    async def _fill(self, engine: Engine, followers: Followers) -> bool:
         with self._lock:
             question = followers.question()
         followers.asked_at = monotonic()
@@ -100,4 +99,4 @@ class Questions:
         found = self._commands.found(followers.group, await engine.run(request))
         with self._lock:
             here = asyncio._get_running_loop()
-            followers.fill(question, found.position, found.entries, here)
+            return followers.fill(question, found.position, found.entries, here)

@@ -53,6 +53,14 @@ def item(epoch: int, offset: int) -> tuple[Any, Any, frozenset[str]]:
     return message, message.copy, frozenset()
 
 
+@dataclass
+class Asking:
+    """The question of an event loop, and its answer on the way."""
+
+    question: Question | None = None
+    answer: Any = None
+
+
 class Process:
     """A process whose connections lose, double and reorder what is sent to it."""
 
@@ -69,8 +77,7 @@ class Process:
         )
         self.followers = Followers("g", SIZE, self.box)
         self.coming: list[Position] = []
-        self.asking: Question | None = None
-        self.answer: Any = None
+        self.loops = [Asking(), Asking()]
         self.readers: list[Reader] = []
         self.may_lose = True
 
@@ -88,18 +95,21 @@ class Process:
             self.followers.take(position, item(*position), None)
 
     def ask(self) -> None:
-        if self.asking is None:
-            self.asking = self.followers.question()
+        loop = self.chance.choice(self.loops)
+        if loop.question is None:
+            loop.question = self.followers.question()
 
     def execute(self) -> None:
-        if self.asking is not None and self.answer is None:
-            self.answer = self.redis.since(self.asking.after)
+        loop = self.chance.choice(self.loops)
+        if loop.question is not None and loop.answer is None:
+            loop.answer = self.redis.since(loop.question.after)
 
     def take_answer(self) -> None:
-        if self.asking is not None and self.answer is not None:
-            question, answer = self.asking, self.answer
-            self.asking = self.answer = None
-            self.followers.fill(question, *answer, None)
+        at = self.chance.randrange(len(self.loops))
+        loop = self.loops[at]
+        if loop.question is not None and loop.answer is not None:
+            self.loops[at] = Asking()
+            self.followers.fill(loop.question, *loop.answer, None)
 
     def join(self) -> None:
         if len(self.readers) < 4:
@@ -121,10 +131,13 @@ class Process:
         self.may_lose = False
         while self.coming:
             self.deliver()
-        for _ in range(4):
+        for at in range(8):
             self.look()
-            for step in (self.take_answer, self.ask, self.execute, self.take_answer):
-                step()
+            loop = self.loops[at % 2]
+            question = loop.question or self.followers.question()
+            answer = loop.answer or self.redis.since(question.after)
+            self.loops[at % 2] = Asking()
+            self.followers.fill(question, *answer, None)
             for reader in self.readers:
                 while reader.read():
                     self.look()
