@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import NamedTuple
@@ -57,11 +58,15 @@ class Followers:
     """Puts each message of a group into the mailboxes of those who follow it, in order.
 
     A mailbox without room falls behind, and gets the rest when it has. Each channel is
-    told once, by a message, of what it can't get any more.
+    told once, by a message, of what it can't get any more. Who joins more than `ttl`
+    seconds after the last message gets what Redis still has.
     """
 
-    def __init__(self, group: str, size: int, mailboxes: LocalChannels) -> None:
+    def __init__(
+        self, group: str, size: int, mailboxes: LocalChannels, ttl: float = math.inf
+    ) -> None:
         self.group = group
+        self._ttl = ttl
         self.names: set[str] = set()
         self.asked_at = monotonic()  # Redis, for what it keeps
         self.active_at = monotonic()
@@ -163,6 +168,8 @@ class Followers:
 
         From now on the channel gets what comes in its order, and in no other way.
         """
+        if monotonic() - self.active_at > self._ttl and not self._apart:
+            self._sequencer.drop_kept()
         self.joining.append(joining)
         self.names.add(joining.channel)
         self._answer(joining, here, is_last=False)

@@ -120,6 +120,10 @@ class Sequencer(Generic[T]):
         while len(self._kept) > self._size:
             del self._kept[next(iter(self._kept))]
 
+    def drop_kept(self) -> None:
+        """Lets all items go that were given."""
+        self._kept = {}
+
     # Steps
 
     def _drain(self) -> list[Step[T]]:

@@ -190,8 +190,8 @@ class Replays:
     def _followers(self, group: str) -> Followers:
         followers = self._groups.get(group)
         if followers is None:
-            size = self._commands.rule(group).size
-            followers = Followers(group, size, self._mailboxes)
+            rule = self._commands.rule(group)
+            followers = Followers(group, rule.size, self._mailboxes, rule.ttl)
             self._groups[group] = followers
         return followers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -65,6 +66,34 @@ async def test_a_position_in_the_future_recovers_nothing(
         name = await layer.new_channel()
         since = f"{GROUP}@{epoch:013d}-{offset + 1:012d}"
         assert not (await layer.group_join(GROUP, name, since)).recovered
+
+
+@both
+async def test_what_is_over_is_replayed_by_no_process(
+    valkey: Server, kind: str
+) -> None:
+    async with opened(valkey.url, kind=kind, history={"room-*": (10, 1)}) as layer:
+        follower = await Follower.join(layer)
+        await send(layer, 1)
+        await eventually(lambda: follower.numbers, "the message")
+
+        async def replayed() -> int:
+            name = await layer.new_channel()
+            recovery = await layer.group_join(GROUP, name, BEGINNING)
+            assert recovery.recovered
+            return recovery.replayed
+
+        assert await replayed() == 1
+        for _ in range(200):
+            if not await replayed():
+                break
+            await asyncio.sleep(0.05)
+        assert await replayed() == 0
+        await send(layer, 2)
+        await eventually(lambda: follower.numbers == [1, 2], "the next")
+        assert await replayed() == 1
+        assert not follower.gaps
+        await follower.end()
 
 
 @both
