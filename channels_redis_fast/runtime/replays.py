@@ -115,8 +115,7 @@ class Replays:
             answer = await self._answered(joining, engine, followers, begin())
         except BaseException:
             with self._lock:
-                if joining in followers.joining:
-                    followers.joining.remove(joining)
+                followers.joining = [o for o in followers.joining if o is not joining]
             self.leave(group, channel)
             raise
         self._forget_empty(followers)  # if all left in the meantime
@@ -173,14 +172,12 @@ class Replays:
             return
         with self._lock:
             rest = {one for one in self._rest if one.has_hole or one.is_unsure}
-            # Those that fail, or are many, hold up no others.
             waiting = sorted(rest.union(self._due(now)), key=attrgetter("asked_at"))
-            due = waiting[:_PORTION]
+            due = waiting[:_PORTION]  # those that fail hold up no others
             if len(waiting) > _PORTION:
                 self._review_at = now
-            for followers in due:
-                followers.asked_at = now
         for followers in due:
+            followers.asked_at = now
             self._questions.ask_in_background(engine, followers)
         if self._rest:
             self._look_soon()
