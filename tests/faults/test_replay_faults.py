@@ -17,6 +17,10 @@ from support.proxy import Proxy
 from support.servers import Server
 from support.syncing import KINDS
 
+# More than are sent, at this pace, while who was killed again and again waits to connect.
+LONG = {"room-*": (10_000, 300)}
+PAUSE = 0.002  # seconds
+
 both = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -45,11 +49,11 @@ async def follow(kind: str, server: Server, kills: int) -> None:
     sender_host = {"address": server.url, "client_name": "sender"}
     async with AsyncExitStack() as stack:
         sender = await stack.enter_async_context(
-            opened(sender_host, kind=kind, history=HISTORY)
+            opened(sender_host, kind=kind, history=LONG)
         )
         layers = [
             await stack.enter_async_context(
-                opened(server.url, kind=kind, history=HISTORY, capacity=500)
+                opened(server.url, kind=kind, history=LONG, capacity=500)
             )
             for _ in range(3)
         ]
@@ -60,6 +64,7 @@ async def follow(kind: str, server: Server, kills: int) -> None:
             while not killing.done():
                 await send(sender, len(sent))
                 sent.append(len(sent))
+                await asyncio.sleep(PAUSE)
 
         killing = asyncio.create_task(kill_some(server, kills, sent))
         await load()

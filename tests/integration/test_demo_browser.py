@@ -121,6 +121,8 @@ def test_browser_has_nothing_to_complain_of(pages: list[Page]) -> None:
 
 def test_members_of_a_killed_process_go(pages: list[Page]) -> None:
     here, there = pages
+    there.write("name", "Emmy Noether")
+    here.shows("here", "Emmy Noether")
     until(lambda: here.text("count") == "2", "both to be counted")
     here.driver.find_element(By.CSS_SELECTOR, "button.kill[data-process=B]").click()
     there.shows("status", "disconnected")

@@ -16,7 +16,7 @@ from channels_redis_fast.runtime import engine
 from support.layers import end, opened
 from support.polling import eventually
 from support.pubsubs import subscribed
-from support.servers import Server
+from support.servers import Server, kept
 from support.syncing import KINDS
 
 
@@ -32,7 +32,7 @@ async def layer(
 def remains(layer: Any, server: Server) -> list[Any]:
     """What there is of channels, memberships and subscriptions."""
     here = layer._mailboxes.names()
-    return [*here, *server.client().keys("*"), *subscribed(server)]
+    return [*here, *kept(server.client()), *subscribed(server)]
 
 
 def waits(layer: Any) -> bool:
