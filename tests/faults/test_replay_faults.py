@@ -17,7 +17,7 @@ from support.proxy import Proxy
 from support.servers import Server
 from support.syncing import KINDS
 
-# More than are sent, at this pace, while who was killed again and again waits to connect.
+# More than are sent, at this pace, while who was killed often waits to connect.
 LONG = {"room-*": (10_000, 300)}
 PAUSE = 0.002  # seconds
 
@@ -89,7 +89,7 @@ async def test_killed_connections_lose_nothing(kind: str, server: Server) -> Non
 async def test_hundreds_of_killed_connections_lose_nothing(
     kind: str, server: Server
 ) -> None:
-    await follow(kind, server, 400)
+    await follow(kind, server, 500)
 
 
 @both
