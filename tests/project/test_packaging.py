@@ -147,8 +147,7 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "BSD-3-Clause"
     extras = {"bench", "coverage", "cryptography", "demo", "docs", "fuzz"}
-    extras |= {"health"}
-    extras |= {"lint", "matrix", "test"}
+    extras |= {"health", "lint", "matrix", "prometheus", "test"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needed = [n for n in metadata.get_all("Requires-Dist", []) if "extra" not in n]
     assert not any(n.startswith(("cryptography", "Django")) for n in needed)
