@@ -83,7 +83,7 @@ class CoreGroupCalls(GroupCalls, CoreParts):
         groups = list(memberships.groups_of.get(channel, ()))
         if not groups:
             return 0
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         with ExitStack() as stack:
             for group in groups:
                 stack.enter_context(memberships.leaving(group, channel))
@@ -97,7 +97,7 @@ class CoreGroupCalls(GroupCalls, CoreParts):
         put them back when Redis loses its data: see `docs/groups.md`.
         """
         self.require_valid_group_name(group)
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         operations = self._operations
         # First, as a script whose connection breaks runs again, and then finds nobody.
         members = set(await engine.run(members_of(operations, group)))

@@ -97,10 +97,6 @@ class ReplayCalls(HistoryParts):
     ) -> Found:
         return history.found(group, await self._engine().run(request))
 
-    def _engine(self) -> Engine:
-        """What runs this call."""
-        raise NotImplementedError
-
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         raise NotImplementedError
 
@@ -121,9 +117,6 @@ class ReplayCalls(HistoryParts):
 
 class CoreReplay(ReplayCalls, CoreGroupCalls):
     """The same in the core layer."""
-
-    def _engine(self) -> Engine:
-        return self._loops.engine_for_call() or self._inline()
 
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         self._non_local(channel)
@@ -192,9 +185,6 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
 
 class PubSubReplay(ReplayCalls, PubSubGroupCalls):
     """The same in the Pub/Sub layer."""
-
-    def _engine(self) -> Engine:
-        return self._publisher().engine
 
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         engine = self._loops.engine().engine

@@ -149,7 +149,7 @@ class RedisChannelLayer(CoreReplay):
         self.require_valid_group_name(group)
         self._non_local(channel)
         request = self._operations.join(group, channel)
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         with self._joining(group, channel):
             await engine.run(request)
 
@@ -158,7 +158,7 @@ class RedisChannelLayer(CoreReplay):
         self.require_valid_group_name(group)
         self._non_local(channel)
         request = self._operations.leave(group, channel)
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         with self._memberships.leaving(group, channel):
             await engine.run(request)
 
@@ -206,7 +206,7 @@ class RedisChannelLayer(CoreReplay):
         def add(number: int, channel: str, message: Message) -> None:
             work.store(number, channel, self._non_local(channel), message)
 
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         began = await self._collect(engine, work, add)
         outcomes = await engine.send_many(work, began)
         return count_sent(self._messages.to_channels, outcomes)
@@ -230,7 +230,7 @@ class RedisChannelLayer(CoreReplay):
             work.add(number, group, message, check=not self.confirm_sends)
 
         collect(work, add)
-        engine = self._loops.engine_for_call() or self._inline()
+        engine = self._engine()
         outcomes = await engine.group_send_many(work)
         return count_sent(self._messages.to_groups, outcomes)
 
@@ -241,7 +241,7 @@ class RedisChannelLayer(CoreReplay):
         await self.flush_sends()
         self._loops.for_each(LoopEngine.forget_claimed)
         pattern = self._operations.flush_pattern()
-        await (self._loops.engine_for_call() or self._inline()).unlink(pattern)
+        await self._engine().unlink(pattern)
         self._mailboxes.clear()
         self._memberships.clear()
         if self._replays is not None:
