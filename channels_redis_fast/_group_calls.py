@@ -13,6 +13,7 @@ from ._core_parts import CoreParts
 from ._listener import Listener
 from ._pubsub_names import PubSubNames
 from .commands.clearing import clear, members_of, notices
+from .commands.errors import value_of
 from .exceptions import ForeignChannel, InvalidName
 from .wire.reserved import CLEAR, EXCLUDE
 
@@ -88,7 +89,7 @@ class CoreGroupCalls(GroupCalls, CoreParts):
             for group in groups:
                 stack.enter_context(memberships.leaving(group, channel))
             requests = [operations.leave(group, channel) for group in groups]
-            return sum(_checked(await engine.run_all(requests)))
+            return sum(map(value_of, await engine.run_all(requests)))
 
     async def group_clear(self, group: str) -> None:
         """Takes all members out of a group, whichever process's they are.
@@ -103,7 +104,9 @@ class CoreGroupCalls(GroupCalls, CoreParts):
         members = set(await engine.run(members_of(operations, group)))
         members.update(await engine.run(clear(operations, group)))
         self._memberships.clearing.note(group)
-        _checked(await engine.run_all(notices(operations, group, list(members))))
+        told = notices(operations, group, list(members))
+        for reply in await engine.run_all(told):
+            value_of(reply)
 
     def _encoded(self, exclude: Any) -> frozenset[bytes]:
         """Whom a message is not for, as Redis has the members of a group."""
@@ -159,11 +162,3 @@ class SyncGroupCalls:
     def group_clear(self, group: str) -> None:
         """Takes all members out of a group, whichever process's they are."""
         self._run("group_clear", group)
-
-
-def _checked(replies: list[Any]) -> list[Any]:
-    """Replies; raises the first error among them."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies

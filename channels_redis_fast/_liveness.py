@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from ._base import BaseRedisLayer
 from ._version import __version__
 from .commands.census import without
+from .commands.errors import value_of
 from .commands.liveness import decode_info, last_beats
 from .exceptions import NotSupported
 from .runtime.base_engine import Engine
@@ -63,10 +64,7 @@ class Liveness(BaseRedisLayer):
         words = self._operations.liveness
         requests = [(words.home, command) for command in words.living()]
         replies = await engine.run_all(requests, began)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        names, infos = replies
+        names, infos = map(value_of, replies)
         found = dict(zip(infos[::2], infos[1::2], strict=True))
         beats = sorted(last_beats(names).items())
         processes = [self._process(one, at, found.get(one)) for one, at in beats]

@@ -14,6 +14,7 @@ from ._group_calls import CoreGroupCalls, PubSubGroupCalls
 from ._history_parts import HistoryParts
 from .commands.bulk import Outcome
 from .commands.census import without
+from .commands.errors import value_of
 from .commands.history import Append, Found, HistoryCommands
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
@@ -148,9 +149,7 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
             # Nobody tells this process, if its members are those that are excluded.
             for _, kept in history.appended_alone(group, body, reply).entries:
                 self._replays.take(*kept, asyncio._get_running_loop())
-        if isinstance(members, Exception):
-            raise members
-        members = operations.note_members(request, members)
+        members = operations.note_members(request, value_of(members))
         members = without(members, frozenset(name.encode() for name in excluded))
         if not members:
             return SendResult(0, 0, 0)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from redis import exceptions as errors
 
 from ..commands.command import Command
-from ..commands.errors import unanswered
+from ..commands.errors import unanswered, value_of
 from ..commands.retry import Sweep
 from ..commands.scripts import number
 from .connection import PipelinedConnection
@@ -68,8 +68,7 @@ async def _unlink_at(
         # be on its way to another node.
         unlinks = sweep.unlinks(keys)
         for reply in await shard.run_all(unlinks, sweep.began):
-            if isinstance(reply, Exception):
-                raise reply
+            value_of(reply)
         sweep.get_on(monotonic())
 
 

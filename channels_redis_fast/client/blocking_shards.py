@@ -8,6 +8,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..commands.command import Command
+from ..commands.errors import value_of
 from ..commands.retry import Sweep
 from ..commands.scripts import key_of
 from .blocking_batch import Batch
@@ -28,7 +29,7 @@ class BlockingShards:
     def run(self, index: int, command: Command, deadline: float) -> Any:
         """The reply to a command; raises errors."""
         (reply,) = self.run_all([(index, command)], deadline)
-        return _value(reply)
+        return value_of(reply)
 
     def run_all(
         self, requests: list[tuple[int, Command]], deadline: float
@@ -77,12 +78,12 @@ class BlockingShards:
     def _unlink_at(self, index: int, pool: BlockingPool, sweep: Sweep) -> None:
         cursor = b""
         while cursor != b"0":
-            cursor, keys = _value(pool.ask(sweep.scan(cursor), sweep.deadline))
+            cursor, keys = value_of(pool.ask(sweep.scan(cursor), sweep.deadline))
             # One key a command: on a Cluster several must not span slots, each of which
             # may be on its way to another node.
             unlinks = [(index, command) for command in sweep.unlinks(keys)]
             for reply in self.run_all(unlinks, sweep.deadline):
-                _value(reply)
+                value_of(reply)
             sweep.get_on(time.monotonic())
 
     def _first(self, index: int, command: Command, deadline: float) -> Any:
@@ -95,13 +96,6 @@ class BlockingShards:
         reply = pool.ask(command, deadline)
         shard.note(reply)
         return reply
-
-
-def _value(reply: Any) -> Any:
-    """A reply; raises it if it is an error."""
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
 
 
 def _make_shard(index: int, host: Host, restore: Restore) -> BlockingShard:

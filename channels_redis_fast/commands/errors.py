@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from redis import exceptions as errors
 
@@ -153,6 +153,13 @@ def unanswered(seconds: float) -> errors.ConnectionError:
 def copy_of(error: Exception) -> Exception:
     """A new instance for each caller: a raised exception collects a traceback."""
     return type(error)(*error.args)
+
+
+def value_of(reply: Any) -> Any:
+    """A reply; raises it if it is an error."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def is_demotion(error: object) -> bool:

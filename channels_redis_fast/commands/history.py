@@ -14,6 +14,7 @@ from ..wire.codec import Message, copier
 from ..wire.placed import InGroup, PlacedCodec
 from ..wire.positions import Position, read_id, read_placed
 from ..wire.reserved import EXCLUDE, take_excluded
+from .errors import value_of
 from .operations import Request
 from .scripts import Script, number
 
@@ -230,9 +231,7 @@ class HistoryCommands:
 
     def appended(self, reply: Any) -> Position:
         """The position of the message; raises the error in its place."""
-        if isinstance(reply, Exception):
-            raise reply
-        return _position(reply)
+        return _position(value_of(reply))
 
     def appended_alone(self, group: str, body: Any, reply: Any) -> Found:
         """A body as it was appended, by the answer to that."""

@@ -8,6 +8,7 @@ from typing import Any
 from redis import exceptions as errors
 
 from ..client.blocking_pool import BlockingPool
+from ..commands.errors import value_of
 
 
 class Server:
@@ -20,10 +21,7 @@ class Server:
 
     def ask(self, *words: bytes | str) -> Any:
         """The reply to a command; raises redis-py's errors."""
-        reply = self.try_(*words)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return value_of(self.try_(*words))
 
     def try_(self, *words: bytes | str) -> Any:
         """The same; an error is a value."""

@@ -15,7 +15,7 @@ from .._logs import warn
 from ..client.timeouts import timeout
 from ..client.topology import Address, Owns, Topology
 from ..commands.census import Answer
-from ..commands.errors import is_connection_loss, may_pass
+from ..commands.errors import is_connection_loss, may_pass, value_of
 from ..commands.liveness import LivenessWords, decode_answer, name_of
 from ..commands.operations import Request
 from .base_engine import Engine
@@ -194,8 +194,7 @@ class Heartbeat:
         leave = self._words.leave
         requests = [(index, leave(key, other)) for (index, key), other in others]
         for reply in await engine.run_all(requests):
-            if isinstance(reply, Exception):
-                raise reply  # again with the next beat
+            value_of(reply)  # what failed: again with the next beat
         for one in others:
             self._told.pop(one, None)
 
