@@ -202,7 +202,7 @@ class LivenessWords:
         return _COUNT.on(key, self._group_expiry)
 
     def living(self) -> tuple[Command, Command]:
-        """Asks who is not silent, and what all are: see `processes_of`."""
+        """Asks who is not silent, and what all are: `last_beats`, `decode_info`."""
         key = self.key()
         return _LIVING.on(key, self._liveness, self._grace), (b"HGETALL", self._infos)
 

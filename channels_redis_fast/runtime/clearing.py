@@ -11,10 +11,7 @@ from redis.exceptions import RedisError
 
 from ..commands.clearing import members_of
 from ..commands.operations import Operations, Request
-
-# What failed is tried again after so long (seconds), and not before ten times what the
-# failure took.
-_RETRY_AFTER = 1.0
+from .upkeep import retry_at
 
 
 class Clearing:
@@ -61,8 +58,7 @@ class Clearing:
         finally:
             if undone:
                 self._groups |= undone
-                now = time.monotonic()
-                self._not_before = now + max(_RETRY_AFTER, 10 * (now - began))
+                self._not_before = retry_at(began)
 
     async def _look_at(
         self, groups: list[str], run_all: Callable[[list[Request]], Awaitable[Any]]

@@ -22,13 +22,11 @@ from .base_engine import Engine
 from .engine import LoopEngine
 from .memberships import Memberships
 from .restoration import Loss, Repair
+from .upkeep import retry_at
 
 # A process beats when it is there for so long (seconds), a little less than a tick:
 # many only run for a moment.
 _FIRST = 0.9
-# What failed is tried again after so long (seconds); where callers wait meanwhile, not
-# before ten times what the failure took.
-_RETRY_AFTER = 1.0
 # How long (seconds) the end of an event loop may wait for Redis to hear of it.
 _LEAVE_WITHIN = 1.0
 # So many numbers are tried to find a key that lies on a given node of a Cluster.
@@ -132,9 +130,8 @@ class Heartbeat:
 
     def _note_failure(self, error: Exception, began: float) -> None:
         if is_connection_loss(error) or may_pass(error):
-            now = time.monotonic()
-            taken = 0.0 if self._is_regular else now - began
-            self._due = now + max(_RETRY_AFTER, 10 * taken)
+            # Of an event loop nobody waits for it.
+            self._due = retry_at(time.monotonic() if self._is_regular else began)
         elif not self._is_refused:
             self._is_refused = True
             warn("heartbeats are refused: %s", error)

@@ -14,15 +14,13 @@ from ..commands.errors import is_connection_loss, may_pass
 from ..commands.operations import Operations, Request
 from .clearing import Clearing
 from .restoration import Member, Restoration
+from .upkeep import retry_at
 
 # Of `group_expiry`: how old a membership gets before it is made new. A refresh that
 # fails is tried again before the membership ends.
 _REFRESH_AT = 1 / 3
 # Of `group_expiry`: how often it is looked whether one got that old.
 _LOOK_EVERY = 1 / 8
-# What failed is tried again after so long (seconds), and not before ten times what the
-# failure took: callers who block wait meanwhile.
-_RETRY_AFTER = 1.0
 # So many that ended leave their groups at a time, of each shard.
 _PORTION = 1000
 
@@ -153,8 +151,7 @@ class Memberships:
                 if is_connection_loss(reply) or may_pass(reply)
             ]
             if undone:
-                now = time.monotonic()
-                self._not_before = now + max(_RETRY_AFTER, 10 * (now - began))
+                self._not_before = retry_at(began)
         finally:  # cancelled, it is due again at once: the end of a loop comes to it
             with self._lock:
                 for note in undone:

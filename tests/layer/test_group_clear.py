@@ -9,7 +9,7 @@ import pytest
 from redis import exceptions as errors
 
 from channels_redis_fast.exceptions import ForeignChannel, InvalidName
-from channels_redis_fast.runtime import clearing, engine
+from channels_redis_fast.runtime import engine, upkeep
 from channels_redis_fast.wire.reserved import CLEAR, EXCLUDE
 from support.crowds import BACK, lines
 from support.fleets import TOPOLOGIES, Clock, Fleet
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done by the clock is done at once."""
     monkeypatch.setattr(engine, "_LONGEST_TICK", 0.02)
-    monkeypatch.setattr(clearing, "_RETRY_AFTER", 0.02)
+    monkeypatch.setattr(upkeep, "_RETRY_AFTER", 0.02)
 
 
 async def in_groups(layer: Any, count: int, *groups: str) -> list[str]:

@@ -25,6 +25,7 @@ from support.servers import Server
 from support.syncing import blocking
 
 MEMBERSHIPS = "channels_redis_fast.runtime.memberships"
+UPKEEP = "channels_redis_fast.runtime.upkeep"
 ROOM = "asgi:group:room"
 
 
@@ -100,7 +101,7 @@ def test_who_ended_with_the_last_loop(
 def test_a_refresh_that_failed_comes_again(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MEMBERSHIPS}._RETRY_AFTER", 0.1)
+    monkeypatch.setattr(f"{UPKEEP}._RETRY_AFTER", 0.1)
     with blocking("core", valkey.url, group_expiry=2) as layer:
         memberships = layer._memberships
         name = layer.sync.new_channel()
@@ -125,7 +126,7 @@ def test_who_ended_while_redis_refuses(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It leaves when Redis takes it."""
-    monkeypatch.setattr(f"{MEMBERSHIPS}._RETRY_AFTER", 0.1)
+    monkeypatch.setattr(f"{UPKEEP}._RETRY_AFTER", 0.1)
     with (
         RefusingProxy(valkey) as proxy,
         blocking("core", proxy.url, command_timeout=0.2) as layer,
