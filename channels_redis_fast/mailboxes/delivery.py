@@ -71,10 +71,11 @@ class Delivery:
         try:
             named, message, flat = codec.open(member, key)
             if self._order is not None and POSITION in message:
-                opened = message, flat
                 channels = (named or ()) if channels is None else channels
-                unknown = self._deliver_in_order(
-                    opened, member, key, inbox, here, channels
+                without = EXCLUDE if EXCLUDE in message else None
+                again = copier(codec, member, key, message, flat, without)
+                unknown = self._put_in_order(
+                    self._order, inbox, channels, message, again, here
                 )
                 if unknown:
                     self._count_unknown(key, inbox, unknown)
@@ -102,25 +103,18 @@ class Delivery:
         if self._order is not None:
             self._order.note_loss()
 
-    def _deliver_in_order(
+    def _put_in_order(
         self,
-        opened: tuple[Message, bool],
-        member: bytes,
-        key: bytes,
+        order: Order,
         inbox: MailboxGroup | None,
-        here: Loop,
         channels: Sequence[str],
+        message: Message,
+        copy: Callable[[], Message],
+        here: Loop,
     ) -> int:
-        """Delivers what has a position; who doesn't follow the group gets it at once.
-
-        Returns how many of the names were no channels.
-        """
-        message, flat = opened
-        has_excluded = EXCLUDE in message
-        excluded = take_excluded(message) if has_excluded else frozenset[str]()
-        without = EXCLUDE if has_excluded else None
-        copy = copier(self._codec, member, key, message, flat, without)
-        taken = self._order.take(message, copy, excluded, here) if self._order else ()
+        """As `LocalChannels.put`, of what has a position: followers get it in order."""
+        excluded = take_excluded(message) if EXCLUDE in message else frozenset[str]()
+        taken = order.take(message, copy, excluded, here)
         rest = [one for one in channels if one not in taken and one not in excluded]
         return self._mailboxes.put(inbox, rest, message, copy, here)
 
