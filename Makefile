@@ -24,6 +24,9 @@ SEED ?= 1
 FOUND ?= build/bench.json
 FOUND_END_TO_END ?= build/end_to_end.json
 
+# What tests of the checkout need. (Not all of it goes with the matrix's old Django.)
+TESTED := $(VENV)/.test,health
+
 # The processes that tests run in: they wait more than they compute. Each imports all
 # tests and starts servers of its own. What is compiled is kept, whatever the
 # environment says: else each process and its children compile all of it anew.
@@ -47,24 +50,24 @@ demo: $(VENV)/.demo
 # Each behaviour once, in a few minutes. What is marked `serial` runs by itself: it
 # measures time. What fails beside others is tried once more alone, where nothing is
 # late for want of a turn. (5: no test, where ARGS name those of one half.)
-test: $(VENV)/.test
+test: $(TESTED)
 	$(call pytest,not slow,--hypothesis-profile quick)
 
 # What `make test` leaves out: load, endurance, other servers, what is built, and most
 # of the examples that Hypothesis makes.
 # With less company: many of these load the machine by themselves.
 test-slow: PROCESSES = 2
-test-slow: $(VENV)/.test $(VENV)/.lint
+test-slow: $(TESTED) $(VENV)/.lint
 	$(call pytest,slow or hypothesis)
 
 test-all: test test-slow
 
 # Which channel layer keeps which point of Channels' specification, as one table.
-conformance: $(VENV)/.test
+conformance: $(TESTED)
 	PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
 
 # Each fault many times, on both layers; a table of what became of the messages.
-faults: $(VENV)/.test
+faults: $(TESTED)
 	$(BIN)/pytest tests/faults/test_fault_table.py --often $(ARGS)
 
 # The wheel in an environment of its own: nothing of the checkout is imported.
@@ -111,11 +114,11 @@ fuzz: $(FUZZED)/.done
 	  -max_total_time=$(SECONDS) $(ARGS) || exit 1; done
 
 # Random programs, over both layers and all topologies, held against the promises.
-model: $(VENV)/.test
+model: $(TESTED)
 	PROGRAMS=$(PROGRAMS) SEED=$(SEED) $(BIN)/pytest tests/faults/test_model.py -s $(ARGS)
 
 # What 10,000 normal channels and 100,000 others take of a process, and leave behind.
-growth: $(VENV)/.test
+growth: $(TESTED)
 	$(BIN)/python bench/growth.py $(ARGS)
 
 # Style, types, workflows (without asking GitHub) and pages.
