@@ -44,7 +44,8 @@ class PipelinedConnection(ReplyQueue, asyncio.Protocol):
         super().__init__(on_push, explain)
         self.server = ""  # its host in words, for those who share connections
         self.heard = monotonic()  # when something came last
-        self.timed = 0.0  # what `heard` was when a round trip was timed last
+        # What `heard` was when a round trip was timed last; None: one is under way.
+        self.timed: float | None = 0.0
         self.on_lost: Callable[[PipelinedConnection], None] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._loop = loop

@@ -13,10 +13,11 @@ from .connection import PipelinedConnection
 def time_trip(connection: PipelinedConnection, note: Callable[[float], object]) -> None:
     """Tells `note` how long (seconds) a round trip takes, on a connection in use.
 
-    That is one on which something came since the last time.
+    That is one on which something came since the last time, which is over.
     """
-    if connection.heard == connection.timed or connection.paused:
+    if connection.timed in (None, connection.heard) or connection.paused:
         return
+    connection.timed = None
     began = monotonic()
 
     def done(reply: asyncio.Future[Any]) -> None:

@@ -170,7 +170,10 @@ async def test_roundtrips(valkey: Server, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("quick_timing")
-async def test_who_does_nothing_asks_nothing(valkey: Server) -> None:
+async def test_who_does_nothing_asks_nothing(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_redis_fast.runtime.heartbeat._FIRST", 600)
     async with opened(valkey.url, expiry=0.1, liveness=600) as layer:
         await layer.send("normal", {})
         await eventually(lambda: timed(layer) == 1, "a round trip")
