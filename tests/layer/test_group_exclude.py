@@ -11,7 +11,7 @@ from channels_redis_fast.exceptions import InvalidMessage
 from channels_redis_fast.types import SendResult
 from channels_redis_fast.wire.reserved import EXCLUDE
 from support.clusters import Cluster
-from support.layers import nothing, opened, soon
+from support.layers import FORMATS, nothing, opened, soon
 from support.peers import INCUMBENT_CORE, INCUMBENT_PUBSUB
 from support.polling import eventually
 from support.programs import UNSHARDED
@@ -21,12 +21,6 @@ from support.syncing import KINDS
 
 NESTED = {"type": "chat", "data": {"a": [1, {"b": 2}]}}
 FLAT = {"type": "chat", "text": "hello"}
-FORMATS: dict[str, dict[str, Any]] = {
-    "msgpack": {},
-    "fernet": {"symmetric_encryption_keys": ["a key"]},
-    "aes-gcm": {"symmetric_encryption_keys": ["a key"], "encryption": "aes-gcm"},
-    "json": {"serializer_format": "json"},
-}
 
 
 @pytest.fixture(params=KINDS)

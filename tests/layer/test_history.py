@@ -10,43 +10,27 @@ import msgpack
 import pytest
 
 from channels_redis_fast.exceptions import InvalidMessage
-from channels_redis_fast.types import BEGINNING, POSITION, History, position_of
-from support.following import GROUP, place, send
-from support.layers import nothing, opened, soon
+from channels_redis_fast.types import BEGINNING, POSITION, position_of
+from support.following import GROUP, RULES, numbers, place, plain, send
+from support.layers import FORMATS, nothing, opened, soon
 from support.servers import Server
 from support.syncing import KINDS
 
-RULES = {"room-*": (10, 300), "price-*": History(size=1, ttl=60)}
-FORMATS: dict[str, dict[str, Any]] = {
-    "msgpack": {},
-    "json": {"serializer_format": "json"},
-    "fernet": {"symmetric_encryption_keys": ["k" * 32]},
-    "aes-gcm": {"symmetric_encryption_keys": ["k" * 32], "encryption": "aes-gcm"},
-    "json, encrypted": {
-        "serializer_format": "json",
-        "symmetric_encryption_keys": ["k" * 32],
-    },
+ALL_FORMATS: dict[str, dict[str, Any]] = {
+    **FORMATS,
+    "json, encrypted": {**FORMATS["json"], **FORMATS["fernet"]},
 }
 NESTED = {"type": "said", "list": [1, {"a": None}], "text": "žluťoučký"}
 
 both = pytest.mark.parametrize("kind", KINDS)
 
 
-def plain(message: dict[str, Any]) -> dict[str, Any]:
-    """A message without its position."""
-    return {key: value for key, value in message.items() if key != POSITION}
-
-
-async def numbers(layer: Any, channel: str, count: int) -> list[Any]:
-    return [(await soon(layer, channel))["n"] for _ in range(count)]
-
-
 @both
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL_FORMATS)
 async def test_a_channel_that_joins_late_gets_what_it_missed(
     valkey: Server, kind: str, format: str
 ) -> None:
-    options = FORMATS[format]
+    options = ALL_FORMATS[format]
     async with (
         opened(valkey.url, kind=kind, history=RULES, **options) as sender,
         opened(valkey.url, kind=kind, history=RULES, **options) as layer,

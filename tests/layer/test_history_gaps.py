@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 import pytest
 from redis import exceptions as errors
 
 from channels_redis_fast.exceptions import InvalidMessage
-from channels_redis_fast.types import BEGINNING, POSITION, History
+from channels_redis_fast.types import BEGINNING
 from support.behaviours import until_it_works
-from support.following import GROUP, Follower, place, send
+from support.following import GROUP, RULES, Follower, numbers, place, send
 from support.layers import opened, soon
 from support.polling import eventually
 from support.proxy import Proxy
 from support.servers import Server
 from support.syncing import KINDS
 
-RULES = {"room-*": (10, 300), "price-*": History(size=1, ttl=60)}
 NO_POSITIONS = [
     *("", "@", "room-1@", "nonsense", "room-2@1795867294365-000000000001"),
     *("room-1@9999999999999-999999999999", "room-1@0000000000000-000000000000"),
@@ -28,15 +26,6 @@ NO_POSITIONS = [
 ] * 2
 
 both = pytest.mark.parametrize("kind", KINDS)
-
-
-def plain(message: dict[str, Any]) -> dict[str, Any]:
-    """A message without its position."""
-    return {key: value for key, value in message.items() if key != POSITION}
-
-
-async def numbers(layer: Any, channel: str, count: int) -> list[Any]:
-    return [(await soon(layer, channel))["n"] for _ in range(count)]
 
 
 @both

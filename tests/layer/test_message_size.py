@@ -14,17 +14,11 @@ from channels_redis_fast.exceptions import UnreadableMessage
 from channels_redis_fast.serializers import registry
 from channels_redis_fast.wire import _envelope
 from channels_redis_fast.wire.codec import MOST_CHANNELS, SizeLimit, codec_of
-from support.layers import nothing, soon
+from support.layers import FORMATS, nothing, soon
 from support.servers import Server
 from support.syncing import KINDS
 
 LIMIT = 1_000
-WAYS: dict[str, dict[str, Any]] = {
-    "msgpack": {},
-    "fernet": {"symmetric_encryption_keys": ["a key"]},
-    "aes-gcm": {"symmetric_encryption_keys": ["a key"], "encryption": "aes-gcm"},
-    "json": {"serializer_format": "json"},
-}
 
 
 @pytest.fixture(params=KINDS)
@@ -32,9 +26,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=FORMATS)
 def way(request: pytest.FixtureRequest) -> dict[str, Any]:
-    found: dict[str, Any] = WAYS[request.param]
+    found: dict[str, Any] = FORMATS[request.param]
     return found
 
 
@@ -110,7 +104,7 @@ def test_the_longest_list_is_read() -> None:
     """Of names of 100 bytes, with the longest message."""
     limit = SizeLimit(LIMIT, MessageTooLarge)
     names = [f"{n:0>100}".encode() for n in range(MOST_CHANNELS)]
-    for options in WAYS.values():
+    for options in FORMATS.values():
         chosen = {"symmetric_encryption_keys": None, "encryption": "fernet", **options}
         format = chosen.pop("serializer_format", "msgpack")
         codec = codec_of(registry.get_serializer(format, **chosen), limit)

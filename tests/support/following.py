@@ -8,11 +8,13 @@ from typing import Any
 
 from redis import exceptions as errors
 
-from channels_redis_fast.types import position_of
+from channels_redis_fast.types import POSITION, History, position_of
 from channels_redis_fast.wire.positions import Position, read_placed
+from support.layers import soon
 
 GROUP = "room-1"
 HISTORY = {"room-*": (1000, 300)}
+RULES = {"room-*": (10, 300), "price-*": History(size=1, ttl=60)}
 
 
 def place(position: str) -> Position:
@@ -72,6 +74,16 @@ class Follower:
             assert place(position) == (self.at[0], self.at[1] + 1)
             self.at = place(position)
             self.numbers.append(message.get("n"))
+
+
+def plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without its position."""
+    return {key: value for key, value in message.items() if key != POSITION}
+
+
+async def numbers(layer: Any, channel: str, count: int) -> list[Any]:
+    """The numbers of the next messages of a channel."""
+    return [(await soon(layer, channel))["n"] for _ in range(count)]
 
 
 def said(number: Any) -> dict[str, Any]:

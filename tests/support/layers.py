@@ -23,6 +23,14 @@ MESSAGES = {
     "big": {"type": "t", "text": "x" * 1_000_000},
 }
 
+# Options by what becomes of messages.
+FORMATS: dict[str, dict[str, Any]] = {
+    "msgpack": {},
+    "fernet": {"symmetric_encryption_keys": ["a key"]},
+    "aes-gcm": {"symmetric_encryption_keys": ["a key"], "encryption": "aes-gcm"},
+    "json": {"serializer_format": "json"},
+}
+
 
 @asynccontextmanager
 async def opened(*hosts: Any, kind: str = "core", **options: Any) -> AsyncIterator[Any]:
