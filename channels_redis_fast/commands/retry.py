@@ -95,6 +95,11 @@ class Retry:
         return None
 
 
+def scan(pattern: bytes, cursor: bytes) -> Command:
+    """Asks a server for more keys; `cursor`: of its last reply, b"" at first."""
+    return (b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000")
+
+
 class Sweep:
     """Deletes the keys of a shard that match a glob pattern, a portion at a time.
 
@@ -115,8 +120,8 @@ class Sweep:
         return self.began + self._seconds
 
     def scan(self, cursor: bytes) -> Command:
-        """Asks a server for more keys; `cursor`: of its last reply, b"" at first."""
-        return (b"SCAN", cursor or b"0", b"MATCH", self.pattern, b"COUNT", b"1000")
+        """Asks a server for more keys."""
+        return scan(self.pattern, cursor)
 
     def unlinks(self, keys: list[bytes]) -> list[Command]:
         """Deletes keys that were found; heartbeats stay, which are no messages."""

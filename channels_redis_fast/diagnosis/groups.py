@@ -10,6 +10,7 @@ from itertools import chain
 from redis import exceptions as errors
 
 from .._base import BaseRedisLayer
+from ..commands.errors import value_of
 from ..pubsub import RedisPubSubChannelLayer
 from .keys import scanned
 from .server import Server
@@ -54,9 +55,7 @@ def _subscribed(server: Server, glob: str, is_cluster: bool) -> Counter[str]:
         names = server.try_("PUBSUB", kind + _NAMES, glob)
         if kind and isinstance(names, errors.ResponseError):
             continue  # a server before Redis 7
-        if isinstance(names, Exception):
-            raise names
-        if names:
+        if value_of(names):
             counts = server.ask("PUBSUB", kind + _COUNTS, *names)
             for name, count in zip(counts[::2], counts[1::2], strict=True):
                 found[name.decode("utf-8", "replace")] += count

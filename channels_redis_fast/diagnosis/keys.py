@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from ..commands.retry import scan
 from .finding import Finding, Level
 from .server import Server
 
@@ -42,8 +43,7 @@ def scanned(server: Server, pattern: bytes) -> Iterator[list[str]]:
     """
     cursor = b""
     while cursor != b"0":
-        command = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", "1000")
-        cursor, keys = server.ask(*command)
+        cursor, keys = server.ask(*scan(pattern, cursor))
         yield [key.decode("utf-8", "replace") for key in keys]
 
 
