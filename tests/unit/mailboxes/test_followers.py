@@ -17,7 +17,7 @@ from channels_redis_fast.wire.positions import Position, read_id
 SIZE = 6  # messages that are kept
 CAPACITY = 4
 QUICK = 2000
-MANY = 100_000
+MANY = 20_000
 
 
 @dataclass
