@@ -1,4 +1,4 @@
-"""The chat room: one consumer per WebSocket, all members of a room in one group."""
+"""The chat room: one consumer per WebSocket; what is said in it is in talk.py."""
 
 from __future__ import annotations
 
@@ -10,44 +10,22 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from channels.exceptions import ChannelFull
-from channels.generic.websocket import (
-    AsyncJsonWebsocketConsumer,
-    AsyncWebsocketConsumer,
-)
 from django.conf import settings
+from redis.exceptions import RedisError
 
 from channels_redis_fast.consumers import FastDispatchMixin, broadcast
 from channels_redis_fast.demo import presence
 from channels_redis_fast.demo.crowd import CONTROL, group_of
+from channels_redis_fast.demo.talk import Json, Talk, said
 
 CROWD_LIMIT = 1000
 NAME_LENGTH = 30
-TEXT_LENGTH = 1000
 ROOM_LENGTH = 60
 NUMBER_LIMIT = 2**53  # what JavaScript counts exactly
 POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011  # a WebSocket closes with them
 
-Json = dict[str, Any]
 
-
-class MaybeGone(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """Sends to the browser, if it is still there."""
-
-    async def send(
-        self,
-        text_data: str | None = None,
-        bytes_data: bytes | None = None,
-        close: bool = False,
-    ) -> None:
-        """Sends a frame."""
-        # To a WebSocket that is gone uvicorn raises OSError, or RuntimeError when
-        # it closed it itself. That would end this consumer before it hears of the
-        # disconnect, so it would never leave the room.
-        with contextlib.suppress(OSError, RuntimeError):
-            await super().send(text_data, bytes_data, close)
-
-
-class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[misc]
+class PlainRoomConsumer(Talk):
     """A member of a chat room, who talks, listens and is seen by the others."""
 
     has_joined = False
@@ -62,13 +40,14 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         self.name = self.name or f"guest {secrets.token_hex(2)}"
         if len(self.room) > ROOM_LENGTH:
             await self.accept()
-            await self._refuse(f"a room's name has at most {ROOM_LENGTH} characters")
+            await self.refuse(f"a room's name has at most {ROOM_LENGTH} characters")
             await self.close(POLICY_VIOLATION)
             return
         self.has_joined = True
         await self.channel_layer.group_add(self.group, self.channel_name)
+        recovery = await self.join_talk(query.get("since", [None])[0])
         await self.accept()
-        await self.send_json({"type": "welcome", **self._card()})
+        await self.send_json({"type": "welcome", **self.card(), **recovery})
         await self._tell_room("member.arrived")
         if settings.SITE.names_members:
             presence.enter(self.channel_layer, self.group, self.channel_name)
@@ -90,6 +69,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         self.has_joined = False
         if settings.SITE.names_members:
             presence.leave(self.group, self.channel_name)
+        await self.leave_talk()
         await self.channel_layer.group_discard(self.group, self.channel_name)
         if not settings.SITE.names_members:
             await self._tell_room("member.left")
@@ -107,28 +87,22 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             action = None
         if action is None:
-            await self._refuse("expected a JSON object with a known type")
-        else:
+            await self.refuse("expected a JSON object with a known type")
+            return
+        try:
             await action(content)
-
-    async def on_say(self, content: Json) -> None:
-        """Says something to the room."""
-        text = content.get("text")
-        if not isinstance(text, str) or not 0 < len(text) <= TEXT_LENGTH:
-            await self._refuse(f"text must have 1 to {TEXT_LENGTH} characters")
-            return
-        if not is_unicode(text):
-            await self._refuse("text must be valid Unicode")
-            return
-        await self._tell_room("member.said", text=text)
+        except RedisError as error:
+            await self.refuse(f"Redis can't be reached: {error}")
 
     async def on_ping(self, content: Json) -> None:
         """Times one round trip through the layer, which the whole room hears."""
         number = content.get("number")
         if not isinstance(number, int) or abs(number) > NUMBER_LIMIT:
-            await self._refuse("number must be an integer of at most 2**53")
+            await self.refuse("number must be an integer of at most 2**53")
             return
-        await self._tell_room("room.ping", number=number, started=time.perf_counter())
+        with contextlib.suppress(RedisError):  # the next one comes soon
+            now = time.perf_counter()
+            await self._tell_room("room.ping", number=number, started=now)
 
     async def on_usage(self, content: Json) -> None:
         """Tells how much CPU (seconds) this process took so far."""
@@ -138,7 +112,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Takes another name."""
         name = content.get("name")
         if not isinstance(name, str) or not clean_name(name):
-            await self._refuse(f"name must have 1 to {NAME_LENGTH} characters")
+            await self.refuse(f"name must have 1 to {NAME_LENGTH} characters")
             return
         self.name = clean_name(name)
         await self._tell_room("member.here")
@@ -147,7 +121,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Asks all processes for so many simulated members, together."""
         size = content.get("size")
         if not isinstance(size, int) or not 0 <= size <= CROWD_LIMIT:
-            await self._refuse(f"size must be an integer from 0 to {CROWD_LIMIT}")
+            await self.refuse(f"size must be an integer from 0 to {CROWD_LIMIT}")
             return
         await self.channel_layer.group_send(
             CONTROL, {"type": "crowd.resize", "room": self.room, "size": size}
@@ -157,7 +131,7 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Kills a server process of the demo; nobody says goodbye for its members."""
         process = content.get("process")
         if process not in settings.SITE.processes:
-            await self._refuse(f"process must be one of {settings.SITE.processes}")
+            await self.refuse(f"process must be one of {settings.SITE.processes}")
             return
         await self.channel_layer.group_send(
             CONTROL, {"type": "process.kill", "process": process}
@@ -170,12 +144,12 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         await self.send_json({**event, "type": "here", "arrived": True})
         if event["id"] == self.channel_name:
             return
-        here = {"type": "member.here", **self._card()}
+        here = {"type": "member.here", **self.card()}
         try:
             await self.channel_layer.send(event["id"], here)
-        except ChannelFull:
-            # The newcomer's process has more to read than it may hold. The room
-            # works on; the newcomer sees this member when it next says something.
+        except (ChannelFull, RedisError):
+            # The newcomer's process has more to read than it may hold, or Redis is
+            # away. The room works on without this member in the newcomer's list.
             return
 
     async def member_here(self, event: Json) -> None:
@@ -190,10 +164,6 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Shows who left, where the layer doesn't tell."""
         await self.send_json({**event, "type": "left"})
 
-    async def member_said(self, event: Json) -> None:
-        """Shows what somebody said."""
-        await self.send_json({**event, "type": "said"})
-
     async def room_ping(self, event: Json) -> None:
         """Reports the round trip to the browser that asked for it."""
         if event["id"] == self.channel_name:
@@ -205,15 +175,9 @@ class PlainRoomConsumer(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[
         """Shows the simulated members of one process."""
         await self.send_json({**event, "type": "crowd"})
 
-    def _card(self) -> Json:
-        return {"id": self.channel_name, "name": self.name, "process": self.process}
-
     async def _tell_room(self, kind: str, **content: Any) -> None:
-        event = {"type": kind, **self._card(), **content}
+        event = {"type": kind, **self.card(), **content}
         await self.channel_layer.group_send(self.group, event)
-
-    async def _refuse(self, why: str) -> None:
-        await self.send_json({"type": "error", "detail": why})
 
 
 class RoomConsumer(PlainRoomConsumer, FastDispatchMixin):
@@ -235,22 +199,13 @@ class RoomConsumer(PlainRoomConsumer, FastDispatchMixin):
     @staticmethod
     def member_said(event: Json) -> Json:
         """Shows what somebody said."""
-        return {**event, "type": "said"}
+        return said(event)
 
     @broadcast
     @staticmethod
     def crowd_state(event: Json) -> Json:
         """Shows the simulated members of one process."""
         return {**event, "type": "crowd"}
-
-
-def is_unicode(text: str) -> bool:
-    """Returns whether it can be sent: JSON may hold half of an emoji."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def clean_name(name: str) -> str:

@@ -150,6 +150,7 @@ class Demo:
             prefix=f"demo-{secrets.token_hex(4)}",
             capacity=self._capacity(),
             names_members=names_members(self._options.backend),
+            keeps_history=hasattr(backend_of(self._options.backend), "group_join"),
             ports=tuple(self.ports),
             plain=self._options.plain,
         )

@@ -61,8 +61,9 @@ def enter(layer: Any, group: str, channel: str) -> None:
 
 
 def leave(group: str, channel: str) -> None:
-    """A browser is gone; with the last one ends the asking."""
-    watch = _watches[group]
+    """A browser is gone, if it was there; with the last one ends the asking."""
+    if (watch := _watches.get(group)) is None:
+        return
     watch.browsers.discard(channel)
     if not watch.browsers:
         watch.stop()

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from channels_redis_fast.demo.site import LIVENESS, Site
+from channels_redis_fast.demo.site import KEPT, KEPT_FOR, LIVENESS, Site
 
 SITE = Site.from_environment()
 
@@ -37,6 +37,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
             "prefix": SITE.prefix,
             "capacity": SITE.capacity,
             **({"liveness": LIVENESS} if SITE.names_members else {}),
+            **({"history": {"talk.*": (KEPT, KEPT_FOR)}} if SITE.keeps_history else {}),
         },
     }
 }

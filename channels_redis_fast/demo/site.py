@@ -11,6 +11,7 @@ VARIABLE = "CHANNELS_REDIS_FAST_DEMO"
 BACKEND = "channels_redis_fast.core.RedisChannelLayer"
 LIVENESS = 3.0  # seconds; short, so that a killed process is soon seen to be gone
 RESTART_AFTER = 10.0  # seconds; longer than it takes to see that
+KEPT, KEPT_FOR = 100, 300  # so many messages of a room, so many seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Site:
     prefix: str = "demo"
     capacity: int = 100
     names_members: bool = True  # whether the layer does, and knows who lives
+    keeps_history: bool = True  # whether the layer can
     plain: bool = False  # consumers without the mixin
     ports: tuple[int, ...] = (8001,)
     index: int = 0
@@ -54,6 +56,11 @@ class Site:
     def name(self) -> str:
         """The name of this process: A, B, ..."""
         return process_name(self.index)
+
+    @property
+    def port(self) -> int:
+        """The port of this process."""
+        return self.ports[self.index]
 
 
 def process_name(index: int) -> str:

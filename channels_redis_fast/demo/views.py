@@ -12,10 +12,11 @@ from channels_redis_fast.demo.consumers import (
     CROWD_LIMIT,
     NAME_LENGTH,
     ROOM_LENGTH,
-    TEXT_LENGTH,
 )
+from channels_redis_fast.demo.outage import CUTS
 from channels_redis_fast.demo.presence import LOOK_EVERY
-from channels_redis_fast.demo.site import LIVENESS, RESTART_AFTER, process_name
+from channels_redis_fast.demo.site import KEPT, LIVENESS, RESTART_AFTER, process_name
+from channels_redis_fast.demo.talk import TEXT_LENGTH
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -44,8 +45,9 @@ def room(request: HttpRequest, room: str) -> HttpResponse:
     context = {
         "room": room,
         "site": site,
-        "port": site.ports[site.index],
         "others": others,
+        "kept": KEPT,
+        "cuts": CUTS,
         "gone_after": round(LIVENESS + LIVENESS / 3 + LOOK_EVERY),
         "restart_after": round(RESTART_AFTER),
         "crowd_limit": CROWD_LIMIT,

@@ -155,6 +155,20 @@ def test_a_layer_that_names_no_members() -> None:
             assert "Kill" not in answer.read().decode()
 
 
+@pytest.mark.parametrize(
+    "backend",
+    ["channels_redis.core.RedisChannelLayer", "channels.layers.InMemoryChannelLayer"],
+)
+def test_a_layer_that_keeps_no_history(backend: str) -> None:
+    with demos.Demo("--backend", backend) as demo, chat(demo.urls[0]) as ada:
+        say(ada, "say", text="hello")
+        assert hear(ada, "said", text="hello")["position"] is None
+        say(ada, "cut")
+        assert "no history" in hear(ada, "error")["detail"]
+        with get(demo.urls[0]) as answer:
+            assert "Unplug" not in answer.read().decode()
+
+
 def test_children_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     with demos.Demo(environment={"TMPDIR": str(tmp_path)}) as demo:
         demo.signal(signal.SIGKILL)

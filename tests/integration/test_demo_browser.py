@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
+from websockets.sync.client import ClientConnection
 
+from channels_redis_fast.demo.outage import CUTS
 from support import demos
 from support.browsers import browser
+from support.demos import chat, hear, say
 from support.polling import until
+from support.proxy import Proxy
 
 pytestmark = pytest.mark.slow
+
+# All that is said in one test is less than the demo keeps, so that none is a gap.
+KILLS, SAID_EACH_TIME = 11, 8
+BETWEEN = 170  # bytes; from the handshake's answer to all that is replayed
 
 
 class Page:
@@ -47,16 +60,36 @@ class Page:
         drawn: str = self.driver.execute_script(script, f"#chart .{name}")
         return drawn
 
+    def said(self, word: str) -> list[str]:
+        """What it shows of what was said, beginning with this word."""
+        script = (
+            "return [...document.querySelectorAll('.said p')].map(p => p.innerText)"
+        )
+        texts: list[str] = self.driver.execute_script(script)
+        return [text for text in texts if text.startswith(word)]
+
+    def press(self, button: str) -> None:
+        """Press a button, named by a selector."""
+        self.driver.find_element(By.CSS_SELECTOR, f"button{button}").click()
+
     def complaints(self) -> Any:
         """What the browser's console says."""
         return self.driver.get_log("browser")  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Page]]:
+def demo() -> Iterator[demos.Demo]:
+    """One for all of these tests."""
+    with demos.Demo() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pages(
+    demo: demos.Demo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Page]]:
     """The page of process A and that of process B, each in a browser of its own."""
     with ExitStack() as stack:
-        demo = stack.enter_context(demos.Demo())
         opened = []
         for url in demo.urls:
             profile = tmp_path_factory.mktemp("profile")
@@ -119,12 +152,94 @@ def test_browser_has_nothing_to_complain_of(pages: list[Page]) -> None:
         assert page.complaints() == []
 
 
+class Speaker:
+    """Says one thing after the other in a room, and keeps account."""
+
+    def __init__(self, connection: ClientConnection, word: str) -> None:
+        self.said: list[str] = []
+        self._connection = connection
+        self._word = word
+
+    def speak(self, most: int) -> None:
+        """Say one thing more, up to so many in all, and hear it come back."""
+        if len(self.said) < most:
+            self.said.append(f"{self._word} {len(self.said)}")
+            say(self._connection, "say", text=self.said[-1])
+            hear(self._connection, "said", text=self.said[-1])
+
+
+def test_unplugged_page_gets_what_it_missed(
+    demo: demos.Demo, pages: list[Page]
+) -> None:
+    here, _ = pages
+    here.press("#unplug")
+    here.shows("status", "disconnected")
+    with chat(demo.urls[1]) as one:
+        speaker = Speaker(one, "unplugged")
+        for _ in range(3):
+            speaker.speak(3)
+        here.shows("log", "3 messages replayed")
+        speaker.speak(4)
+        here.shows("log", speaker.said[-1])
+    assert here.said("unplugged") == speaker.said
+
+
+def test_page_is_killed_again_and_again(demo: demos.Demo, tmp_path: Path) -> None:
+    server = SimpleNamespace(host=Proxy.host, port=urlsplit(demo.urls[0]).port)
+    with (
+        Proxy(server) as proxy,
+        chat(demo.urls[1], "killed") as one,
+        browser(tmp_path) as driver,
+    ):
+        page = Page(driver, f"http://{proxy.host}:{proxy.port}/room/killed/")
+        speaker = Speaker(one, "killed")
+
+        def is_back() -> bool:
+            speaker.speak((kill + 1) * SAID_EACH_TIME)
+            return proxy.accepted > accepted
+
+        for kill in range(KILLS):
+            accepted = proxy.accepted
+            proxy.replies.cut_after(kill * BETWEEN)
+            until(is_back, "the page to connect again")
+        page.shows("log", speaker.said[-1])
+        assert page.said("killed") == speaker.said
+        page.shows("log", "messages replayed")
+
+
+def connections_made(demo: demos.Demo) -> int:
+    """How many its Valkey was ever asked for."""
+    found = re.search(r"redis://\S+", demo.output)
+    assert found is not None
+    with redis.Redis.from_url(found[0]) as client:
+        made: int = client.info("stats")["total_connections_received"]
+    return made
+
+
+def test_process_is_cut_off_from_redis(demo: demos.Demo, pages: list[Page]) -> None:
+    here, _ = pages
+    with chat(demo.urls[1]) as one:
+        speaker = Speaker(one, "cut")
+        made = connections_made(demo)
+        here.press("#cut")
+
+        def is_restored() -> bool:
+            speaker.speak(90)
+            return f"cut off from Redis {CUTS} times" in here.text("log")
+
+        until(is_restored, "the process to be connected again")
+        here.shows("log", speaker.said[-1])
+    assert connections_made(demo) >= made + 2 * CUTS  # one that sends, one that waits
+    assert here.said("cut") == speaker.said
+    assert "said meanwhile, none is missing" in here.text("log")
+
+
 def test_members_of_a_killed_process_go(pages: list[Page]) -> None:
     here, there = pages
     there.write("name", "Emmy Noether")
     here.shows("here", "Emmy Noether")
     until(lambda: here.text("count") == "2", "both to be counted")
-    here.driver.find_element(By.CSS_SELECTOR, "button.kill[data-process=B]").click()
+    here.press(".kill[data-process=B]")
     there.shows("status", "disconnected")
     until(lambda: here.text("count") == "1", "the other to be gone")
     here.shows("log", "Process B was killed")

@@ -86,6 +86,31 @@ def test_the_layer_says_who_is_present(demo: demos.Demo) -> None:
         say(ada, "crowd", size=0)
 
 
+def test_who_comes_back_gets_what_was_said_meanwhile(demo: demos.Demo) -> None:
+    with chat(demo.urls[0], "missed") as ada:
+        with chat(demo.urls[1], "missed") as ben:
+            assert hear(ben, "welcome")["replayed"] == 0
+            say(ada, "say", text="heard")
+            since = hear(ben, "said", text="heard")["position"]
+        for number in range(3):
+            say(ada, "say", text=f"missed {number}")
+            hear(ada, "said", text=f"missed {number}")
+        with chat(demo.urls[1], "missed", since=since) as ben:
+            welcome = hear(ben, "welcome")
+            assert (welcome["recovered"], welcome["replayed"]) == (True, 3)
+            say(ada, "say", text="live")
+            texts = [hear(ben, "said")["text"] for _ in range(4)]
+            assert texts == ["missed 0", "missed 1", "missed 2", "live"]
+
+
+@pytest.mark.parametrize("since", ["", "nonsense", "\x00\ud7ff@1-1", "9" * 5000])
+def test_who_comes_from_nowhere_is_told_of_a_gap(demo: demos.Demo, since: str) -> None:
+    with chat(demo.urls[0], "missed", since=since) as one:
+        assert hear(one, "welcome")["recovered"] is (since == "")
+        say(one, "say", text="here all the same")
+        hear(one, "said", text="here all the same")
+
+
 def test_rooms_do_not_hear_each_other(demo: demos.Demo) -> None:
     with chat(demo.urls[0], "east") as east, chat(demo.urls[1], "west") as west:
         say(east, "say", text="only east")

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,10 +135,13 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def chat(url: str, room: str = "lobby", name: str = "") -> ClientConnection:
+def chat(
+    url: str, room: str = "lobby", name: str = "", **more: str
+) -> ClientConnection:
     """A WebSocket in a room, as the page of that server opens it."""
     address = url.removeprefix("http://").rstrip("/")
-    uri = f"ws://{address}/ws/room/{room}/?name={name}"
+    query = urllib.parse.urlencode({"name": name, **more})
+    uri = f"ws://{address}/ws/room/{room}/?{query}"
     return connect(uri, origin=Origin(f"http://{address}"), proxy=None)
 
 

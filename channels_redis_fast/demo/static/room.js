@@ -4,6 +4,8 @@ const PING_EVERY = 50;
 const PINGS_UNDER_WAY = 20; // more would measure our own queue
 const WINDOW = 10_000; // p50 and p99 are of the pings of the last ten seconds
 const LOG_LENGTH = 200;
+const RETRY_AFTER = 1000;
+const UNPLUGGED_FOR = 5000;
 const CROWD_SILENT = 4000; // each process tells its simulated members every second
 
 const ADJECTIVES = ["Amber", "Brisk", "Calm", "Dapper", "Early", "Fond", "Gentle", "Hazel", "Keen", "Lucky", "Mellow", "Quick"];
@@ -11,11 +13,14 @@ const ANIMALS = ["Badger", "Crane", "Dormouse", "Egret", "Finch", "Hare", "Ibex"
 
 const byId = (id) => document.getElementById(id);
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
-const { room } = document.body.dataset;
+const { room, process: here } = document.body.dataset;
 const chart = new Chart(byId("chart"));
 
 let socket = null;
+let pause = RETRY_AFTER; // before the next connection
+let since = null; // the position up to which this page has all that was said
 let me = null;
+const mine = new Set(); // who this page was, too, before it connected again
 let members = new Map(); // id -> {name, process}: all that said who they are
 let present = null; // the ids that the layer counts; null where it doesn't tell
 let crowds = new Map(); // process -> {size, rate, at}
@@ -81,7 +86,7 @@ function showSaid({ id, name, process, text }) {
   const line = document.createElement("div");
   const who = document.createElement("b");
   const words = document.createElement("p");
-  item.className = id === me ? "said own" : "said";
+  item.className = mine.has(id) ? "said own" : "said";
   line.className = "quiet";
   who.textContent = name;
   words.textContent = text;
@@ -90,6 +95,34 @@ function showSaid({ id, name, process, text }) {
   item.append(line, words);
   append(item);
 }
+
+// What was missed.
+
+const messages = (count) => (count === 1 ? "1 message" : `${count} messages`);
+
+function showRecovery({ position, recovered, replayed }) {
+  if (since && recovered) note(`${messages(replayed)} replayed`);
+  else if (since) showGap({ position });
+  since ??= position;
+}
+
+function showGap({ position }) {
+  note("Messages are missing here: the layer doesn't keep them any more");
+  since = position;
+}
+
+function showRestored({ cuts, said, recovered }) {
+  const missing = recovered ? "none is missing" : "more than the layer keeps";
+  note(`Process ${here} was cut off from Redis ${cuts} times: ${messages(said)} said meanwhile, ${missing}`);
+}
+
+byId("unplug")?.addEventListener("click", () => {
+  note(`Unplugged for ${UNPLUGGED_FOR / 1000} s`);
+  pause = UNPLUGGED_FOR;
+  socket.close();
+});
+
+byId("cut")?.addEventListener("click", () => send("cut"));
 
 // Who is here.
 
@@ -197,14 +230,21 @@ setInterval(() => {
 // The connection.
 
 const actions = {
-  welcome: ({ id }) => {
-    me = id;
+  welcome: (message) => {
+    me = message.id;
+    mine.add(me);
+    showRecovery(message);
     showState("connected");
   },
   here: showHere,
   present: showPresent,
   left: showLeft,
-  said: showSaid,
+  said: (message) => {
+    since = message.position ?? since;
+    showSaid(message);
+  },
+  gap: showGap,
+  restored: showRestored,
   pong: showPong,
   crowd: showCrowd,
   error: ({ detail }) => note(`Refused: ${detail}`),
@@ -215,12 +255,13 @@ function showState(state) {
   byId("status").dataset.state = state;
   byId("status").textContent = state;
   for (const id of ["text", "send", "crowd"]) byId(id).disabled = off;
-  for (const button of document.querySelectorAll("button.kill")) button.disabled = off;
+  for (const button of document.querySelectorAll("button.fault")) button.disabled = off;
 }
 
 function connect() {
-  const name = encodeURIComponent(storedName());
-  socket = new WebSocket(`ws://${location.host}/ws/room/${room}/?name=${name}`);
+  const query = new URLSearchParams({ name: storedName() });
+  if (since) query.set("since", since);
+  socket = new WebSocket(`ws://${location.host}/ws/room/${room}/?${query}`);
   socket.onmessage = ({ data }) => {
     const message = JSON.parse(data);
     actions[message.type]?.(message);
@@ -233,7 +274,8 @@ function connect() {
     pings = new Map();
     showMembers();
     showState("disconnected");
-    setTimeout(connect, 1000);
+    setTimeout(connect, pause);
+    pause = RETRY_AFTER;
   };
 }
 
