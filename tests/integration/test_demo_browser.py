@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import redis
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -207,20 +205,10 @@ def test_page_is_killed_again_and_again(demo: demos.Demo, tmp_path: Path) -> Non
         page.shows("log", "messages replayed")
 
 
-def connections_made(demo: demos.Demo) -> int:
-    """How many its Valkey was ever asked for."""
-    found = re.search(r"redis://\S+", demo.output)
-    assert found is not None
-    with redis.Redis.from_url(found[0]) as client:
-        made: int = client.info("stats")["total_connections_received"]
-    return made
-
-
 def test_process_is_cut_off_from_redis(demo: demos.Demo, pages: list[Page]) -> None:
     here, _ = pages
     with chat(demo.urls[1]) as one:
         speaker = Speaker(one, "cut")
-        made = connections_made(demo)
         here.press("#cut")
 
         def is_restored() -> bool:
@@ -229,7 +217,6 @@ def test_process_is_cut_off_from_redis(demo: demos.Demo, pages: list[Page]) -> N
 
         until(is_restored, "the process to be connected again")
         here.shows("log", speaker.said[-1])
-    assert connections_made(demo) >= made + 2 * CUTS  # one that sends, one that waits
     assert here.said("cut") == speaker.said
     assert "said meanwhile, none is missing" in here.text("log")
 

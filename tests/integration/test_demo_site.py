@@ -10,10 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import redis
 from websockets import Origin
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
+from channels_redis_fast.demo.outage import CUTS
+from channels_redis_fast.demo.site import KEPT
 from support import demos
 from support.demos import await_crowd, await_present, chat, get, hear, say
 from support.polling import until
@@ -134,6 +137,38 @@ def test_crowd_comes_listens_and_goes(demo: demos.Demo) -> None:
         until(lambda: hear(one, "crowd", process="B")["rate"] > 0, "the crowd to hear")
         say(one, "crowd", size=0)
         await_crowd(one, A=0, B=0)
+
+
+def connections_made(demo: demos.Demo) -> int:
+    """How many its Valkey was ever asked for."""
+    found = re.search(r"redis://\S+", demo.output)
+    assert found is not None
+    with redis.Redis.from_url(found[0]) as client:
+        made: int = client.info("stats")["total_connections_received"]
+    return made
+
+
+@pytest.mark.slow
+def test_who_is_cut_off_from_redis_misses_nothing(demo: demos.Demo) -> None:
+    said: list[str] = []
+    with chat(demo.urls[0], "cut") as ada, chat(demo.urls[1], "cut") as ben:
+
+        def is_cut() -> bool:
+            if len(said) < KEPT - 1:
+                said.append(f"{len(said)}")
+                say(ben, "say", text=said[-1])
+                assert hear(ben, "said")["text"] == said[-1]
+                assert hear(ada, "said")["text"] == said[-1]
+            return connections_made(demo) >= enough
+
+        enough = connections_made(demo) + 2 * CUTS  # what sends, what waits
+        say(ada, "cut")
+        say(ada, "cut")
+        assert "already" in hear(ada, "error")["detail"]
+        until(is_cut, "the connections to be cut", pause=0.03)
+        restored = hear(ada, "restored")
+        assert restored["recovered"]
+        assert restored["said"] <= len(said)
 
 
 WRONG_FRAMES = [
