@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
 
+from redis.exceptions import RedisError
+
 CUTS = 10
 EVERY = 0.3  # seconds; time to connect again, and to be in the midst of something
 
-logger = logging.getLogger(__name__)
-
-_under_way: set[asyncio.Task[None]] = set()  # one at most
+_under_way: set[asyncio.Task[None]] = set()
 
 
-def begin(port: int, then: Callable[[], Awaitable[None]]) -> bool:
-    """Cuts all connections to Redis, CUTS times, and then calls back.
+def is_under_way() -> bool:
+    """Whether this process is being cut off now."""
+    return bool(_under_way)
 
-    Returns False, and does nothing, if that is under way. The port is the one at which
-    this process serves browsers, whose connections stay.
+
+def begin(port: int, then: Callable[[], Awaitable[None]]) -> None:
+    """Cuts all connections to Redis, CUTS times, then calls back, when Redis answers.
+
+    The port is the one at which this process serves browsers: those connections stay.
     """
-    if _under_way:
-        return False
     task = asyncio.create_task(_work(port, then))
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
-    return True
 
 
 async def _work(port: int, then: Callable[[], Awaitable[None]]) -> None:
@@ -37,10 +37,11 @@ async def _work(port: int, then: Callable[[], Awaitable[None]]) -> None:
             with contextlib.suppress(OSError):  # most files are no connections
                 _cut(number, port)
         await asyncio.sleep(EVERY)
-    try:
-        await then()
-    except Exception:
-        logger.exception("could not tell what was said during an outage")
+    for _ in range(CUTS):
+        with contextlib.suppress(RedisError):
+            await then()
+            return
+        await asyncio.sleep(EVERY)
 
 
 def _cut(number: int, port: int) -> None:

@@ -81,6 +81,9 @@ class Talk(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[misc]
         if not settings.SITE.keeps_history:
             await self.refuse("this layer keeps no history")
             return
+        if outage.is_under_way():
+            await self.refuse("this process is being cut off from Redis already")
+            return
         talk = talk_of(self.room)
         before = await self.channel_layer.group_position(talk)
 
@@ -89,8 +92,7 @@ class Talk(AsyncJsonWebsocketConsumer, MaybeGone):  # type: ignore[misc]
             said = {"said": len(page.messages), "recovered": page.recovered}
             await self.send_json({"type": "restored", "cuts": outage.CUTS, **said})
 
-        if not outage.begin(settings.SITE.port, tell):
-            await self.refuse("this process is being cut off from Redis already")
+        outage.begin(settings.SITE.port, tell)
 
     async def member_said(self, event: Json) -> None:
         """Shows what somebody said."""
