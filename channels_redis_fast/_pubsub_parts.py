@@ -188,7 +188,8 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         )
 
     def _joined(self) -> tuple[int, int]:
-        return self._table.memberships, len(self._table)
+        table = self._table
+        return table.joins - len(table.listening()), len(table)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

@@ -38,18 +38,12 @@ class SubscriptionTable:
         self._names: dict[Owner, set[bytes]] = {}  # by owner
         self._joined: dict[str, set[bytes]] = {}  # by channel
         self._own: dict[str, Subscription] = {}  # by channel: the one of its own name
-        self._joins = 0  # of channels, to names
+        self.joins = 0  # of channels, to their own names and those of groups
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
     # What there is
-
-    @property
-    def memberships(self) -> int:
-        """How many channels joined names that are not their own, which are groups'."""
-        with self._lock:
-            return self._joins - len(self._own)
 
     def names(self) -> list[bytes]:
         """All names that are wanted."""
@@ -179,7 +173,7 @@ class SubscriptionTable:
 
     def _add(self, name: bytes, channel: str, subscription: Subscription) -> None:
         subscription.members[channel] = set()
-        self._joins += 1
+        self.joins += 1
         subscription.channels = None
         self._joined.setdefault(channel, set()).add(name)
         if channel.encode() == name:
@@ -187,7 +181,7 @@ class SubscriptionTable:
 
     def _remove(self, name: bytes, channel: str, subscription: Subscription) -> None:
         del subscription.members[channel]
-        self._joins -= 1
+        self.joins -= 1
         subscription.channels = None
         self._joined[channel].discard(name)
         if not self._joined[channel]:
