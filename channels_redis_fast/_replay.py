@@ -142,14 +142,14 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         body = self._body_but_for(message, excluded)
         append = history.append(group, body)
         request, began = operations.members(group), monotonic()
-        reply, members = await engine.run_all([append(b""), request], began)
+        reply, asked, members = await engine.append_and_ask(append, request, began)
         position = history.appended(reply)
         next(self._messages.to_groups)
         if excluded and self._replays is not None and self._replays.follows(group):
             # Nobody tells this process, if its members are those that are excluded.
             for _, kept in history.appended_alone(group, body, reply).entries:
                 self._replays.take(*kept, asyncio._get_running_loop())
-        members = operations.note_members(request, value_of(members))
+        members = operations.note_members(asked or request, value_of(members))
         members = without(members, frozenset(name.encode() for name in excluded))
         if not members:
             return SendResult(0, 0, 0)

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 from ..client.host import Host
 from ..client.topology import Topology
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.errors import value_of
+from ..commands.history import Append, append_alone
 from ..commands.operations import Request
+from .appends import Appended, Appends
 
 
 class Servers(Protocol):
@@ -31,6 +34,7 @@ class Engine:
     """
 
     shards: Sequence[Servers]  # of all hosts
+    appends: Appends | None = None  # where several go together
 
     def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """The reply to a request."""
@@ -56,6 +60,10 @@ class Engine:
         """Publishes a message."""
         return self.run(request, began)
 
+    async def append(self, append: Append, began: float = 0.0) -> Any:
+        """Appends a message to a history, and publishes it."""
+        return value_of((await self.append_and_ask(append, None, began)).reply)
+
     def ask_members(
         self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
     ) -> Awaitable[list[bytes] | None]:
@@ -64,6 +72,16 @@ class Engine:
         Not to the `excluded`, which are among them.
         """
         return self.run(request, began)
+
+    async def append_and_ask(
+        self, append: Append, ask: Request | None, began: float = 0.0
+    ) -> Appended:
+        """Appends a message to a history, and asks something of the same group."""
+        if self.appends is not None:
+            return await self.appends.add(append, ask, began)
+        requests = [append_alone(append), *filter(None, [ask])]
+        reply, *answers = await self.run_all(requests, began)
+        return Appended(reply, ask, *answers)
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.history import Append, append_alone
 from ..commands.operations import Request
 from . import unconfirmed
 from .engine import LoopEngine
@@ -26,6 +27,10 @@ class UnconfirmedEngine(LoopEngine):
     def publish(self, request: Request, began: float = 0.0) -> Awaitable[None]:
         """As an `Engine`'s."""
         return self.sends.publish(request, began)
+
+    async def append(self, append: Append, began: float = 0.0) -> None:
+        """As an `Engine`'s."""
+        await self.sends.publish(append_alone(append), began)
 
     def ask_members(
         self, request: Request, body: Any, began: float, excluded: frozenset[bytes]

@@ -1,0 +1,93 @@
+"""Messages for histories, those of one turn of an event loop together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from ..commands.bulk import RunAll
+from ..commands.errors import copy_of
+from ..commands.history import Append, AppendBatch
+from ..commands.operations import Request
+
+
+class Appended(NamedTuple):
+    """The replies to a message, and to what was asked with it; errors as values."""
+
+    reply: Any
+    asked: Request | None = None
+    answer: Any = None
+
+
+class Appends:
+    """Has messages that come in one turn of the loop appended by one command a group.
+
+    For Redis most of what a script costs is the same for one message and for twenty.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run_all: RunAll,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._loop = loop
+        self._run_all = run_all
+        self._spawn = spawn
+        self._open: dict[bytes, _Turn] = {}  # by the key of the history
+
+    def add(
+        self, append: Append, ask: Request | None, began: float
+    ) -> asyncio.Future[Appended]:
+        """Appends a message; what the first of a turn has to `ask` is asked for all."""
+        key = append.plan.history
+        turn = self._open.get(key)
+        if turn is None or turn.batch.is_full:
+            turn = self._open[key] = _Turn(ask, began)
+            self._spawn(self._run(key, turn))
+        turn.batch.add(append)
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        turn.waiting.append(future)
+        return future
+
+    async def _run(self, key: bytes, turn: _Turn) -> None:
+        if self._open.get(key) is turn:
+            del self._open[key]
+        requests = [turn.batch.request(), *filter(None, [turn.ask])]
+        try:
+            reply, *answers = await self._run_all(requests, turn.began)
+        except BaseException:
+            for future in turn.waiting:
+                future.cancel()
+            raise
+        turn.end(reply, *answers)
+
+
+class _Turn:
+    """Messages of one turn, and who waits for the replies."""
+
+    def __init__(self, ask: Request | None, began: float) -> None:
+        self.batch = AppendBatch()
+        self.ask = ask
+        self.began = began
+        self.waiting: list[asyncio.Future[Appended]] = []
+
+    def end(self, reply: Any, answer: Any = None) -> None:
+        """Gives each its replies."""
+        for number, future in enumerate(self.waiting):
+            if not future.done():  # else it was cancelled
+                one = appended(reply, number)
+                future.set_result(Appended(one, self.ask, _own(answer)))
+
+
+def appended(reply: Any, number: int) -> Any:
+    """What the reply to a batch says of one of its messages."""
+    if isinstance(reply, list):
+        return reply[2 * number : 2 * number + 2]
+    return _own(reply)
+
+
+def _own(reply: Any) -> Any:
+    """Each caller raises an error of its own."""
+    return copy_of(reply) if isinstance(reply, Exception) else reply
