@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .scripts import Script
 
-# KEYS: position, history (a stream whose ids are the positions). The position's value:
-# 8 digits of the server process's id, the position, seconds and microseconds of the
-# last message.
+# KEYS: position, history (a list of messages, the last of which has that position, and
+# each before it the one before). The position's value: 8 digits of the server process's
+# id, the position, seconds and microseconds of the last message.
 _HEAD = """\
 local call = redis.call
 local was, time = call('GET', KEYS[1]), call('TIME')
@@ -24,12 +24,16 @@ _PROCESS = """\
     local here = type(info) == 'string' and string.match(info, run_id)
 """
 
-# An epoch is later than all that were here.
+# An epoch is later than all that were here: that of the last message stands in front of
+# it or at its end.
 _BEGIN = """\
-        local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+        local last = call('LINDEX', KEYS[2], -1)
         local former = tonumber(epoch or 0)
         if last then
-            former = math.max(former, tonumber(string.match(last[1], '^%d+')))
+            local id = '(' .. string.rep('%d', 13) .. ')%-' .. string.rep('%d', 12)
+            local kept = string.match(last, '^\\193' .. id)
+                or string.match(string.sub(last, -28), id .. '"?}?$')
+            former = math.max(former, tonumber(kept or 0))
         end
         local now = math.floor(time[1] * 1000 + time[2] / 1000)
         epoch = string.format('%013.0f', math.max(now, former + 1))
@@ -76,16 +80,20 @@ offset = offset + (#ARGV - 5) / 2
     + _NOTE
     + """\
 call('SET', KEYS[1], value, 'EX', ARGV[3])
-local found = {}
+local messages, found = {}, {}
 for i = 6, #ARGV, 2 do
     before = before + 1
     id = epoch .. string.format('-%012.0f', before)
-    local message = ARGV[i] .. id .. ARGV[i + 1]
-    call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], id, 'm', message)
-    found[#found + 1] = id
-    found[#found + 1] = ARGV[4] == '' and 0 or call(ARGV[4], ARGV[5], message)
+    messages[#messages + 1] = ARGV[i] .. id .. ARGV[i + 1]
+    found[#found + 1], found[#found + 2] = id, 0
 end
+call('RPUSH', KEYS[2], unpack(messages))
+call('LTRIM', KEYS[2], -ARGV[1], -1)
 call('EXPIRE', KEYS[2], ARGV[2])
+if ARGV[4] == '' then return found end
+for number, message in ipairs(messages) do
+    found[2 * number] = call(ARGV[4], ARGV[5], message)
+end
 return found
 """,
     keys=2,
@@ -111,9 +119,8 @@ local found = {id}
 if ARGV[3] == '' then return found end
 local first = math.max(tonumber(ARGV[3]), offset - tonumber(ARGV[2])) + 1
 if first > offset then return found end
-local from = epoch .. string.format('-%012.0f', first)
-for _, entry in ipairs(call('XRANGE', KEYS[2], from, id)) do
-    found[#found + 1] = entry[2][2]
+for _, message in ipairs(call('LRANGE', KEYS[2], first - offset - 1, -1)) do
+    found[#found + 1] = message
 end
 return found
 """,

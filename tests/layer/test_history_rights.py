@@ -22,7 +22,7 @@ from support.syncing import KINDS, blocking
 
 both = pytest.mark.parametrize("kind", KINDS)
 TEXT = (DOCS / "hosts.md").read_text()
-RIGHTS = ["+get", "+set", "+xadd", "+xrange", "+xrevrange", "+unlink"]
+RIGHTS = ["+get", "+set", "+rpush", "+ltrim", "+lrange", "+lindex", "+unlink"]
 PUBSUB = "&* +subscribe +unsubscribe +publish"
 
 
