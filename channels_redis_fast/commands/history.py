@@ -38,21 +38,21 @@ class Plan(NamedTuple):
 
 
 class Append(NamedTuple):
-    """A message for a group's history: what stands before its position, and behind.
-
-    It is published by the command `verb`, if there is one.
-    """
+    """A message for a group's history: what stands before its position, and behind."""
 
     plan: Plan
     head: bytes
     tail: bytes
-    verb: bytes = b""
 
 
 class AppendBatch:
-    """Messages for one group's history, by the same verb, that go into one command."""
+    """Messages for one group's history that go into one command, and are published.
 
-    def __init__(self) -> None:
+    By the command `verb`; b"": they aren't.
+    """
+
+    def __init__(self, verb: bytes) -> None:
+        self._verb = verb
         self._appends: list[Append] = []
         self._size = 0  # bytes
 
@@ -68,15 +68,15 @@ class AppendBatch:
 
     def request(self) -> Request:
         """The command; the reply has two parts for each message."""
-        plan, _, _, verb = self._appends[0]
-        parts = [part for one in self._appends for part in one[1:3]]
-        words = (*plan.numbers, verb, plan.name, *parts)
+        plan = self._appends[0].plan
+        parts = [part for _, head, tail in self._appends for part in (head, tail)]
+        words = (*plan.numbers, self._verb, plan.name, *parts)
         return plan.shard, APPEND.on(plan.position, plan.history, *words)
 
 
-def append_alone(append: Append) -> Request:
+def append_alone(append: Append, verb: bytes = b"") -> Request:
     """As a batch's, of one message."""
-    batch = AppendBatch()
+    batch = AppendBatch(verb)
     batch.add(append)
     return batch.request()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..commands.bulk import RunAll
 from ..commands.errors import copy_of
-from ..commands.history import Append, AppendBatch
+from ..commands.history import Append, AppendBatch, append_alone
 from ..commands.operations import Request
 
 
@@ -38,13 +38,13 @@ class Appends:
         self._open: dict[bytes, _Turn] = {}  # by the key of the history
 
     def add(
-        self, append: Append, ask: Request | None, began: float
+        self, append: Append, verb: bytes, ask: Request | None, began: float
     ) -> asyncio.Future[Appended]:
         """Appends a message; what the first of a turn has to `ask` is asked for all."""
         key = append.plan.history
         turn = self._open.get(key)
         if turn is None or turn.batch.is_full:
-            turn = self._open[key] = _Turn(ask, began)
+            turn = self._open[key] = _Turn(verb, ask, began)
             self._spawn(self._run(key, turn))
         turn.batch.add(append)
         future: asyncio.Future[Appended] = self._loop.create_future()
@@ -67,27 +67,30 @@ class Appends:
 class _Turn:
     """Messages of one turn, and who waits for the replies."""
 
-    def __init__(self, ask: Request | None, began: float) -> None:
-        self.batch = AppendBatch()
+    def __init__(self, verb: bytes, ask: Request | None, began: float) -> None:
+        self.batch = AppendBatch(verb)
         self.ask = ask
         self.began = began
         self.waiting: list[asyncio.Future[Appended]] = []
 
     def end(self, reply: Any, answer: Any = None) -> None:
         """Gives each its replies."""
+        is_list = isinstance(reply, list)
         for number, future in enumerate(self.waiting):
             if not future.done():  # else it was cancelled
-                one = appended(reply, number)
-                future.set_result(Appended(one, self.ask, _own(answer)))
-
-
-def appended(reply: Any, number: int) -> Any:
-    """What the reply to a batch says of one of its messages."""
-    if isinstance(reply, list):
-        return reply[2 * number : 2 * number + 2]
-    return _own(reply)
+                one = reply[2 * number : 2 * number + 2] if is_list else reply
+                future.set_result(Appended(_own(one), self.ask, _own(answer)))
 
 
 def _own(reply: Any) -> Any:
     """Each caller raises an error of its own."""
     return copy_of(reply) if isinstance(reply, Exception) else reply
+
+
+async def append_now(
+    run_all: RunAll, append: Append, verb: bytes, ask: Request | None, began: float
+) -> Appended:
+    """As `Appends` does it, of one message, at once."""
+    requests = [append_alone(append, verb), *filter(None, [ask])]
+    reply, *answers = await run_all(requests, began)
+    return Appended(reply, ask, *answers)

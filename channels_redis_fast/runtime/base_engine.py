@@ -8,10 +8,9 @@ from typing import Any, Protocol
 from ..client.host import Host
 from ..client.topology import Topology
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
-from ..commands.errors import value_of
-from ..commands.history import Append, append_alone
+from ..commands.history import Append
 from ..commands.operations import Request
-from .appends import Appended, Appends
+from .appends import Appended, Appends, append_now
 
 
 class Servers(Protocol):
@@ -60,10 +59,6 @@ class Engine:
         """Publishes a message."""
         return self.run(request, began)
 
-    async def append(self, append: Append, began: float = 0.0) -> Any:
-        """Appends a message to a history, and publishes it."""
-        return value_of((await self.append_and_ask(append, None, began)).reply)
-
     def ask_members(
         self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
     ) -> Awaitable[list[bytes] | None]:
@@ -73,15 +68,20 @@ class Engine:
         """
         return self.run(request, began)
 
-    async def append_and_ask(
-        self, append: Append, ask: Request | None, began: float = 0.0
-    ) -> Appended:
-        """Appends a message to a history, and asks something of the same group."""
+    def append(
+        self,
+        append: Append,
+        verb: bytes = b"",
+        ask: Request | None = None,
+        began: float = 0.0,
+    ) -> Awaitable[Appended | None]:
+        """Appends a message to a group's history, and publishes it by a command.
+
+        Of the same group something may be asked, for which the caller waits.
+        """
         if self.appends is not None:
-            return await self.appends.add(append, ask, began)
-        requests = [append_alone(append), *filter(None, [ask])]
-        reply, *answers = await self.run_all(requests, began)
-        return Appended(reply, ask, *answers)
+            return self.appends.add(append, verb, ask, began)
+        return append_now(self.run_all, append, verb, ask, began)
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from ..client.host_verbs import HostVerbs
 from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
+from ..commands.errors import value_of
 from ..commands.history import Append, append_alone
 from ..commands.operations import Operations, Request
 from ..types import SendResult
@@ -55,9 +56,8 @@ class Publisher:
         if not verbs.is_settled:
             began = monotonic()
             await self._ask(index, name, began)
-        append = append._replace(verb=verbs.verbs.publish)
-        reply = await self.engine.append(append, began)
-        return self.result(name, None if reply is None else reply[1])
+        found = await self.engine.append(append, verbs.verbs.publish, None, began)
+        return self.result(name, None if found is None else value_of(found.reply)[1])
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.
@@ -75,7 +75,7 @@ class Publisher:
         index = self._operations.shard_of(name)
         verb = self._verbs[index].verbs.publish
         if isinstance(payload, Append):
-            return append_alone(payload._replace(verb=verb))
+            return append_alone(payload, verb)
         return index, (verb, name, payload)
 
     async def _learn(self, work: SendMany, began: float) -> float:

@@ -9,6 +9,7 @@ from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.history import Append, append_alone
 from ..commands.operations import Request
 from . import unconfirmed
+from .appends import Appended
 from .engine import LoopEngine
 from .unconfirmed import UnconfirmedSends
 
@@ -28,9 +29,17 @@ class UnconfirmedEngine(LoopEngine):
         """As an `Engine`'s."""
         return self.sends.publish(request, began)
 
-    async def append(self, append: Append, began: float = 0.0) -> None:
+    def append(
+        self,
+        append: Append,
+        verb: bytes = b"",
+        ask: Request | None = None,
+        began: float = 0.0,
+    ) -> Awaitable[Appended | None]:
         """As an `Engine`'s."""
-        await self.sends.publish(append_alone(append), began)
+        if ask is not None:
+            return super().append(append, verb, ask, began)
+        return self.sends.publish(append_alone(append, verb), began)
 
     def ask_members(
         self, request: Request, body: Any, began: float, excluded: frozenset[bytes]
