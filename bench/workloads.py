@@ -100,7 +100,7 @@ class GroupSenders(Senders):
 
 @dataclass
 class Joins:
-    """A channel joins groups one after the other, and leaves each: how long that takes."""
+    """A channel joins groups and leaves them: how long the joining takes."""
 
     least: int = 20
     copies: int = 1
