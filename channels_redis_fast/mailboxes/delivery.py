@@ -116,7 +116,7 @@ class Delivery:
         excluded = take_excluded(message) if EXCLUDE in message else frozenset[str]()
         taken = order.take(message, copy, excluded, here)
         rest = [one for one in channels if one not in taken and one not in excluded]
-        return self._mailboxes.put(inbox, rest, message, copy, here)
+        return self._mailboxes.put(inbox, rest, message, copy, here) if rest else 0
 
     def _note_nobody(
         self,
