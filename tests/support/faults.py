@@ -155,7 +155,14 @@ FAULTS = [
         gaps=1,
     ),
     single("SIGSTOP, SIGCONT soon", inflicting.stopped_short, SLOW),
-    single("SIGSTOP, SIGCONT late", inflicting.stopped_long, GONE, times=1, **breaks(), gaps=0),
+    single(
+        "SIGSTOP, SIGCONT late",
+        inflicting.stopped_long,
+        GONE,
+        times=1,
+        **breaks(),
+        gaps=0,
+    ),
     single("DEBUG SLEEP, short", inflicting.asleep(SHORT), SLOW),
     single("DEBUG SLEEP, long", inflicting.asleep(LONG), GONE, times=1, **breaks()),
     single(
@@ -201,7 +208,9 @@ FAULTS = [
     refuses("an endless script, BUSY", refusals.no_time, UNABLE),
     refuses("demoted, READONLY", refusals.no_primary, DEMOTED, "ReadOnlyError"),
     proxied("cut, closed", inflicting.cut(reset=False), GONE, times=5, **breaks()),
-    proxied("cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks(), gaps=0),
+    proxied(
+        "cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks(), gaps=0
+    ),
     proxied(
         "cut with whole batches on their way",
         inflicting.batches_cut,
