@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from ..wire.positions import Position
 
@@ -12,14 +12,9 @@ T = TypeVar("T")
 NOWHERE: Position = 0, 0
 
 
-class Step(NamedTuple, Generic[T]):
-    """What comes next: an item and its position, or a gap and where it ends.
-
-    A gap (no item): what came up to that position is lost, as far as it wasn't told.
-    """
-
-    position: Position
-    item: T | None
+# What comes next: a position and its item, or, of a gap, where it ends and None. What
+# came up to that position, and was not told, is lost.
+Step = tuple[Position, T | None]
 
 
 class Sequencer(Generic[T]):
@@ -135,7 +130,7 @@ class Sequencer(Generic[T]):
                 break
             item = self._kept[position[1]] = self._early.pop(position)
             self.last = position
-            steps.append(Step(position, item))
+            steps.append((position, item))
         return steps
 
     def _bridge(self, position: Position, items: dict[int, T]) -> list[Step[T]]:
@@ -144,7 +139,7 @@ class Sequencer(Generic[T]):
             self.last = position
         elif self.is_elsewhere and self._connects((position[0], 0), position, items):
             self._kept, self.last = {}, (position[0], 0)
-            return [Step(self.last, None)]  # and all of the other epoch follows
+            return [(self.last, None)]  # and all of the other epoch follows
         elif self.is_elsewhere or not self._connects(self.last, position, items):
             return [self._jump(position)]
         return []
@@ -163,7 +158,7 @@ class Sequencer(Generic[T]):
         waiting = (at[1] for at in self._early if at[0] == epoch)
         self._kept = {}
         self.last = epoch, min(min(waiting, default=position[1] + 1) - 1, position[1])
-        return Step(self.last, None)
+        return self.last, None
 
     def _merge(self, epoch: int, items: dict[int, T]) -> None:
         """Puts items before those that are kept, or to those that wait."""

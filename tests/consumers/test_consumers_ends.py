@@ -162,7 +162,8 @@ OF_THE_MIXIN: dict[str, tuple[Any, str, type[BaseException] | None]] = {
     ],
 )
 async def test_nothing_is_left(kind: str, count: int, end: str, valkey: Server) -> None:
-    options = {} if kind == "in-memory" else {"expiry": 1}
+    # What is still in the mailbox of a consumer that ended goes after `expiry`.
+    options = {} if kind == "in-memory" else {"expiry": 0.2 if count == 20 else 1}
     ending, how, expected = (ENDS | OF_THE_MIXIN)[end]
     made: list[Any] = []
     async with using(kind, valkey.url, **options) as layer:

@@ -112,7 +112,9 @@ REFUSALS: dict[str, tuple[Refusal, type[Exception], str]] = {
 }
 
 
-@pytest.fixture(params=[programs.valkey, programs.redis62])
+@pytest.fixture(
+    params=[programs.valkey, pytest.param(programs.redis62, marks=pytest.mark.slow)]
+)
 def binary(request: pytest.FixtureRequest) -> str:
     """A new server, and an old one, which words errors of scripts differently."""
     return str(request.param())
@@ -228,11 +230,7 @@ async def test_an_unreadable_message(
     await check_unreadable(channel, valkey, member, caplog)
 
 
-@pytest.mark.parametrize(
-    "channel",
-    ["process channel", pytest.param("normal channel", marks=pytest.mark.slow)],
-    indirect=True,
-)
+@pytest.mark.slow
 async def test_a_message_that_is_too_long_to_be_read(
     channel: Channel, valkey: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

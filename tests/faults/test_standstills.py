@@ -15,6 +15,7 @@ from support.clusters import Cluster
 from support.layers import opened
 from support.peers import CORE, INCUMBENT_CORE, Peer, Request, incumbent_hosts
 from support.pretending import ALIVE, member, members
+from support.sentinels import SentinelSet
 from support.servers import Server, kept
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -164,15 +165,26 @@ async def test_members_of_the_incumbent_stay(
         assert members(server.client()) == {theirs}
 
 
-async def test_a_node_of_a_cluster_dies(
-    own_cluster: Cluster, start_peer: StartPeer
+@pytest.fixture(params=["cluster", "sentinels"])
+def failing(request: pytest.FixtureRequest) -> tuple[Any, Callable[[], object]]:
+    """A host, and what kills the server that has the heartbeats there."""
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("own_cluster")
+        return cluster.host, lambda: cluster.kill_primary_of(ALIVE)
+    sentinels: SentinelSet = request.getfixturevalue("own_sentinels")
+    return sentinels.host, sentinels.failover
+
+
+async def test_a_failover(
+    failing: tuple[Any, Callable[[], object]], start_peer: StartPeer
 ) -> None:
-    """The one that has the heartbeats: nobody is counted out."""
-    async with opened(own_cluster.host) as layer:
+    """Nobody is counted out."""
+    host, fail = failing
+    async with opened(host) as layer:
         name = await member(layer)
-        await joined(await start_peer(CORE, {"hosts": [own_cluster.host]}))
+        await joined(await start_peer(CORE, {"hosts": [host]}))
         await beating(layer, 2)
-        await asyncio.to_thread(own_cluster.kill_primary_of, ALIVE)
+        await asyncio.to_thread(fail)
         until, answers = time.monotonic() + 40, 0
         while time.monotonic() < until:
             await asyncio.sleep(0.05)

@@ -160,6 +160,7 @@ def is_here(name: str) -> bool:
     return (contender.is_ours or contender.is_limit) and contender.missing() is None
 
 
+@pytest.mark.slow
 def test_what_a_worker_raises_is_told() -> None:
     case = replace(CASES["readers-4"], receivers=1)
     with Arena(seconds=0) as arena:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.request import urlopen
@@ -19,7 +20,7 @@ from support.syncing import KINDS
 pytestmark = pytest.mark.slow
 
 AT_A_TIME = 50
-ABORTED = 1_500
+ABORTED = int(os.environ.get("ABORTED", 1_500))
 
 
 @pytest.fixture(

@@ -14,6 +14,7 @@ from channels_redis_fast.client.credentials import (
     StreamingCredentialProvider,
     shared_tokens,
 )
+from channels_redis_fast.client.shard import Shard
 from support.layers import soon
 from support.polling import eventually
 from support.servers import Server
@@ -138,9 +139,10 @@ async def test_all_kinds_of_callers(
 @streams
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_connection_authenticates_anew(
-    guarded_server: Server, kind: str
+    guarded_server: Server, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an outage, and without a lost message."""
+    monkeypatch.setattr(Shard, "wait", 1.0)  # a reader does so between its waits
     provider = Streaming()
     layer: Any = KINDS[kind](hosts=[entry_of(guarded_server, provider)])
     other: Any = KINDS[kind](hosts=[entry_of(guarded_server, provider)])

@@ -139,6 +139,7 @@ def test_cancelled_in_a_busy_loop(
     assert layer.counters == {}
 
 
+@pytest.mark.slow
 def test_many_threads_begin_and_end_loops(layer: RedisChannelLayer) -> None:
     def work(thread: int) -> None:
         for n in range(20):

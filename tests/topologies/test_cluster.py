@@ -203,7 +203,9 @@ async def test_a_dead_node_keeps_nothing_from_those_on_others(
 
 
 @pytest.mark.skipif(bool(UNSPLIT), reason=str(UNSPLIT))
-@pytest.mark.parametrize("way", ["loop", "thread"])
+@pytest.mark.parametrize(
+    "way", ["loop", pytest.param("thread", marks=pytest.mark.slow)]
+)
 async def test_a_node_that_lost_the_others_is_not_believed(
     own_cluster: Cluster, way: str
 ) -> None:

@@ -16,7 +16,7 @@ from channels_redis_fast.wire.positions import Position, read_id
 
 SIZE = 6  # messages that are kept
 CAPACITY = 4
-QUICK = 2000
+QUICK = 500
 MANY = 20_000
 
 

@@ -12,7 +12,7 @@ def begun(last: int = 0, size: int = 5) -> Sequencer[str]:
 
 
 def steps(*offsets: int) -> list[Step[str]]:
-    return [Step((1, offset), str(offset)) for offset in offsets]
+    return [((1, offset), str(offset)) for offset in offsets]
 
 
 def items(*offsets: int) -> list[tuple[tuple[int, int], str]]:
@@ -45,7 +45,7 @@ def test_what_is_gone_is_a_gap_before_what_came() -> None:
     sequencer = begun()
     sequencer.take((1, 7), "7")
     found = items(4, 5, 6, 7, 8)
-    assert sequencer.fill((1, 8), found, 0) == [Step((1, 6), None), *steps(7, 8)]
+    assert sequencer.fill((1, 8), found, 0) == [((1, 6), None), *steps(7, 8)]
 
 
 def test_another_epoch_follows_its_gap_whole_if_it_is_there() -> None:
@@ -53,7 +53,7 @@ def test_another_epoch_follows_its_gap_whole_if_it_is_there() -> None:
     assert sequencer.fill((2, 2), [], 3) == []
     assert sequencer.is_elsewhere
     found = [((2, 1), "a"), ((2, 2), "b")]
-    expected = [Step((2, 0), None), Step((2, 1), "a"), Step((2, 2), "b")]
+    expected = [((2, 0), None), ((2, 1), "a"), ((2, 2), "b")]
     assert sequencer.fill((2, 2), found, 0) == expected
     assert not sequencer.has_hole
 
