@@ -51,6 +51,7 @@ class Following:
         """It follows no more, and has got all until then."""
         await self.drain(follower)
         await self._call(follower.owner, by, "group_discard", LOG, follower.name)
+        await self._mark(follower)  # a gap may have been told meanwhile
         follower.leave()
 
     async def forget(self, layer: int, by: Caller) -> None:
