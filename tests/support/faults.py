@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support import inflicting, refusals
+from support import ending_histories, inflicting, refusals
 from support.accounting import NORMAL_LINE
 from support.inflicting import CAPACITY, LONG, PATIENCE, SHORT, Inflict
 from support.ledger import LEFT_OUT, Promise
@@ -339,7 +339,7 @@ FOLLOWED = [
     *(fault for fault in FAULTS if fault.gaps is not None),
     single(
         "history and position evicted",
-        inflicting.histories_evicted,
+        ending_histories.histories_evicted,
         TOLD,
         often=100,
         gaps=1,
@@ -347,7 +347,7 @@ FOLLOWED = [
     Fault(
         "the group's slot moved there and back",
         "cluster",
-        inflicting.slot_moved,
+        ending_histories.slot_moved,
         TOLD,
         # Redis serves no command with two keys while only one of them has moved.
         refusals=UNREACHED | {"TryAgainError", "MovedError"},
@@ -358,7 +358,7 @@ FOLLOWED = [
     Fault(
         "Sentinel failover, replica far behind",
         "sentinels",
-        inflicting.laggard_promoted,
+        ending_histories.laggard_promoted,
         TOLD,
         refusals=UNREACHED | {"MasterNotFoundError", "ReadOnlyError"},
         times=1,

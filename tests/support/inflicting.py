@@ -149,14 +149,6 @@ async def memory_full(scene: Any, room: Room, times: int) -> None:
         await room.goes_on()
 
 
-async def histories_evicted(scene: Any, room: Room, times: int) -> None:
-    """What is kept of a group is gone, and where it was."""
-    admin = scene.server.client()
-    for _ in range(times):
-        async with room.outage():
-            assert admin.delete(*admin.scan_iter("asgi:[ph]*:{*")) == 2
-
-
 def refusing(refusal: Refusal, error: str) -> Inflict:
     """The server refuses: briefly, which no call tells, and until calls raise it."""
 
@@ -342,20 +334,6 @@ async def primary_demoted(scene: Any, room: Room, times: int) -> None:
             await asyncio.to_thread(scene.sentinels.switch)
 
 
-async def laggard_promoted(scene: Any, room: Room, times: int) -> None:
-    """A replica that heard nothing for a while becomes the primary, which is killed."""
-    for turn in range(times):
-        async with room.outage():
-            old, (replica,) = scene.sentinels.primary, scene.sentinels.replicas
-            replica.client().replicaof("127.0.0.1", 1)
-            await room.goes_on()
-            old.kill()
-            replica.client().replicaof("NO", "ONE")
-            await asyncio.to_thread(scene.sentinels.await_other, old)
-        if turn < times - 1:
-            await asyncio.to_thread(scene.sentinels.revive, old)
-
-
 async def node_killed(scene: Any, room: Room, times: int) -> None:
     """kill -9 of a primary that something is on; its replica takes its place."""
     for key in itertools.islice(itertools.cycle(keys_of(room)), times):
@@ -384,16 +362,6 @@ async def slots_moved(scene: Any, room: Room, times: int) -> None:
                     steps = scene.cluster.migration(slot_of(key), target)
                     while await asyncio.to_thread(next, steps, None):
                         await room.goes_on()
-
-
-async def slot_moved(scene: Any, room: Room, times: int) -> None:
-    """The slot of the group moves to another node and back, all its keys at once."""
-    _, key, _ = keys_of(room)
-    source = scene.cluster.node_of(key)
-    others = [one for one in scene.cluster.primaries if one is not source]
-    for target in [others[0], source] * times:
-        async with room.outage():
-            await asyncio.to_thread(scene.cluster.migrate_slot, slot_of(key), target)
 
 
 def is_published(room: Room) -> bool:
