@@ -34,7 +34,15 @@ from support.tlsfront import TLSFront
 
 # What helpers assert holds under -O, too, as what tests assert does.
 pytest.register_assert_rewrite(
-    "support.behaviours", "support.crowds", "support.failovers"
+    "support.asgi_sites",
+    "support.behaviours",
+    "support.consuming",
+    "support.crowds",
+    "support.demos",
+    "support.diagnosing",
+    "support.failovers",
+    "support.following",
+    "support.inflicting",
 )
 
 # `make test` does with some of the examples that `make test-slow` tries.
