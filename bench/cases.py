@@ -10,7 +10,9 @@ from contenders import CONTENDERS, TEXT
 from workloads import (
     Calls,
     Group,
+    GroupSenders,
     HalfLoad,
+    Joins,
     PingPong,
     Readers,
     Rest,
@@ -63,6 +65,7 @@ WAITING = (
     *("core", "pubsub", "channels_redis-core", "channels_redis-pubsub"),
     *("channels_nats", "limit-core", "limit-pubsub", "limit-queue"),
 )
+HISTORY = ("core", "core-history", "pubsub", "pubsub-history")
 # channels_valkey is channels_redis with another client: once is enough.
 DEFAULT = ("core", "channels_redis-core", "channels_valkey-core")
 KIB = 1024
@@ -83,6 +86,18 @@ def _cases() -> Iterator[Case]:
         "20 senders to a normal channel that four processes read",
         *(Readers(), QUEUE),
         receivers=4,
+    )
+    yield Case(
+        "group-senders-20",
+        "20 senders to a group of one, with a history and without, two processes",
+        *(GroupSenders(20), HISTORY),
+    )
+    yield Case(
+        "joins",
+        "joining a group as its first member, and leaving it",
+        *(Joins(), HISTORY),
+        is_one_process=True,
+        unit="joins/s",
     )
     yield Case(
         "half-load",

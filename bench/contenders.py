@@ -58,6 +58,7 @@ class Contender:
     make: Callable[[Setting], Any]
     one_process: bool = False
     blocking: bool = False  # calls `layer.sync`, where called without a loop
+    follows: bool = False  # its channels join groups by `group_join`
     program: str = ""  # its server, if that isn't Redis
 
     @property
@@ -156,6 +157,11 @@ def _ours_of(name: str, kind: str, **options: Any) -> Contender:
     return Contender(name, kind, OURS, _ours(kind, **options))
 
 
+def _with_history(kind: str) -> Contender:
+    make = _ours(kind, history={"*": (100, 300)})
+    return Contender(f"{kind}-history", kind, OURS, make, follows=True)
+
+
 CONTENDERS = {
     one.name: one
     for one in (
@@ -164,12 +170,14 @@ CONTENDERS = {
         _ours_of("core-prefetch", "core", prefetch=100),
         _ours_of("core-both", "core", prefetch=100, confirm_sends=False),
         _ours_of("core-aes-gcm", "core", encryption="aes-gcm"),
+        _with_history("core"),
         Contender("core-sync", "core", OURS, _ours("core"), blocking=True),
         _ours_of("pubsub", "pubsub"),
         _ours_of("pubsub-unconfirmed", "pubsub", confirm_sends=False),
         _ours_of("pubsub-prefetch", "pubsub", prefetch=100),
         _ours_of("pubsub-both", "pubsub", prefetch=100, confirm_sends=False),
         _ours_of("pubsub-aes-gcm", "pubsub", encryption="aes-gcm"),
+        _with_history("pubsub"),
         Contender("pubsub-sync", "pubsub", OURS, _ours("pubsub"), blocking=True),
         Contender(
             *("channels_redis-core", "core", "channels_redis"),

@@ -38,9 +38,12 @@ class Arrivals(NamedTuple):
 class Station:
     """What a worker does with its layer; all methods are called over the pipe."""
 
-    def __init__(self, layer: Any, size: int, *, blocking: bool = False) -> None:
+    def __init__(
+        self, layer: Any, size: int, *, blocking: bool = False, follows: bool = False
+    ) -> None:
         self.layer = layer
         self._blocking = blocking
+        self._join = "group_join" if follows else "group_add"
         self._messages = layer if isinstance(layer, Limit) else Texts(size)
         self._tasks: list[asyncio.Task[None]] = []
         self._logs: list[list[int]] = []
@@ -53,7 +56,9 @@ class Station:
     def of(cls, contender: str, setting: Setting) -> Station:
         """With a layer of a contender."""
         chosen = CONTENDERS[contender]
-        return cls(chosen.make(setting), setting.size, blocking=chosen.blocking)
+        made = chosen.make(setting)
+        ways = {"blocking": chosen.blocking, "follows": chosen.follows}
+        return cls(made, setting.size, **ways)
 
     async def close(self) -> None:
         """Ends the receivers, then the layer's connections."""
@@ -75,7 +80,7 @@ class Station:
         async def join() -> None:
             names.append(await self.layer.new_channel())
             if group is not None:
-                await self.layer.group_add(group, names[-1])
+                await getattr(self.layer, self._join)(group, names[-1])
 
         for begin in range(0, members, JOINING):
             ahead = min(JOINING, members - begin)
@@ -187,14 +192,18 @@ class Station:
         await self._flush()
         return stamps
 
-    async def send_group(self, group: str, numbers: range) -> float:
-        """One sender to a group."""
-        group_send, message = self.layer.group_send, self._messages.message
+    async def send_group(self, group: str, numbers: range, senders: int = 1) -> float:
+        """Several senders to a group, each one message after the other."""
         began = time.monotonic()
-        for number in numbers:
-            await group_send(group, message(number))
+        parts = (numbers[each::senders] for each in range(senders))
+        await asyncio.gather(*(self._send_group(group, part) for part in parts))
         await self._flush()
         return began
+
+    async def _send_group(self, group: str, numbers: range) -> None:
+        group_send, message = self.layer.group_send, self._messages.message
+        for number in numbers:
+            await group_send(group, message(number))
 
     async def call_group(self, group: str, numbers: range) -> float:
         """The same from a thread without an event loop."""
@@ -261,6 +270,21 @@ class Station:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         return began, sent, tally(came, numbers), taken
+
+    # Groups
+
+    async def join(self, numbers: range) -> tuple[float, list[float]]:
+        """How long a channel took to join groups whose only member it was, each."""
+        layer, join = self.layer, getattr(self.layer, self._join)
+        channel, taken = await layer.new_channel(), []
+        gc.collect()
+        began = time.monotonic()
+        for number in numbers:
+            sent = time.monotonic()
+            await join(f"group-{number}", channel)
+            taken.append(time.monotonic() - sent)
+            await layer.group_discard(f"group-{number}", channel)
+        return time.monotonic() - began, taken
 
     # At rest
 

@@ -152,9 +152,17 @@ def _against_nats() -> Iterator[Target]:
         yield Target("readers-4", f"{kind}-both", rival, 0.7, once=True)
 
 
+def _of_histories() -> Iterator[Target]:
+    """With a history, to the same without."""
+    for kind, bound in zip(KINDS, (0.8, 0.5), strict=True):
+        yield Target("group-senders-20", f"{kind}-history", kind, bound)
+        yield Target("joins", f"{kind}-history", kind, 1.2, "p50", is_most=True)
+
+
 TARGETS: tuple[Target | Tail | NeverBehind, ...] = (
     *_against_limits(),
     *_against_nats(),
+    *_of_histories(),
     *(NeverBehind(kind, f"channels_redis-{kind}") for kind in KINDS),
 )
 

@@ -76,15 +76,41 @@ class Senders:
     senders: int
     least: int = 100
     copies: int = 1
+    method = "send"
 
     def prepare(self, sender: Worker, receivers: list[Worker]) -> None:
-        [self._channel] = receivers[0].ask("listen", 1)
+        [self._name] = receivers[0].ask("listen", 1)
 
     def run(self, sender: Worker, receivers: list[Worker], numbers: range) -> Outcome:
         receivers[0].ask("expect", len(numbers))
-        began = sender.ask("send", self._channel, numbers, self.senders)
+        began = sender.ask(self.method, self._name, numbers, self.senders)
         arrivals = receivers[0].ask("collect", numbers, self.senders)
         return gathered(began, [arrivals])
+
+
+class GroupSenders(Senders):
+    """Some senders to a group with one member."""
+
+    method = "send_group"
+
+    def prepare(self, sender: Worker, receivers: list[Worker]) -> None:
+        receivers[0].ask("listen", 1, GROUP)
+        self._name = GROUP
+
+
+@dataclass
+class Joins:
+    """A channel joins groups and leaves them: how long the joining takes."""
+
+    least: int = 20
+    copies: int = 1
+
+    def prepare(self, sender: Worker, receivers: list[Worker]) -> None:
+        """Nothing: it needs no receivers."""
+
+    def run(self, sender: Worker, receivers: list[Worker], numbers: range) -> Outcome:
+        seconds, taken = sender.ask("join", numbers)
+        return Outcome(seconds, Tally(received=len(numbers)), taken)
 
 
 class HalfLoad(Senders):
@@ -94,7 +120,7 @@ class HalfLoad(Senders):
         full = super().run(sender, receivers, numbers)
         receivers[0].ask("expect", len(numbers), True)
         rate = full.rate / 2
-        stamps = sender.ask("send_paced", self._channel, numbers, self.senders, rate)
+        stamps = sender.ask("send_paced", self._name, numbers, self.senders, rate)
         found = receivers[0].ask("collect", numbers, self.senders)
         arrivals = receivers[0].ask("logs")
         came = [number for log in arrivals.logs for number in log]

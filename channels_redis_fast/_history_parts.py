@@ -10,6 +10,7 @@ from ._settings import Settings
 from .commands.history import HistoryCommands
 from .mailboxes.delivery import Delivery
 from .mailboxes.mailbox import MailboxGroup
+from .runtime.appends import Appends
 from .runtime.blocking_engine import BlockingEngine
 from .runtime.engine import LoopEngine
 from .runtime.loops import weakly
@@ -59,5 +60,7 @@ class HistoryParts(BaseRedisLayer):
     ) -> LoopEngine:
         engine = super()._make_engine(memberships, offer)
         if self._replays is not None:
+            spawn = engine.spawn_to_its_end
+            engine.appends = Appends(engine.loop, engine.run_all, spawn)
             engine.on_tick.append(self._replays.tick)
         return engine

@@ -45,6 +45,7 @@ class Observing(Liveness):
             waiting=mailboxes.owners.waiting(),
             memberships=memberships,
             subscriptions=subscriptions,
+            processes=self._operations.liveness.census.living,
             hosts=self._host_stats(),
         )
 

@@ -31,7 +31,10 @@ class PubSubNames(PubSubParts):
         Those are names as `new_channel` makes them: this layer's prefix, any other,
         32 hexadecimal digits. The layer's own prefix is not part of what is checked.
         """
-        known = self._published.get(channel) if isinstance(channel, str) else None
+        try:
+            known = self._published.get(channel)
+        except TypeError:  # it has no hash, so it is no name
+            known = None
         if known is not None:
             return known
         published = self._classify(channel)

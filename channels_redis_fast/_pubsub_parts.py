@@ -188,9 +188,8 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         )
 
     def _joined(self) -> tuple[int, int]:
-        names, begin = self._table.names(), self._groups_begin.encode()
-        groups = (name for name in names if name.startswith(begin))
-        return sum(len(self._table.members(name)) for name in groups), len(names)
+        table = self._table
+        return table.joins - len(table.listening()), len(table)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

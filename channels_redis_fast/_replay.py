@@ -18,6 +18,7 @@ from .commands.errors import value_of
 from .commands.history import Append, Found, HistoryCommands
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
+from .runtime.appends import Appended
 from .runtime.base_engine import Engine
 from .types import BEGINNING, Page, Recovery, SendResult
 from .wire.codec import Message
@@ -142,14 +143,15 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         body = self._body_but_for(message, excluded)
         append = history.append(group, body)
         request, began = operations.members(group), monotonic()
-        reply, members = await engine.run_all([append(b""), request], began)
+        found = await engine.append(append, b"", request, began)
+        reply, asked, answer = found or Appended(None)
         position = history.appended(reply)
         next(self._messages.to_groups)
         if excluded and self._replays is not None and self._replays.follows(group):
             # Nobody tells this process, if its members are those that are excluded.
             for _, kept in history.appended_alone(group, body, reply).entries:
                 self._replays.take(*kept, asyncio._get_running_loop())
-        members = operations.note_members(request, value_of(members))
+        members = operations.note_members(asked or request, value_of(answer))
         members = without(members, frozenset(name.encode() for name in excluded))
         if not members:
             return SendResult(0, 0, 0)
@@ -196,7 +198,8 @@ class PubSubReplay(ReplayCalls, PubSubGroupCalls):
         """What appends a message to a group's history; None: it has none."""
         if (history := self._history) is None or not history.has(group):
             return None
-        body = self._body_but_for(message, self._names(exclude))
+        excluded = () if exclude == () else self._names(exclude)
+        body = self._body_but_for(message, excluded)
         return history.append(group, body)
 
 

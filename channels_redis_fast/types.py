@@ -37,6 +37,7 @@ class Stats(TypedDict):
     waiting: int  # messages in these
     memberships: int  # of these, in groups
     subscriptions: int  # of Pub/Sub, to names at Redis
+    processes: int  # that live, as the last heartbeat was told; 0: it wasn't
     hosts: dict[str, HostStats]  # by the host in words, without credentials
 
 

@@ -22,6 +22,7 @@ class Answer(NamedTuple):
     about: bytes  # names what is said of the silent
     silent: dict[bytes, float] | None  # and when they beat last. None: as before
     dropped: list[bytes]  # whose entries were
+    living: int  # processes that are not silent, with this one
 
 
 class Census:
@@ -34,6 +35,7 @@ class Census:
 
     def __init__(self, dead_after: float, valid: float) -> None:
         self.about = b""
+        self.living = 0  # processes, as the last beat was told
         # By a group's shard and key: members to take out.
         self.removals: dict[tuple[int, Key], list[bytes]] = {}
         self._silent: dict[bytes, float] = {}
@@ -45,6 +47,7 @@ class Census:
 
     def learn(self, answer: Answer, now: float) -> None:
         """Takes the answer to a beat of `now`."""
+        self.living = answer.living
         if answer.silent is not None:
             self._silent, self.about = answer.silent, answer.about
             self._clean.clear()

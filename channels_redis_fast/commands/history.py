@@ -15,136 +15,16 @@ from ..wire.placed import InGroup, PlacedCodec
 from ..wire.positions import Position, read_id, read_placed
 from ..wire.reserved import EXCLUDE, take_excluded
 from .errors import value_of
+from .history_scripts import APPEND, FORGET, SINCE
 from .operations import Request
-from .scripts import Script, number
+from .scripts import number
 
-# KEYS: position, history (a stream whose ids are the positions). The position's value:
-# 8 digits of the server process's id, the position, seconds and microseconds of the
-# last message.
-_HEAD = """\
-local call = redis.call
-local was, time = call('GET', KEYS[1]), call('TIME')
-local process, epoch, offset
-if was then
-    process, epoch = string.sub(was, 1, 8), string.sub(was, 9, 21)
-    offset = tonumber(string.sub(was, 23, 34))
-end
-"""
-
-# Who this server process is; refused, nobody.
-_PROCESS = """\
-    local info = redis.pcall('INFO', 'server')
-    local run_id = 'run_id:(%x%x%x%x%x%x%x%x)'
-    local here = type(info) == 'string' and string.match(info, run_id)
-"""
-
-# An epoch is later than all that were here.
-_BEGIN = """\
-        local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-        local former = tonumber(epoch or 0)
-        if last then
-            former = math.max(former, tonumber(string.match(last[1], '^%d+')))
-        end
-        local now = math.floor(time[1] * 1000 + time[2] / 1000)
-        epoch = string.format('%013.0f', math.max(now, former + 1))
-        process, offset = here or process or '00000000', 0
-        call('UNLINK', KEYS[2])
-"""
-
-_NOTE = """\
-local id = epoch .. string.format('-%012.0f', offset)
-local value = process .. id .. ' ' .. time[1] .. ' ' .. time[2]
-"""
-
-# ARGV: what stands before the position in a message, and what behind, size (messages),
-# ttl and position_ttl (seconds), the command and the name to publish with, or ''.
-#
-# Offsets are contiguous in an epoch. A new one begins where it can't be known that they
-# are: the position is gone, or a server process that began later (after a restart or a
-# failover) may lack messages which others have seen. It is asked who it is unless the
-# last message is so new that no failover fits in between; and as little as possible is
-# done for each message: what Lua does costs more than the commands.
-APPEND = Script(
-    _HEAD
-    + """\
-local is_sure = false
-if was then
-    local seconds = time[1] - string.sub(was, 36, 45)
-    local since = seconds * 1000000 + time[2] - string.sub(was, 47)
-    is_sure = since >= 0 and since <= 10000
-end
-if not is_sure then
-"""
-    + _PROCESS
-    + """\
-    if not was or (here and here ~= process) then
-"""
-    + _BEGIN
-    + """\
-    end
-end
-offset = offset + 1
-"""
-    + _NOTE
-    + """\
-call('SET', KEYS[1], value, 'EX', ARGV[5])
-local message = ARGV[1] .. id .. ARGV[2]
-call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], id, 'm', message)
-call('EXPIRE', KEYS[2], ARGV[4])
-if ARGV[6] == '' then return {id, 0} end
-return {id, call(ARGV[6], ARGV[7], message)}
-""",
-    keys=2,
-)
-
-# ARGV: position_ttl (seconds), size (messages), the offset after which messages are
-# asked for, or ''. The position, which lives on, and the newest messages of its epoch.
-SINCE = Script(
-    _HEAD
-    + """\
-if not was then
-"""
-    + _PROCESS
-    + _BEGIN
-    + """\
-end
-"""
-    + _NOTE
-    + """\
-if not was then call('SET', KEYS[1], value, 'EX', ARGV[1]) return {id} end
-call('EXPIRE', KEYS[1], ARGV[1])
-local found = {id}
-if ARGV[3] == '' then return found end
-local first = math.max(tonumber(ARGV[3]), offset - tonumber(ARGV[2])) + 1
-if first > offset then return found end
-local from = epoch .. string.format('-%012.0f', first)
-for _, entry in ipairs(call('XRANGE', KEYS[2], from, id)) do
-    found[#found + 1] = entry[2][2]
-end
-return found
-""",
-    keys=2,
-    repeatable=True,
-)
-
-# ARGV: position_ttl (seconds). Drops what is kept; the position of the new epoch.
-FORGET = Script(
-    _HEAD
-    + _PROCESS
-    + _BEGIN
-    + _NOTE
-    + """\
-call('SET', KEYS[1], value, 'EX', ARGV[1])
-return {id}
-""",
-    keys=2,
-)
-
-
-Append = Callable[[bytes], Request]
 Kept = tuple[Message, Callable[[], Message], frozenset[str]]
 
 _REMEMBERED = 1000  # groups
+# No more goes into one command, which holds up the server as long as it runs.
+_MOST = 500  # messages
+_LARGEST = 1 << 20  # bytes
 
 
 class Plan(NamedTuple):
@@ -155,6 +35,50 @@ class Plan(NamedTuple):
     position: bytes
     history: bytes
     numbers: tuple[bytes, bytes, bytes]  # size, ttl, position_ttl
+
+
+class Append(NamedTuple):
+    """A message for a group's history: what stands before its position, and behind."""
+
+    plan: Plan
+    head: bytes
+    tail: bytes
+
+
+class AppendBatch:
+    """Messages for one group's history that go into one command, and are published.
+
+    By the command `verb`; b"": they aren't.
+    """
+
+    def __init__(self, verb: bytes) -> None:
+        self._verb = verb
+        self._appends: list[Append] = []
+        self._size = 0  # bytes
+
+    def add(self, append: Append) -> None:
+        """Adds a message."""
+        self._size += len(append.head) + len(append.tail)
+        self._appends.append(append)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another command is to take what comes."""
+        return len(self._appends) >= _MOST or self._size >= _LARGEST
+
+    def request(self) -> Request:
+        """The command; the reply has two parts for each message."""
+        plan = self._appends[0].plan
+        parts = [part for _, head, tail in self._appends for part in (head, tail)]
+        words = (*plan.numbers, self._verb, plan.name, *parts)
+        return plan.shard, APPEND.on(plan.position, plan.history, *words)
+
+
+def append_alone(append: Append, verb: bytes = b"") -> Request:
+    """As a batch's, of one message."""
+    batch = AppendBatch(verb)
+    batch.add(append)
+    return batch.request()
 
 
 class Found(NamedTuple):
@@ -214,20 +138,9 @@ class HistoryCommands:
         return read_placed(group, since) or ""
 
     def append(self, group: str, body: Any) -> Append:
-        """Appends a codec's body to a group's history, and publishes it by a command.
-
-        The command (b"": none) is given to what is returned. Raises as `body` does.
-        """
+        """A codec's body for a group's history; raises as `body` does."""
         plan = self._plan(group)
-        head, tail = self._codec.parts(body, plan.name)
-
-        def request(verb: bytes) -> Request:
-            command = APPEND.on(
-                plan.position, plan.history, head, tail, *plan.numbers, verb, plan.name
-            )
-            return plan.shard, command
-
-        return request
+        return Append(plan, *self._codec.parts(body, plan.name))
 
     def appended(self, reply: Any) -> Position:
         """The position of the message; raises the error in its place."""

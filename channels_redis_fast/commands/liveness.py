@@ -86,8 +86,13 @@ if about ~= '-' then
         silent = count > 0 and call('ZRANGE', key, 0, count - 1, 'WITHSCORES') or {}
     end
 end
+local living = call('ZCARD', key) - call('ZCOUNT', key, '-inf', judged - liveness)
+for _, mark in ipairs({'!outage', '!before'}) do
+    local at = call('ZSCORE', key, mark)
+    if at and tonumber(at) > judged - liveness then living = living - 1 end
+end
 judged = string.format('%.6f', judged)
-return {before, pruned and 1 or 0, judged, evicted, about, silent, dropped}
+return {before, pruned and 1 or 0, judged, evicted, about, silent, dropped, living}
 """
 )
 
@@ -222,7 +227,7 @@ def is_heartbeat(key: bytes) -> bool:
 
 def decode_answer(reply: list[Any]) -> Answer:
     """The reply to a beat."""
-    before, pruned, judged, evicted, about, silent, dropped = reply
+    before, pruned, judged, evicted, about, silent, dropped, living = reply
     return Answer(
         was_there=before is not None,
         was_pruned=pruned == 1,
@@ -231,6 +236,7 @@ def decode_answer(reply: list[Any]) -> Answer:
         about=about,
         silent=None if silent is None else dict(_pairs(silent)),
         dropped=dropped,
+        living=living,
     )
 
 

@@ -120,6 +120,13 @@ METRICS = [
         _one("subscriptions"),
     ),
     Metric(
+        "channel_layer_processes",
+        "livemax",
+        "Processes of the layer that live, this one included; 0: not known.",
+        (),
+        _one("processes"),
+    ),
+    Metric(
         "channel_layer_unanswered",
         "livesum",
         "Commands that wait for their reply.",

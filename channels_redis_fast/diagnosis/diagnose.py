@@ -15,8 +15,8 @@ from ..client.blocking_shard import BlockingShard
 from ..client.pinging import ping_blocking
 from ..pubsub import RedisPubSubChannelLayer
 from ..types import Ping
-from .facts import MAKE_ROOM, look_at_facts
-from .finding import Finding, Level, unseen
+from .facts import look_at_facts, make_room
+from .finding import SOMEBODY, Finding, Level, redis_cli, unseen
 from .keys import look_at_keys
 from .rights import look_at_rights
 from .server import Server
@@ -70,18 +70,18 @@ def _reach(ping: Ping) -> Finding:
         text = f"answers in {ping.seconds * 1000:.1f} ms"
         return Finding(Level.OK, "reach", ping.host, text)
     error = str(ping.error)
-    return Finding(Level.ERROR, "reach", ping.host, error, _remedy_of(error))
+    return Finding(Level.ERROR, "reach", ping.host, error, _remedy_of(error, ping.host))
 
 
-def _remedy_of(error: str) -> str:
+def _remedy_of(error: str, where: str) -> str:
     if missing := _NOT_ALLOWED.search(error):
-        return f"redis-cli ACL SETUSER NAME +{missing[1]}"
+        return redis_cli(where, "ACL", "SETUSER", SOMEBODY, f"+{missing[1]}")
     if "password" in error or "uthenticat" in error:
         return "correct username and password in this entry of hosts"
     if "name it in" in error or "is needed" in error:
         return "as it says"
     if error.startswith("MISCONF"):
-        return MAKE_ROOM
+        return make_room(where)
     if error.startswith("LOADING"):
         return "wait until it has read its data"
     return "start it; see whether its address is right, and bind and firewalls allow it"
@@ -124,7 +124,8 @@ def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[F
     except errors.RedisError as error:
         remedy = ""
         if isinstance(error, errors.NoPermissionError):
-            remedy = f"redis-cli ACL SETUSER NAME +{topic.lower().replace(' ', '|')}"
+            right = f"+{topic.lower().replace(' ', '|')}"
+            remedy = redis_cli(server.name, "ACL", "SETUSER", SOMEBODY, right)
         elif "unknown command" in str(error):
             remedy = "see the console of who runs this server"
         yield unseen(topic, server.name, error, remedy)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from .finding import Finding, Level
+from .finding import Finding, Level, set_for_good
 from .server import Server
 
 Facts: TypeAlias = Mapping[str, str]
 _Found: TypeAlias = Iterator[Finding]
 
 _OLDEST_LAG = 10  # seconds since a replica was heard
-MAKE_ROOM = "make room on its disk, or have no snapshots: redis-cli CONFIG SET save ''"
 _FULL = 0.9  # of maxmemory, or of maxclients
 
 
@@ -53,9 +52,7 @@ def _eviction(where: str, facts: Facts) -> _Found:
     if policy == "noeviction":
         yield Finding(Level.OK, "eviction", where, "nothing is evicted (noeviction)")
         return
-    remedy = (
-        "redis-cli CONFIG SET maxmemory-policy noeviction, and in redis.conf as well"
-    )
+    remedy = set_for_good(where, "maxmemory-policy", "noeviction")
     if facts.get("maxmemory", "0") == "0":
         text = f"maxmemory-policy {policy} would evict, but maxmemory is not set"
         yield Finding(Level.NOTE, "eviction", where, text, remedy)
@@ -88,10 +85,16 @@ def _clients(where: str, facts: Facts) -> _Found:
         yield Finding(Level.WARNING, "clients", where, text, "raise maxclients")
 
 
+def make_room(where: str) -> str:
+    """What to do when snapshots fail."""
+    none = set_for_good(where, "save", "")
+    return f"make room on its disk, or have no snapshots: {none}"
+
+
 def _snapshots(where: str, facts: Facts) -> _Found:
     if facts.get("rdb_last_bgsave_status", "ok") != "ok":
         text = "the last snapshot failed: Redis refuses writes meanwhile (MISCONF)"
-        yield Finding(Level.WARNING, "snapshots", where, text, MAKE_ROOM)
+        yield Finding(Level.WARNING, "snapshots", where, text, make_room(where))
 
 
 def _replicas(where: str, facts: Facts) -> _Found:

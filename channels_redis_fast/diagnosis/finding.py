@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from typing import NamedTuple
 
 
@@ -29,3 +30,25 @@ class Finding(NamedTuple):
 def unseen(topic: str, where: str, reason: object, remedy: str = "") -> Finding:
     """What could not be looked at, and why."""
     return Finding(Level.UNSEEN, topic, where, f"not looked at: {reason}", remedy)
+
+
+# Who is given rights in a remedy, where the server doesn't tell who asks.
+SOMEBODY = "NAME"
+
+
+def redis_cli(where: str, *words: str) -> str:
+    """A command at a server, by its name in findings, as one types it into a shell.
+
+    A primary that Sentinels name has no address there.
+    """
+    address: tuple[str, ...] = ("-u", where if "://" in where else f"redis://{where}")
+    if where.startswith("unix://"):
+        address = ("-s", where.removeprefix("unix://"))
+    elif " " in where:
+        address = ()
+    return shlex.join(("redis-cli", *address, *words))
+
+
+def set_for_good(where: str, setting: str, value: str) -> str:
+    """The same for a setting, which is to outlast the server."""
+    return f"{redis_cli(where, 'CONFIG', 'SET', setting, value)}  # and in redis.conf"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .finding import Finding, Level
+from .finding import Finding, Level, set_for_good
 from .server import Server
 
 _MIB = 2**20
@@ -28,8 +28,7 @@ def _buffers(server: Server, kind: str) -> Iterator[Finding]:
         who = "subscriber" if kind == "pubsub" else "reader"
         least = min(limit for limit in (hard, soft) if limit)
         text = f"{limits}: a {who} that is {_size(least)} behind is cut off"
-        right = _RIGHT[kind]
-        remedy = f"redis-cli CONFIG SET {name} '{right}', and in redis.conf as well"
+        remedy = set_for_good(server.name, name, _RIGHT[kind])
         yield Finding(Level.WARNING, "buffers", server.name, text, remedy)
     else:
         yield Finding(Level.OK, "buffers", server.name, limits)
@@ -57,4 +56,5 @@ def _timeout(server: Server) -> Iterator[Finding]:
         return
     level = Level.WARNING if seconds < _SHORTEST_TIMEOUT else Level.NOTE
     text = f"connections that are idle for {seconds} s are closed, and opened anew"
-    yield Finding(level, "timeout", server.name, text, "redis-cli CONFIG SET timeout 0")
+    remedy = set_for_good(server.name, "timeout", "0")
+    yield Finding(level, "timeout", server.name, text, remedy)

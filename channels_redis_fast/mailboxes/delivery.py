@@ -67,13 +67,13 @@ class Delivery:
 
         The message says which channels it is for, unless they are given.
         """
-        codec, counters, without = self._codec, self.counters, None
+        without = None
         try:
-            named, message, flat = codec.open(member, key)
+            named, message, flat = self._codec.open(member, key)
             if self._order is not None and POSITION in message:
                 channels = (named or ()) if channels is None else channels
                 without = EXCLUDE if EXCLUDE in message else None
-                again = copier(codec, member, key, message, flat, without)
+                again = copier(self._codec, member, key, message, flat, without)
                 unknown = self._put_in_order(
                     self._order, inbox, channels, message, again, here
                 )
@@ -86,14 +86,14 @@ class Delivery:
                 without = EXCLUDE
                 channels = _not_excluded(message, channels)
         except UnreadableMessage as error:
-            counters.unreadable(key, error)
+            self.counters.unreadable(key, error)
             return
         if not channels:
             self._note_nobody(key, inbox, message, without)
             return
         copy = None  # who alone gets it needs none
         if len(channels) > 1:
-            copy = copier(codec, member, key, message, flat, without)
+            copy = copier(self._codec, member, key, message, flat, without)
         unknown = self._mailboxes.put(inbox, channels, message, copy, here)
         if unknown:
             self._count_unknown(key, inbox, unknown)
@@ -116,7 +116,7 @@ class Delivery:
         excluded = take_excluded(message) if EXCLUDE in message else frozenset[str]()
         taken = order.take(message, copy, excluded, here)
         rest = [one for one in channels if one not in taken and one not in excluded]
-        return self._mailboxes.put(inbox, rest, message, copy, here)
+        return self._mailboxes.put(inbox, rest, message, copy, here) if rest else 0
 
     def _note_nobody(
         self,

@@ -154,14 +154,15 @@ class LocalChannels:
         running loop, whose tasks go on together. `expiry` (seconds) is the layer's
         unless another is given. Returns how many names were no channels.
         """
-        together: dict[Any, Any] | None = None if copy is None else {}
-        entry = time.monotonic() + (expiry or self._expiry), message, copy, together
         boxes, unknown = self._boxes, 0
         woken: list[TaskWaiter] = []
+        together: dict[Any, Any] | None = None
         with self._lock:
             self.received += 1
             if copy is not None:
                 self.copies += len(names) - 1
+                together = {}
+            entry = time.monotonic() + (expiry or self._expiry), message, copy, together
             try:
                 for name in names:
                     box = boxes.get(name)

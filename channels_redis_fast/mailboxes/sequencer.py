@@ -35,14 +35,20 @@ class Sequencer(Generic[T]):
     @property
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it, or is known of."""
-        is_behind = self.is_elsewhere or self._is_before(self._head)
-        return (is_behind or bool(self._early)) and self.last != NOWHERE
+        last, head = self.last, self._head
+        if last == NOWHERE:
+            return False
+        return bool(self._early) or head > last or last[0] != head[0] != 0
 
     def take(self, position: Position, item: T) -> list[Step[T]]:
         """Takes what came; the steps that follow from it."""
         last = self.last
         if last[0] == position[0] and position[1] <= last[1]:
             return []  # it came before
+        if position == (last[0], last[1] + 1) and not self._early:
+            self.last, self._kept[position[1]] = position, item
+            self.trim()
+            return [(position, item)]
         self._early[position] = item
         steps = self._drain()
         if self._early and len(self._early) > self._size:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from ..client.host import Host
 from ..client.topology import Topology
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.history import Append
 from ..commands.operations import Request
+from .appends import Appended, Appends, append_now
 
 
 class Servers(Protocol):
@@ -31,6 +33,7 @@ class Engine:
     """
 
     shards: Sequence[Servers]  # of all hosts
+    appends: Appends | None = None  # where several go together
 
     def run(self, request: Request, began: float = 0.0) -> Awaitable[Any]:
         """The reply to a request."""
@@ -64,6 +67,21 @@ class Engine:
         Not to the `excluded`, which are among them.
         """
         return self.run(request, began)
+
+    def append(
+        self,
+        append: Append,
+        verb: bytes = b"",
+        ask: Request | None = None,
+        began: float = 0.0,
+    ) -> Awaitable[Appended | None]:
+        """Appends a message to a group's history, and publishes it by a command.
+
+        Of the same group something may be asked, for which the caller waits.
+        """
+        if self.appends is not None:
+            return self.appends.add(append, verb, ask, began)
+        return append_now(self.run_all, append, verb, ask, began)
 
     def send_many(
         self, work: SendMany, began: float = 0.0, publications: Sequence[Request] = ()

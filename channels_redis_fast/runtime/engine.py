@@ -214,7 +214,7 @@ class LoopEngine(Engine):
         for shard in self.shards:
             shard.tidy()
         if self._memberships.refreshes_due and not self._is_tending:
-            self._spawn_to_its_end(self._tend())
+            self.spawn_to_its_end(self._tend())
         for call in self.on_tick:
             call()
 
@@ -251,7 +251,7 @@ class LoopEngine(Engine):
     def _retire(self, inbox: MailboxGroup) -> None:
         """Stops reading a key here, unless a channel was made in it meanwhile."""
         if not inbox.boxes and not self._closed:
-            self._spawn_to_its_end(self._release(inbox))
+            self.spawn_to_its_end(self._release(inbox))
 
     def _close_idle_channels(self, most: int) -> None:
         """Closes the readers of the channels that were idle longest, over `most`."""
@@ -261,7 +261,7 @@ class LoopEngine(Engine):
                 del self._idle[name], self._channels[name]
                 self.spawn(receiver.aclose())
 
-    def _spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
         """As `spawn`; not even the end of the loop cuts it short."""
         task = self.spawn(work)
         self._under_way.add(task)

@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 from ..client.host_verbs import HostVerbs
 from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
-from ..commands.history import Append
+from ..commands.errors import value_of
+from ..commands.history import Append, append_alone
 from ..commands.operations import Operations, Request
 from ..types import SendResult
 from .base_engine import Engine
@@ -55,8 +56,8 @@ class Publisher:
         if not verbs.is_settled:
             began = monotonic()
             await self._ask(index, name, began)
-        reply = await self.engine.publish(append(verbs.verbs.publish), began)
-        return self.result(name, None if reply is None else reply[1])
+        found = await self.engine.append(append, verbs.verbs.publish, None, began)
+        return self.result(name, None if found is None else value_of(found.reply)[1])
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:
         """Sends all that is to be stored and published; the outcomes.
@@ -73,7 +74,9 @@ class Publisher:
     def _publication(self, name: str, payload: bytes | Append) -> Request:
         index = self._operations.shard_of(name)
         verb = self._verbs[index].verbs.publish
-        return payload(verb) if callable(payload) else (index, (verb, name, payload))
+        if isinstance(payload, Append):
+            return append_alone(payload, verb)
+        return index, (verb, name, payload)
 
     async def _learn(self, work: SendMany, began: float) -> float:
         """Asks the hosts that it publishes at; when the rest of the call began.

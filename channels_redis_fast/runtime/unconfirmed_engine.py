@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from ..commands.bulk import GroupSendMany, Outcome, SendMany
+from ..commands.history import Append, append_alone
 from ..commands.operations import Request
 from . import unconfirmed
+from .appends import Appended
 from .engine import LoopEngine
 from .unconfirmed import UnconfirmedSends
 
@@ -26,6 +28,18 @@ class UnconfirmedEngine(LoopEngine):
     def publish(self, request: Request, began: float = 0.0) -> Awaitable[None]:
         """As an `Engine`'s."""
         return self.sends.publish(request, began)
+
+    def append(
+        self,
+        append: Append,
+        verb: bytes = b"",
+        ask: Request | None = None,
+        began: float = 0.0,
+    ) -> Awaitable[Appended | None]:
+        """As an `Engine`'s."""
+        if ask is not None:
+            return super().append(append, verb, ask, began)
+        return self.sends.publish(append_alone(append, verb), began)
 
     def ask_members(
         self, request: Request, body: Any, began: float, excluded: frozenset[bytes]

@@ -75,9 +75,10 @@ class PlacedCodec:
 
     def _is_framed(self, member: bytes) -> bool:
         """Whether the position stands in front, as no unique bytes would have it."""
+        if not member.startswith(_FRAME):
+            return False
         text = member[1 : 1 + ID_SIZE]
-        is_one = member[:1] == _FRAME and text.isascii()
-        return is_one and read_id(text.decode()) is not None
+        return text.isascii() and read_id(text.decode()) is not None
 
 
 class InGroup:

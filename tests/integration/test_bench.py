@@ -119,11 +119,12 @@ async def test_a_receiver_that_ended_is_noticed() -> None:
 
 IN_ONE = (
     *("ping-pong-in-one", "senders-20-in-one", "senders-20-default-in-one"),
-    *("group-100-in-one", "idle"),
+    *("group-100-in-one", "joins", "idle"),
 )
 SEPARATE = (
     *("ping-pong-in-two", "senders-20-in-two", "group-1000-in-four", "readers-4"),
     *("half-load", "sync", "size-64-in-two", "encrypted-20-in-two"),
+    "group-senders-20",
 )
 
 

@@ -36,7 +36,7 @@ async def test_who_excludes_itself_need_not_ask_for_what_it_sent(
         await layer.group_send(GROUP, {"type": "said", "n": 1}, exclude=name)
         await send(other, 2)
         assert (await soon(layer, name))["n"] == 2
-        assert "cmdstat_xrange" not in client.info("commandstats")
+        assert "cmdstat_lrange" not in client.info("commandstats")
 
 
 @both

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
+from channels_redis_fast.commands.history import append_alone
 from channels_redis_fast.types import position_of
 from support.following import GROUP, HISTORY, place, said, send
 from support.forking import in_child, needs_fork
@@ -21,7 +22,7 @@ from support.syncing import KINDS, blocking
 
 both = pytest.mark.parametrize("kind", KINDS)
 TEXT = (DOCS / "hosts.md").read_text()
-RIGHTS = ["+get", "+set", "+xadd", "+xrange", "+xrevrange", "+unlink"]
+RIGHTS = ["+get", "+set", "+rpush", "+ltrim", "+lrange", "+lindex", "+unlink"]
 PUBSUB = "&* +subscribe +unsubscribe +publish"
 
 
@@ -87,7 +88,7 @@ def test_a_thread_without_a_loop_fills_holes(valkey: Server) -> None:
         layer.sync.group_join(GROUP, name)
         layer.sync.group_send(GROUP, said(1))
         append = layer._history.append(GROUP, layer._codec.body(said(2)))
-        index, command = append(b"")
+        index, command = append_alone(append)
         layer._blocking.run(index, command, time.monotonic() + 5)
         layer.sync.group_send(GROUP, said(3))
         got = [layer.sync.receive(name, timeout=5)["n"] for _ in range(3)]

@@ -54,6 +54,7 @@ async def test_the_silent_are_not_counted_but_sent_to(valkey: Server) -> None:
         assert await layer.group_count("room") == 2
         found = {process.id for process in await layer.processes()}
         assert found == {layer.client_prefix, living}
+        assert layer.stats()["processes"] == 2
         await layer.group_send("room", {"n": 1})
         assert is_written_to(client, living)
         assert is_written_to(client, silent)
@@ -165,6 +166,7 @@ async def test_an_outage_makes_nobody_silent(valkey: Server) -> None:
         age(client, ours, 40)  # an outage since then: nobody could beat
         await beat(layer)
         assert {one.id for one in await layer.processes()} == {late, ours}
+        assert layer.stats()["processes"] == 2
         assert await layer.group_count("room") == 1
         age(client, "!outage", 10)
         await beat(layer)
@@ -173,6 +175,7 @@ async def test_an_outage_makes_nobody_silent(valkey: Server) -> None:
         await beat(layer)
         assert await layer.group_count("room") == 0
         assert [one.id for one in await layer.processes()] == [ours]
+        assert layer.stats()["processes"] == 1
 
 
 async def test_outages_one_after_another(valkey: Server) -> None:

@@ -135,17 +135,17 @@ def test_a_table() -> None:
     ]
     assert table.table(rows) == [
         "1 process, 1 silent",
-        "host    pid  version      beat  waiting",
-        "web-1     7  1.0      21 s ago        0  silent",
-        "web-22  123  1.0       2 s ago    1,234  misses redis://x down",
+        "state   host    pid  version  beat  waiting",
+        "silent  web-1     7  1.0      21 s        0",
+        "misses  web-22  123  1.0       2 s    1,234  redis://x down",
     ]
 
 
 def test_columns_that_nobody_tells() -> None:
     head = table.table([row()])[1]
-    assert head.split() == ["host", "pid", "version", "beat"]
+    assert head.split() == ["state", "host", "pid", "version", "beat"]
     lines = table.table([row(sent=2.0), row(members=3)])
-    assert lines[1].split()[4:] == ["sent/s", "members"]
+    assert lines[1].split()[5:] == ["sent/s", "members"]
     assert lines[2].split()[-2:] == ["2", "-"]
 
 
@@ -185,6 +185,18 @@ def test_a_small_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, lines)) == 20
     assert len(lines) == 5
     assert lines[-1] == "... and 7 more"
+
+
+def test_a_screen_that_is_too_narrow_for_hosts() -> None:
+    """Their ends are seen, and all numbers; what is beyond is cut off."""
+    pods = [f"shop-web-5d9c7b6f4-{end}" for end in ("x2x9z", "kk4tp")]
+    numbers = {"sent": 1e4, "received": 1e5, "waiting": 0, "members": 0, "dropped": 5}
+    rows = [row(host=pod, pid=17, unreachable=["b"], **numbers) for pod in pods]
+    _, head, first, second = table.table(rows, 80)
+    assert (len(head), first[77:]) == (80, "  5  b")
+    assert ("x2x9z" in first, "kk4tp" in second) == (True, True)
+    assert table.table(rows, 200) == table.table(rows)
+    assert pods[0] in table.table(rows)[2]
 
 
 def test_redis_that_is_away_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

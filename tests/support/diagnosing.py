@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from channels_redis_fast.diagnosis.diagnose import diagnose
-from channels_redis_fast.diagnosis.finding import Finding, Level
+from channels_redis_fast.diagnosis.finding import SOMEBODY, Finding, Level
 from channels_redis_fast.diagnosis.rights import look_at_rights
 from channels_redis_fast.diagnosis.server import Server
+from support.servers import Server as Process
 from support.syncing import blocking
 
 
@@ -46,3 +48,10 @@ def about(found: list[Finding], topic: str) -> Finding:
     """The one finding about a topic."""
     (one,) = (one for one in found if one.topic == topic)
     return one
+
+
+def follow(remedy: str, server: Process, name: str = "") -> None:
+    """Does what a remedy says, as who pastes it into a shell; `name`: of a user."""
+    program, flag, url, *words = shlex.split(remedy, comments=True)
+    assert (program, flag, url) == ("redis-cli", "-u", server.url)
+    server.client().execute_command(*(name if w == SOMEBODY else w for w in words))

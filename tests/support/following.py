@@ -8,6 +8,7 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from channels_redis_fast.commands.history import append_alone
 from channels_redis_fast.types import POSITION, History, position_of
 from channels_redis_fast.wire.positions import Position, read_placed
 from support.layers import soon
@@ -128,5 +129,5 @@ async def insist(call: Callable[[], Awaitable[Any]]) -> Any:
 async def append(layer: Any, number: int, exclude: list[str] | None = None) -> None:
     """Does what a sender has done that dies before others hear of its message."""
     body = layer._body_but_for(said(number), exclude or [])
-    index, command = layer._history.append(GROUP, body)(b"")
+    index, command = append_alone(layer._history.append(GROUP, body))
     await layer._loops.engine().shards[index].run(command)

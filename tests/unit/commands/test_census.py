@@ -11,7 +11,7 @@ MEMBERS = [b"specific.a!1", b"specific.b!1", b"x.a!2", b"normal", b"specific.c!1
 
 
 def answer(judged: float, silent: dict[bytes, float] | None, about: bytes) -> Answer:
-    return Answer(True, False, judged, 0, about, silent, [])
+    return Answer(True, False, judged, 0, about, silent, [], 3)
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def test_the_silent_are_not_counted(census: Census) -> None:
     silent = census.silent_among(KEY, MEMBERS, 101.0)
     assert without(MEMBERS, frozenset(silent)) == [b"normal", b"specific.c!1"]
     assert census.about == b"ab"
+    assert census.living == 3
 
 
 def test_the_dead_are_left_out(census: Census) -> None:
