@@ -40,6 +40,7 @@ pytest.register_assert_rewrite(
     "support.crowds",
     "support.demos",
     "support.diagnosing",
+    "support.ending_histories",
     "support.failovers",
     "support.following",
     "support.inflicting",

@@ -138,11 +138,10 @@ class Replays:
             self.leave(group, channel)
 
     def clear(self) -> None:
-        """Nobody follows anything any more."""
+        """Nobody follows anything any more, whatever answers are on their way."""
         with self._lock:
-            self._groups.clear()
-            self._joined.clear()
-            self._rest.clear()
+            for channel in list(self._joined):
+                self.end(channel)
 
     # What Redis keeps
 

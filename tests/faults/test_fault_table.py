@@ -12,11 +12,12 @@ from channels_redis_fast.client import reconnecting
 from channels_redis_fast.client.shard import Shard
 from support import scenes
 from support.accounting import NORMAL, Room
-from support.faults import FAULTS, Fault
+from support.faults import FAULTS, FOLLOWED, REPLAYED, TOLD, Fault
+from support.following_rooms import HISTORY, FollowingRoom
 from support.inflicting import CAPACITY, TIMEOUT, WAIT
 from support.layers import opened
 from support.ledger import columns
-from support.paths import PROMISES
+from support.paths import DOCS, PROMISES
 from support.pubsubs import published
 
 OPEN = {"core": opened, "pubsub": published}
@@ -26,7 +27,7 @@ CAPACITIES = {"core": CAPACITY, "pubsub": 100_000}
 
 @contextlib.asynccontextmanager
 async def room_in(
-    scene: scenes.Scene, layer: str, **options: Any
+    scene: scenes.Scene, layer: str, kind: type[Room] = Room, **options: Any
 ) -> AsyncIterator[Room]:
     """Two layers that receive and one that sends, and their traffic."""
     defaults = {
@@ -42,7 +43,7 @@ async def room_in(
             await stack.enter_async_context(make(readers, **options)) for _ in range(2)
         ]
         sender = await stack.enter_async_context(make(senders, **options))
-        room = Room(processes, sender)
+        room = kind(processes, sender)
         stack.push_async_callback(room.close)
         await room.open()
         yield room
@@ -76,6 +77,29 @@ async def test_fault(
     assert not verdict.problems
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("layer", OPEN)
+@pytest.mark.parametrize("fault", FOLLOWED, ids=lambda fault: fault.name)
+@pytest.mark.slow
+async def test_fault_of_followers(
+    fault: Fault,
+    layer: str,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+    hasty: None,
+) -> None:
+    often = request.config.getoption("--often")
+    options = {**fault.options, "history": HISTORY}
+    with scenes.scene(fault.scene) as scene:
+        async with room_in(scene, layer, FollowingRoom, **options) as room:
+            await fault.inflict(scene, room, fault.often if often else fault.times)
+            verdict = await room.finish(fault.promises_followers())
+    record_property("fault", columns(fault.name, f"{layer}, history", verdict))
+    assert not verdict.problems
+
+
 def test_every_promise_is_in_the_docs() -> None:
     promised = PROMISES.read_text()
     assert not [f.promise for f in FAULTS if f"| {f.promise} |" not in promised]
+    promised = (DOCS / "replay.md").read_text()
+    assert not [one for one in (REPLAYED, TOLD) if f"| {one} |" not in promised]

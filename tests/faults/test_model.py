@@ -9,11 +9,12 @@ promised, `modelled.py` for the steps. What fails is shrunk and printed as a pro
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -28,7 +29,11 @@ from hypothesis.stateful import (
 
 from channels_redis_fast.client import reconnecting
 from channels_redis_fast.mailboxes import registry
+from channels_redis_fast.runtime import replays
 from support.fleets import TOPOLOGIES, Clock, Fleet, Topology
+from support.following_rules import FollowingRules
+from support.following_steps import Following
+from support.histories import LOG, Histories
 from support.killing import process_dies
 from support.model import Model
 from support.modelled import Modelled
@@ -47,6 +52,7 @@ GROUPS = ("red", "blue")
 KEYS = ["a key", "an older key"]
 
 T = TypeVar("T")
+Storm = Callable[[list[Any], str, int], Coroutine[Any, Any, None]]
 
 layers = st.integers(0, 1)
 places = st.integers(0, 11)  # in a list, over and over
@@ -64,7 +70,7 @@ faults = st.sampled_from(["", "kill", "replies", "requests"])
 moments = st.integers(0, 600)  # turns of the event loop, or bytes
 
 
-class Programs(RuleBasedStateMachine):
+class Programs(FollowingRules, RuleBasedStateMachine):
     """A program: two layers of a kind on a topology."""
 
     kind: str
@@ -83,9 +89,11 @@ class Programs(RuleBasedStateMachine):
     @initialize(
         capacity=st.sampled_from([2, 5, 100]),
         encryption=st.sampled_from([None, "fernet", "aes-gcm"]),
+        size=st.sampled_from([3, 1000]),
     )
-    def begin(self, capacity: int, encryption: str | None) -> None:
+    def begin(self, capacity: int, encryption: str | None, size: int) -> None:
         options: dict[str, Any] = {"capacity": capacity, "expiry": EXPIRY}
+        options["history"] = {LOG: (size, 300)}
         if encryption:
             options |= {"symmetric_encryption_keys": KEYS, "encryption": encryption}
         prefix = uuid.uuid4().hex
@@ -100,10 +108,14 @@ class Programs(RuleBasedStateMachine):
         for name in NORMAL:
             self.model.add_channel(name, None)
         self.program = Modelled(fleet, self.model)
+        self.following = Following(self.program, Histories(size))
         for layer in (0, 0, 1):
             self.run(self.program.new_channel(layer, False, "a"))
         for name in self.program.held:
             self.run(self.program.join(False, "red", name))
+        for layer in (0, 1):
+            self.run(self.following.new(layer, False))
+            self.follow(layer, None, False, False)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """One step, in the program's loop."""
@@ -121,6 +133,7 @@ class Programs(RuleBasedStateMachine):
             if hasattr(self, "program"):
                 if not self.is_broken:
                     self.run(self.program.finish())
+                    self.run(self.following.finish())
                 self._count()
                 self.loop.run_until_complete(self._close())
         finally:
@@ -138,6 +151,7 @@ class Programs(RuleBasedStateMachine):
         model = self.model
         self.tally.update(sent=model.numbers, received=model.received)
         self.tally.update({f"not received: {k}": n for k, n in model.missing.items()})
+        self.tally.update(self.following.histories.tally)
 
     # What there is
 
@@ -245,7 +259,7 @@ class Programs(RuleBasedStateMachine):
 
     @rule(layer=layers, sync=syncs)
     def flush(self, layer: int, sync: bool) -> None:
-        self.run(self.program.flush(layer, sync))
+        self.run(self.following.flush(layer, sync))
 
     @rule(layer=layers)
     def close_pools(self, layer: int) -> None:
@@ -275,7 +289,8 @@ class Programs(RuleBasedStateMachine):
 
     @rule(drawn=st.lists(actions, min_size=2, max_size=6), fault=faults, at=moments)
     def storm(self, drawn: list[Any], fault: str, at: int) -> None:
-        self._storm([self._action(*one) for one in drawn], fault, at)
+        found = [self._action(*one) for one in drawn]
+        self.storm_with(functools.partial(storm, self.program), found, fault, at)
 
     @rule(
         kinds=st.lists(st.sampled_from(["join", "join", "group", "leave"]), max_size=8),
@@ -297,20 +312,18 @@ class Programs(RuleBasedStateMachine):
         at: int,
     ) -> None:
         """Changes of one group and messages to it begin in one event loop."""
-        self._storm(
-            [
-                self._action(kind, layer, where, place + i // 2, group, 1)
-                for i, kind in enumerate([*kinds, "join", "group"])
-            ],
-            fault,
-            at,
-        )
+        found = [
+            self._action(kind, layer, where, place + i // 2, group, 1)
+            for i, kind in enumerate([*kinds, "join", "group"])
+        ]
+        self.storm_with(functools.partial(storm, self.program), found, fault, at)
 
-    def _storm(self, acts: list[Action], fault: str, at: int) -> None:
+    def storm_with(self, make: Storm, acts: list[Any], fault: str, at: int) -> None:
+        """Acts that a storm makes, with a fault that can be inflicted here."""
         if fault and not self.topology.proxies:
             fault = "kill"
         at %= 40 if fault == "kill" else 601
-        self.run(storm(self.program, acts, fault, at))
+        self.run(make(acts, fault, at))
 
     def _action(
         self, kind: str, layer: int, where: str, place: int, group: str, count: int
@@ -355,6 +368,8 @@ def test_programs(
     clock, tally = Clock(), Counter[str]()
     monkeypatch.setattr(registry, "time", clock)
     monkeypatch.setattr(reconnecting, "_PROVEN", 0.0)  # what breaks comes back at once
+    monkeypatch.setattr(replays, "_PATIENCE", 0.01)
+    monkeypatch.setattr(replays, "_ASK_EVERY", 1.0)  # what nothing else tells
     combinations = len(KINDS) * len(TOPOLOGIES)
     options = settings(
         max_examples=max(1, PROGRAMS // combinations),

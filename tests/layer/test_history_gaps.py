@@ -12,7 +12,7 @@ from channels_redis_fast.exceptions import InvalidMessage
 from channels_redis_fast.types import BEGINNING
 from support.behaviours import until_it_works
 from support.following import GROUP, RULES, Follower, numbers, place, send
-from support.layers import opened, soon
+from support.layers import nothing, opened, soon
 from support.polling import eventually
 from support.proxy import Proxy
 from support.servers import Server
@@ -124,6 +124,21 @@ async def test_a_forgotten_history_is_a_gap(valkey: Server, kind: str) -> None:
         assert await numbers(layer, name, 1) == [2]
         late = await layer.new_channel()
         assert not (await layer.group_join(GROUP, late, since)).recovered
+
+
+@both
+async def test_an_answer_that_comes_after_a_flush_reaches_nobody(
+    valkey: Server, kind: str
+) -> None:
+    async with opened(valkey.url, kind=kind, history=RULES) as layer:
+        name = await layer.new_channel()
+        epoch, _ = place((await layer.group_join(GROUP, name)).position)
+        followers = layer._replays._groups[GROUP]
+        question = followers.question()
+        await layer.flush()
+        assert not layer._replays.follows(GROUP)
+        followers.fill(question, (epoch + 1, 0), (), None)
+        assert await nothing(layer, name)
 
 
 @both

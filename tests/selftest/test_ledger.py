@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from support.fault_sums import sums
-from support.ledger import ACCEPTED, Addressee, Ledger, Promise, Source, Verdict
+from support.ledger import (
+    ACCEPTED,
+    Addressee,
+    FollowersLedger,
+    Ledger,
+    Promise,
+    Source,
+    Verdict,
+)
 
 LINE = "process 0"
 COSTLY = Promise({LINE: 2})
@@ -98,19 +106,51 @@ def test_what_was_refused() -> None:
     assert books([ACCEPTED, "ChannelFull"], [0, 1], promise=promise).problems
 
 
+def followed(got: list[int], gaps: list[int], most: int = 1) -> Verdict:
+    """The verdict on a follower that was told of gaps after so many messages."""
+    ledger = FollowersLedger()
+    source = ledger.sources["s"] = Source("s", "group", [ACCEPTED] * 6)
+    addressee = Addressee(LINE, [source], gaps=gaps)
+    ledger.addressees.append(addressee)
+    ledger.begin_outage()
+    for number in got:
+        addressee.note(("s", number), 0.0)
+    return ledger.verdict(Promise({}, exempt=frozenset({"group"}), gaps=most))
+
+
+def test_what_followers_miss_was_told() -> None:
+    found = followed([0, 1, 4, 5], [2])
+    assert (found.lost, found.bound, found.gaps, found.most_gaps) == (2, 2, 1, 1)
+    assert not found.problems
+    for got, gaps, most in (
+        ([0, 1, 4, 5], [], 1),  # in an outage, and nobody said so
+        ([0, 1, 4, 5], [3], 1),  # the gap is elsewhere
+        ([0, 1, 4, 5], [2, 2], 1),  # twice
+        ([0, 1, 2, 3, 4, 5], [2], 0),  # without a cause
+        ([0, 1, 4, 4, 5], [2], 1),
+    ):
+        assert len(followed(got, gaps, most).problems) == 1
+
+
 def test_sums_of_the_table() -> None:
-    rest = ("0 (0)", "0", "0.10 s")
+    rest = ("0 (0)", "0", "0 (0)", "0.10 s")
+    told = ("0 (0)", "0", "9 (12)", "0.10 s")
     rows = [
         ("cut, reset", "core", "10", "1671", "30", "666", "5 (430)", *rest),
         ("cut, closed", "core", "5", "400", "0", "398", "2 (215)", *rest),
         ("SCRIPT FLUSH", "core", "0", "365", "0", "365", "0 (0)", *rest),
         ("demoted, READONLY", "pubsub", "0", "16401", "433", "16401", "0 (0)", *rest),
+        ("kill -9", "core, history", "3", "100", "0", "90", "10 (10)", *told),
     ]
     assert sums(rows) == [
         "core, all: 2,436 sent, 7 lost, 0 doubled, 0 overtaken, in 15 outages",
         "core, nothing may be lost: 365 sent, 0 lost, 0 doubled, 0 overtaken, "
         "in 0 outages",
         "core, outages: 2,071 sent, 7 lost, 0 doubled, 0 overtaken, in 15 outages",
+        "core, history, all: 100 sent, 10 lost, 0 doubled, 0 overtaken, "
+        "9 gaps told, in 3 outages",
+        "core, history, outages: 100 sent, 10 lost, 0 doubled, 0 overtaken, "
+        "9 gaps told, in 3 outages",
         "pubsub, a server refuses: 16,401 sent, 0 lost, 0 doubled, 0 overtaken, "
         "in 0 outages",
         "pubsub, all: 16,401 sent, 0 lost, 0 doubled, 0 overtaken, in 0 outages",

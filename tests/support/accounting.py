@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from channels.exceptions import ChannelFull
 from redis import exceptions as errors
 
+from support.following import GROUP
 from support.layers import end
 from support.ledger import (
     ACCEPTED,
@@ -32,7 +33,7 @@ PAUSE = 0.005  # seconds between the messages of one source
 SOURCES = 2  # of each channel and group
 MEMBERS = 2  # of the group in each process
 MORE = 4  # messages of each source that show that it goes on
-GROUP, NORMAL = "room", "worker"
+NORMAL = "worker"
 NORMAL_LINE = "normal channel"
 
 Send = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -80,6 +81,11 @@ class Room:
     async def open(self) -> None:
         """Lets everybody begin; returns when everybody hears everybody."""
         self._watch.install()
+        await self._fill()
+        await self.goes_on()
+        self.ledger.began = self._loop.time()
+
+    async def _fill(self) -> None:
         send, group_send = self.sender.send, self.sender.group_send
         group = self._sources("group", GROUP)
         for number, layer in enumerate(self.readers):
@@ -97,8 +103,6 @@ class Room:
         normal = self._sources("normal", NORMAL)
         self._receive(self.readers[0], NORMAL, Addressee(NORMAL_LINE, normal))
         self._begin(normal, send, NORMAL)
-        await self.goes_on()
-        self.ledger.began = self._loop.time()
 
     async def finish(self, promise: Promise) -> Verdict:
         """Ends the traffic when all that is on its way has come; judges."""
@@ -163,7 +167,7 @@ class Room:
 
     async def _send_all(self, source: Source, send: Send, target: str) -> None:
         for number in itertools.count():
-            message: dict[str, Any] = {"from": source.name, "n": number}
+            message: dict[str, Any] = {"type": "said", "from": source.name, "n": number}
             if source.route in self._parcels:
                 message["parcel"] = bytes(self._parcels.pop(source.route))
             await self._send(source, send, target, message)
@@ -180,18 +184,28 @@ class Room:
         except (ChannelFull, errors.RedisError) as error:
             source.outcomes[-1] = type(error).__name__
         else:
-            source.outcomes[-1] = LEFT_OUT if self._watch.saw_one() else ACCEPTED
+            source.outcomes[-1] = self._outcome()
+
+    def _outcome(self) -> str:
+        """What came of a send that returned, in this task."""
+        return LEFT_OUT if self._watch.saw_one() else ACCEPTED
 
     async def _receive_all(self, layer: Any, channel: str, one: Addressee) -> None:
         sources = {source.name: source for source in one.sources}
         while True:
-            message = await layer.receive(channel)
+            message = self._read(one, await layer.receive(channel))
+            if message is None:
+                continue
             name, number = message.get("from"), message.get("n", -1)
             known = name in sources and 0 <= number < len(sources[name].outcomes)
-            if known and message.keys() <= {"from", "n", "parcel"}:
+            if known and message.keys() <= {"type", "from", "n", "parcel"}:
                 one.note((name, number), self._loop.time())
             else:
                 self.ledger.invented.append(message)
+
+    def _read(self, one: Addressee, message: dict[str, Any]) -> dict[str, Any] | None:
+        """A message as it was sent; None: it is the layer's own."""
+        return message
 
     async def _everybody_has(self, numbers: Numbers) -> None:
         """Waits until these or later ones came; raises what ended a task."""

@@ -22,6 +22,8 @@ class Row(NamedTuple):
     doubled: int
     repeats: int
     reordered: int
+    gaps: int
+    most_gaps: int
 
 
 def sums(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -39,14 +41,15 @@ def _kind(fault: str, row: Row) -> str:
         return "a server refuses"
     if "failover" in fault:
         return "failovers"
-    return "outages" if row.bound else "nothing may be lost"
+    is_costly = row.bound or row.most_gaps
+    return "outages" if is_costly else "nothing may be lost"
 
 
 def _line(layer: str, kind: str, rows: list[Row]) -> str:
-    outages, sent, _, _, lost, _, doubled, _, reordered = map(
-        sum, zip(*rows, strict=True)
-    )
+    total = Row(*map(sum, zip(*rows, strict=True)))
+    gaps = f", {total.gaps:,} gaps told" if total.most_gaps else ""
     return (
-        f"{layer}, {kind}: {sent:,} sent, {lost:,} lost, {doubled:,} doubled, "
-        f"{reordered:,} overtaken, in {outages:,} outages"
+        f"{layer}, {kind}: {total.sent:,} sent, {total.lost:,} lost, "
+        f"{total.doubled:,} doubled, {total.reordered:,} overtaken{gaps}, "
+        f"in {total.outages:,} outages"
     )

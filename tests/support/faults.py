@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support import inflicting, refusals
+from support import ending_histories, inflicting, refusals
 from support.accounting import NORMAL_LINE
 from support.inflicting import CAPACITY, LONG, PATIENCE, SHORT, Inflict
 from support.ledger import LEFT_OUT, Promise
@@ -36,6 +36,16 @@ UNABLE = (
 )
 DEMOTED = "a replica answers after a failover"
 
+# Those of the table of docs/replay.md.
+REPLAYED = (
+    "connections are lost, again and again; answers are slow; a process or an event "
+    "loop stands still"
+)
+TOLD = (
+    "more was missed than is kept, or it is older than `ttl`; a key was evicted; "
+    "FLUSHDB; Redis lost its data, was restarted or failed over; `group_forget`"
+)
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -59,6 +69,8 @@ class Fault:
     empties: bool = False  # Redis: also the groups
     rewinds: bool = False  # Redis to what a replica knew
     echoes: bool = False  # what was published before may be published again
+    # How many gaps it may tell those who follow a group; None: no such row.
+    gaps: int | None = None
 
     def promises(self, layer: str, lines: Iterable[str]) -> Promise:
         """What a layer of that kind may lose on these lines."""
@@ -79,6 +91,12 @@ class Fault:
             self.refusals | FULL,
             self.keeps_order or layer == "core",
         )
+
+    def promises_followers(self) -> Promise:
+        """What those who follow a group may miss: what a gap tells, and no more."""
+        refusals, gaps = self.refusals | FULL, self.gaps or 0
+        exempt = frozenset({"group"})
+        return Promise({}, exempt=exempt, refusals=refusals, gaps=gaps)
 
 
 def single(name: str, inflict: Inflict, promise: str, **details: Any) -> Fault:
@@ -126,6 +144,7 @@ FAULTS = [
         EMPTY,
         **breaks(DATA),
         empties=True,
+        gaps=1,
     ),
     Fault(
         "kill -9, comes back with its data",
@@ -133,9 +152,17 @@ FAULTS = [
         inflicting.killed_durable,
         GONE,
         **breaks(),
+        gaps=1,
     ),
     single("SIGSTOP, SIGCONT soon", inflicting.stopped_short, SLOW),
-    single("SIGSTOP, SIGCONT late", inflicting.stopped_long, GONE, times=1, **breaks()),
+    single(
+        "SIGSTOP, SIGCONT late",
+        inflicting.stopped_long,
+        GONE,
+        times=1,
+        **breaks(),
+        gaps=0,
+    ),
     single("DEBUG SLEEP, short", inflicting.asleep(SHORT), SLOW),
     single("DEBUG SLEEP, long", inflicting.asleep(LONG), GONE, times=1, **breaks()),
     single(
@@ -143,6 +170,7 @@ FAULTS = [
         inflicting.clients_killed("all"),
         GONE,
         times=5,
+        gaps=0,
         **breaks(),
     ),
     single(
@@ -150,6 +178,7 @@ FAULTS = [
         inflicting.clients_killed("readers"),
         ON_THEIR_WAY,
         times=5,
+        gaps=0,
         **READERS,
     ),
     single(
@@ -157,6 +186,7 @@ FAULTS = [
         inflicting.clients_killed("others"),
         UNKNOWN,
         times=5,
+        gaps=0,
         **SENDERS,
     ),
     single("SCRIPT FLUSH", inflicting.scripts_flushed, SLOW, times=5, often=100),
@@ -178,7 +208,9 @@ FAULTS = [
     refuses("an endless script, BUSY", refusals.no_time, UNABLE),
     refuses("demoted, READONLY", refusals.no_primary, DEMOTED, "ReadOnlyError"),
     proxied("cut, closed", inflicting.cut(reset=False), GONE, times=5, **breaks()),
-    proxied("cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks()),
+    proxied(
+        "cut, reset", inflicting.cut(reset=True), GONE, times=5, **breaks(), gaps=0
+    ),
     proxied(
         "cut with whole batches on their way",
         inflicting.batches_cut,
@@ -191,6 +223,7 @@ FAULTS = [
         ON_THEIR_WAY,
         **READERS,
         **BYTES,
+        gaps=0,
     ),
     proxied(
         "request of a reader cut at each byte",
@@ -205,6 +238,7 @@ FAULTS = [
         UNKNOWN,
         **SENDERS,
         **BYTES,
+        gaps=0,
     ),
     proxied(
         "request of a sender cut at each byte",
@@ -212,6 +246,7 @@ FAULTS = [
         UNKNOWN,
         **SENDERS,
         **BYTES,
+        gaps=0,
     ),
     proxied("everything delayed", inflicting.delayed, SLOW, times=1),
     proxied("split into single bytes", inflicting.split, SLOW),
@@ -231,6 +266,7 @@ FAULTS = [
         ON_THEIR_WAY,
         times=1,
         **READERS,
+        gaps=0,
     ),
     proxied("no answer to senders", inflicting.senders_unanswered, UNKNOWN, **SENDERS),
     proxied(
@@ -250,6 +286,7 @@ FAULTS = [
         **breaks(DATA) | {"refusals": UNREACHED | {"MasterNotFoundError"}},
         times=1,
         often=5,
+        gaps=1,
     ),
     Fault(
         "Sentinel failover, primary demoted",
@@ -260,6 +297,7 @@ FAULTS = [
         **breaks(DATA) | {"refusals": UNREACHED | {"ReadOnlyError"}},
         times=1,
         often=5,
+        gaps=1,
     ),
     Fault(
         "Cluster failover, primary killed",
@@ -271,6 +309,7 @@ FAULTS = [
         times=1,
         often=9,
         keeps_order=False,
+        gaps=1,
     ),
     Fault(
         "Cluster failover, roles swapped",
@@ -283,6 +322,7 @@ FAULTS = [
         often=9,
         keeps_order=False,
         echoes=True,
+        gaps=1,
     ),
     Fault(
         "slots moved there and back",
@@ -291,5 +331,38 @@ FAULTS = [
         SLOW,
         times=1,
         often=5,
+    ),
+]
+
+# Those that are inflicted on followers of a group with a history, too.
+FOLLOWED = [
+    *(fault for fault in FAULTS if fault.gaps is not None),
+    single(
+        "history and position evicted",
+        ending_histories.histories_evicted,
+        TOLD,
+        often=100,
+        gaps=1,
+    ),
+    Fault(
+        "the group's slot moved there and back",
+        "cluster",
+        ending_histories.slot_moved,
+        TOLD,
+        # Redis serves no command with two keys while only one of them has moved.
+        refusals=UNREACHED | {"TryAgainError", "MovedError"},
+        times=1,
+        often=5,
+        gaps=1,
+    ),
+    Fault(
+        "Sentinel failover, replica far behind",
+        "sentinels",
+        ending_histories.laggard_promoted,
+        TOLD,
+        refusals=UNREACHED | {"MasterNotFoundError", "ReadOnlyError"},
+        times=1,
+        often=5,
+        gaps=1,
     ),
 ]

@@ -30,7 +30,7 @@ if left >= 0 then redis.call('PEXPIRE', KEYS[1], left - 1000 * ARGV[1]) end
 
 
 # Blocking calls of a Pub/Sub layer for which an event loop subscribes.
-_NEED_A_LOOP = ("new_channel", "group_add", "receive")
+_NEED_A_LOOP = ("new_channel", "group_add", "group_join", "receive")
 
 NEVER = 1 << 60  # bytes
 
@@ -184,7 +184,7 @@ class Fleet:
     def waiting(self, index: int) -> dict[str, list[int]]:
         """The numbers of the messages in a layer's mailboxes."""
         boxes = self.layers[index]._mailboxes.snapshot().items()
-        return {name: [one["n"] for one in messages] for name, messages in boxes}
+        return {name: [one.get("n") for one in messages] for name, messages in boxes}
 
     def stored(self, channel: Channel) -> set[int]:
         """The numbers of the messages that are stored under a channel's key."""

@@ -25,14 +25,34 @@ def place(position: str) -> Position:
     return found
 
 
-class Follower:
+class Course:
+    """How far a follower got: what comes next is the next, or tells of a gap."""
+
+    def __init__(self, position: str) -> None:
+        self.at = place(position)
+        self.gaps: list[Position] = []
+
+    def note(self, message: dict[str, Any]) -> bool:
+        """Goes on; False if it was a gap."""
+        is_gap = message["type"] == "group.gap"
+        position = message["position"] if is_gap else position_of(message)
+        assert position is not None
+        before, self.at = self.at, place(position)
+        if is_gap:
+            assert self.at > before
+            self.gaps.append(self.at)
+        else:
+            assert self.at == (before[0], before[1] + 1)
+        return not is_gap
+
+
+class Follower(Course):
     """A channel that reads all the time, and checks the order of what it gets."""
 
     def __init__(self, layer: Any, channel: str, position: str) -> None:
+        super().__init__(position)
         self.channel = channel
-        self.at = place(position)
         self.numbers: list[Any] = []
-        self.gaps: list[Position] = []
         self._reading = asyncio.create_task(self._read(layer))
 
     @classmethod
@@ -65,16 +85,8 @@ class Follower:
     async def _read(self, layer: Any) -> None:
         while True:
             message = await layer.receive(self.channel)
-            if message["type"] == "group.gap":
-                self.gaps.append(place(message["position"]))
-                assert self.gaps[-1] > self.at
-                self.at = self.gaps[-1]
-                continue
-            position = position_of(message)
-            assert position is not None
-            assert place(position) == (self.at[0], self.at[1] + 1)
-            self.at = place(position)
-            self.numbers.append(message.get("n"))
+            if self.note(message):
+                self.numbers.append(message.get("n"))
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:

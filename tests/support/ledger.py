@@ -44,6 +44,7 @@ class Addressee:
     got: list[Message] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     newest: Numbers = field(default_factory=dict)
+    gaps: list[int] = field(default_factory=list)  # told, after so many messages
 
     def note(self, message: Message, now: float) -> None:
         """A message came."""
@@ -88,6 +89,7 @@ class Promise:
     echoed: frozenset[str] = frozenset()
     refusals: frozenset[str] = frozenset()
     order: bool = True
+    gaps: int = 0  # that an outage may have each addressee told
 
 
 @dataclass
@@ -102,6 +104,8 @@ class Verdict:
     doubled: int = 0
     repeats: int = 0  # how many may be doubled
     reordered: int = 0
+    gaps: int = 0  # that were told
+    most_gaps: int = 0
     silence: float = 0.0  # the longest that somebody heard nothing (seconds)
     refused: Counter[str] = field(default_factory=Counter)  # sends, by error
     problems: list[str] = field(default_factory=list)
@@ -146,6 +150,7 @@ class Ledger:
         kept = doubled.total() - sum(doubled[route] for route in promise.echoed)
         if kept > found.repeats:
             found.problems.append(f"{kept} messages came twice")
+        self._judge_gaps(found, promise)
         if found.reordered and promise.order:
             found.problems.append(f"{found.reordered} messages were overtaken")
         if phantoms := sum(map(self._phantoms, self.addressees)):
@@ -214,6 +219,13 @@ class Ledger:
         found.bound = sum(promise.limits.values()) * len(self.outages)
         found.bound += sum(self._exempted(promise).values())
 
+    def _judge_gaps(self, found: Verdict, promise: Promise) -> None:
+        gaps, most = [len(one.gaps) for one in self.addressees], promise.gaps
+        most *= len(self.outages)
+        found.gaps, found.most_gaps = sum(gaps), most * len(gaps)
+        if max(gaps) > most:
+            found.problems.append(f"gaps were told {gaps} times, not {most} at most")
+
     def _kept(self, promise: Promise) -> Collection[str]:
         return {source.route for source in self.sources.values()} - promise.exempt
 
@@ -269,9 +281,23 @@ class Ledger:
         return found
 
 
+class FollowersLedger(Ledger):
+    """The books of those who follow a group: what they miss must have been told."""
+
+    def _windows(self, index: int, source: Source) -> Iterator[range]:
+        """The numbers that each gap may have cost an addressee."""
+        one = self.addressees[index]
+        for place in one.gaps:
+            before, after = (
+                [n for name, n in part if name == source.name]
+                for part in (one.got[:place], one.got[place:])
+            )
+            yield range(max(before, default=-1) + 1, min(after, default=_NEVER))
+
+
 _TITLES = (
     *("fault", "layer", "outages", "sent", "refused", "arrived"),
-    *("lost (bound)", "doubled (bound)", "reordered", "silent"),
+    *("lost (bound)", "doubled (bound)", "reordered", "gaps (bound)", "silent"),
 )
 
 
@@ -294,5 +320,6 @@ def columns(fault: str, layer: str, found: Verdict) -> tuple[str, ...]:
         *(fault, layer, f"{found.outages}", f"{found.sent}"),
         *(f"{found.refused.total()}", f"{found.arrived}"),
         *(f"{found.lost} ({found.bound})", f"{found.doubled} ({found.repeats})"),
-        *(f"{found.reordered}", f"{found.silence:.2f} s"),
+        *(f"{found.reordered}", f"{found.gaps} ({found.most_gaps})"),
+        f"{found.silence:.2f} s",
     )

@@ -54,6 +54,7 @@ class Model:
         self.received = 0
         self.missing: Counter[str] = Counter()
         self.dropped: Counter[int] = Counter()  # by layer: what must have been counted
+        self.uncounted: Counter[int] = Counter()  # what may have been, besides
         self._capacity = capacity
         self._expiry = expiry
         self._shards = shards
@@ -228,7 +229,8 @@ class Model:
     def missing_at(self, owner: int) -> int:
         """How much did not come to the channels of a layer."""
         ours = [one for one in self.channels.values() if one.owner == owner]
-        return sum(what != RECEIVED for one in ours for what in one.history.values())
+        missing = [what for one in ours for what in one.history.values()]
+        return sum(what != RECEIVED for what in missing) + self.uncounted[owner]
 
     def _reason(self, copy: Copy) -> str | None:
         channel, sent = copy.channel, copy.sent

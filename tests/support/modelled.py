@@ -161,7 +161,7 @@ class Modelled:
             tell = self.model.accept
         elif isinstance(error, ChannelFull):
             tell = self.model.refuse
-        elif fault and isinstance(error, _LOSSES):
+        elif fault and isinstance(error, LOSSES):
             tell = self.model.unsure
         else:
             raise error
@@ -364,7 +364,7 @@ class Modelled:
         self.model.miss_all(channel.name)
 
 
-_LOSSES = (errors.ConnectionError, errors.TimeoutError)
+LOSSES = (errors.ConnectionError, errors.TimeoutError)
 
 
 def _message(sent: Sent) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class SentinelSet:
         """Kill the primary, and wait until the Sentinels have made another one."""
         old = self._settled_primary(timeout)
         old.kill()
-        return self._await_other(old, timeout)
+        return self.await_other(old, timeout=timeout)
 
     def switch(self, *, timeout: float = 20.0) -> Server:
         """Let the Sentinels demote the primary, which goes on as a replica."""
@@ -154,7 +154,8 @@ class SentinelSet:
                 return False
         return self._agreed() is not None
 
-    def _await_other(self, old: Server, timeout: float) -> Server:
+    def await_other(self, old: Server, *, timeout: float = 20.0) -> Server:
+        """Wait until the Sentinels have made another server the primary."""
         return until(lambda: self._other(old), "another primary", timeout=timeout)
 
     def _other(self, old: Server) -> Server | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -35,15 +35,15 @@ async def storm(program: Modelled, actions: list[Action], fault: str, at: int) -
     changes = _Changes(program, [a for a in actions if a.kind in CHANGES])
     call = program.model.begin_call()
     with program.fleet.armed(fault, at):
-        async with _callers(actions) as callers:
+        async with callers({action.place for action in actions}) as by:
             acts = [
-                _act(program, changes, (i, call), a, callers[a.place], bool(fault))
+                _act(program, changes, (i, call), a, by[a.place], bool(fault))
                 for i, a in enumerate(actions)
             ]
             breaks = [_break(program, at)] if fault == "kill" else []
             results = await asyncio.gather(*acts, *breaks)
     if fault:
-        await _heal(program, call)
+        await heal(program, call)
     changes.settle()
     everything: list[Outcome] = [one for outcomes in results for one in outcomes]
     for outcome in refused_first(everything):
@@ -52,15 +52,15 @@ async def storm(program: Modelled, actions: list[Action], fault: str, at: int) -
 
 
 @asynccontextmanager
-async def _callers(actions: list[Action]) -> AsyncIterator[dict[str, Caller]]:
+async def callers(places: Set[str]) -> AsyncIterator[dict[str, Caller]]:
     """By place; the other event loop, which nobody called in before, ends with it."""
-    callers: dict[str, Caller] = {HERE: False, THREAD: True}
-    if not any(action.place == ELSEWHERE for action in actions):
-        yield callers
+    found: dict[str, Caller] = {HERE: False, THREAD: True}
+    if ELSEWHERE not in places:
+        yield found
         return
-    callers[ELSEWHERE] = other = LoopThread(asyncio.new_event_loop())
+    found[ELSEWHERE] = other = LoopThread(asyncio.new_event_loop())
     try:
-        yield callers
+        yield found
     finally:
         await asyncio.to_thread(other.close)
 
@@ -99,7 +99,7 @@ async def _cancel(program: Modelled, action: Action, rounds: int) -> None:
     is_normal = program.model.channels[action.target].owner is None
     for _ in range(min(rounds, 2) if is_normal else rounds):  # it takes its time
         waiter = program.wait(action.target, action.layer)
-        await _turns(action.count)
+        await turns(action.count)
         await program.cancel(waiter)
         if not waiter.task.cancelled():
             return
@@ -150,13 +150,13 @@ class _Changes:
                 self._program.model.set_member(*what, change.kind == "join" or None)
 
 
-async def _break(program: Modelled, turns: int) -> list[Outcome]:
-    await _turns(turns)
+async def _break(program: Modelled, count: int) -> list[Outcome]:
+    await turns(count)
     program.fleet.topology.kill()
     return []
 
 
-async def _heal(program: Modelled, call: int) -> None:
+async def heal(program: Modelled, call: int) -> None:
     """Returns when all is whole again."""
     fleet = program.fleet
     await fleet.whole()
@@ -168,6 +168,7 @@ async def _heal(program: Modelled, call: int) -> None:
     await fleet.whole(before)
 
 
-async def _turns(count: int) -> None:
+async def turns(count: int) -> None:
+    """Lets others go on, so many times."""
     for _ in range(count):
         await asyncio.sleep(0)
