@@ -55,8 +55,6 @@ test: $(TESTED)
 
 # What `make test` leaves out: load, endurance, other servers, what is built, and most
 # of the examples that Hypothesis makes.
-# With less company: many of these load the machine by themselves.
-test-slow: PROCESSES = 4
 test-slow: $(TESTED) $(VENV)/.lint
 	$(call pytest,slow or hypothesis)
 

@@ -141,7 +141,7 @@ def _check_seconds(name: str, value: Any, most: int = _LONGEST_EXPIRY) -> None:
     if not is_number or not 0 < value < float("inf"):
         raise InvalidSetting(f"{name} must be a positive number of seconds: {value!r}")
     if value > most:
-        raise InvalidSetting(f"{name} can't be over {most:.1e} seconds: {value!r}")
+        raise InvalidSetting(f"{name} can't be over {most:.1e}: {value!r}")
 
 
 def _check_count(name: str, value: Any, least: int | None) -> None:
