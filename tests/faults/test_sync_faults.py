@@ -34,6 +34,12 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+# `make test` does with one where servers are started for each.
+one_kind = pytest.mark.parametrize(
+    "kind", ["core", pytest.param("pubsub", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Fails when it takes longer, with a second for a busy machine."""
@@ -182,6 +188,7 @@ def test_members_come_back_when_data_is_lost(server: Server) -> None:
 # Topologies
 
 
+@one_kind
 def test_a_failover(own_sentinels: SentinelSet, kind: str) -> None:
     with blocking(kind, own_sentinels.host, command_timeout=3.0) as layer:
         layer.sync.send("worker", {"n": 0})
@@ -200,6 +207,7 @@ def _sends(layer: Any, n: int) -> bool:
     return True
 
 
+@one_kind
 def test_a_node_dies(own_cluster: Cluster, kind: str) -> None:
     with blocking(kind, own_cluster.host, command_timeout=2.0) as layer:
         key = "asgiworker"

@@ -35,7 +35,7 @@ def with_pairs(*quick: str) -> Any:
 
 
 # All that the formats differ in, once.
-in_formats = with_pairs("msgpack", "json-encrypted")
+in_formats = with_pairs("json-encrypted")
 
 
 @pytest.fixture

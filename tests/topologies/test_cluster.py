@@ -160,7 +160,9 @@ async def test_silent_nodes_hold_nobody_up_for_long() -> None:
 # Nodes that die
 
 
-@pytest.mark.parametrize("dies", ["readers' node", "group's node"])
+@pytest.mark.parametrize(
+    "dies", ["readers' node", pytest.param("group's node", marks=pytest.mark.slow)]
+)
 async def test_failover_under_load(
     own_cluster: Cluster, caplog: pytest.LogCaptureFixture, dies: str
 ) -> None:

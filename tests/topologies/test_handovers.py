@@ -46,7 +46,9 @@ async def connect(layer: Any, cluster: Cluster) -> Any:
     return shard
 
 
-@pytest.mark.parametrize("confirm_sends", [True, False])
+@pytest.mark.parametrize(
+    "confirm_sends", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 async def test_who_was_sent_elsewhere_keeps_his_place(
     own_primaries: Cluster, confirm_sends: bool
 ) -> None:

@@ -154,7 +154,9 @@ async def _send(layer: Layer, n: int) -> None:
     await layer.group_send("room", {"n": n})
 
 
-@pytest.mark.parametrize("confirmed", [True, False])
+@pytest.mark.parametrize(
+    "confirmed", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 async def test_who_publishes_first_to_an_old_cluster(confirmed: bool) -> None:
     """Each layer asks, in whatever way it sends; nothing is lost, or overtaken."""
     with OldCluster() as cluster:
@@ -260,7 +262,9 @@ async def test_a_slot_migrates(own_primaries: Cluster) -> None:
             assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("how", ["killed", "swapped"])
+@pytest.mark.parametrize(
+    "how", ["killed", pytest.param("swapped", marks=pytest.mark.slow)]
+)
 async def test_a_failover(own_cluster: Cluster, how: str) -> None:
     cluster = own_cluster
     async with published(cluster.host, **TOLD, capacity=10_000) as layer:

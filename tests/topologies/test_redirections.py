@@ -56,8 +56,15 @@ def nameless(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Clust
 
 
 @pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("core", "loop"),
+        ("pubsub", "thread"),
+        pytest.param("core", "thread", marks=pytest.mark.slow),
+        pytest.param("pubsub", "loop", marks=pytest.mark.slow),
+    ],
+)
 async def test_nodes_that_give_no_host(nameless: Cluster, kind: str, way: str) -> None:
     group = "asgi:group:room" if kind == "core" else "asgi__group__room"
     host = {"cluster": [nameless.nodes[0].address]}
@@ -161,7 +168,9 @@ async def test_who_waits_for_a_node_that_owns_nothing_gets_it(
 # A node that is gone
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", ["loop", pytest.param("thread", marks=pytest.mark.slow)]
+)
 async def test_who_takes_over_a_slot_restores_its_groups(
     bare_cluster: Cluster, way: str
 ) -> None:
