@@ -74,7 +74,7 @@ class Appends:
 
 
 class _Turn:
-    """Messages of one turn, and who waits for the replies; its task runs the command."""
+    """Messages of one turn, who waits for the replies, and what runs the command."""
 
     task: asyncio.Task[None]
 
