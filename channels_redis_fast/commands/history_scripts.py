@@ -38,6 +38,11 @@ _BEGIN = """\
         local now = math.floor(time[1] * 1000 + time[2] / 1000)
         epoch = string.format('%013.0f', math.max(now, former + 1))
         process, offset = here or process or '00000000', 0
+"""
+
+# Messages of another epoch. What reads and what forgets begins with this: after it
+# Redis refuses nothing for want of memory.
+_DROP = """\
         call('UNLINK', KEYS[2])
 """
 
@@ -54,7 +59,8 @@ local value = process .. id .. ' ' .. time[1] .. ' ' .. time[2]
 # are: the position is gone, or a server process that began later (after a restart or a
 # failover) may lack messages which others have seen. It is asked who it is unless the
 # last message is so new that no failover fits in between; and as little as possible is
-# done for each message: what Lua does costs more than the commands.
+# done for each message: what Lua does costs more than the commands. SET comes before
+# all other writes, so that Redis can refuse it for want of memory.
 APPEND = Script(
     _HEAD
     + """\
@@ -80,6 +86,7 @@ offset = offset + (#ARGV - 5) / 2
     + _NOTE
     + """\
 call('SET', KEYS[1], value, 'EX', ARGV[3])
+if before == 0 then call('UNLINK', KEYS[2]) end
 local messages, found = {}, {}
 for i = 6, #ARGV, 2 do
     before = before + 1
@@ -108,6 +115,7 @@ if not was then
 """
     + _PROCESS
     + _BEGIN
+    + _DROP
     + """\
 end
 """
@@ -133,6 +141,7 @@ FORGET = Script(
     _HEAD
     + _PROCESS
     + _BEGIN
+    + _DROP
     + _NOTE
     + """\
 call('SET', KEYS[1], value, 'EX', ARGV[1])

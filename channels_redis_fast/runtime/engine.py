@@ -261,8 +261,9 @@ class LoopEngine(Engine):
                 del self._idle[name], self._channels[name]
                 self.spawn(receiver.aclose())
 
-    def spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn_to_its_end(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """As `spawn`; not even the end of the loop cuts it short."""
         task = self.spawn(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        return task
