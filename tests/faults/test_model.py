@@ -108,7 +108,7 @@ class Programs(FollowingRules, RuleBasedStateMachine):
         for name in NORMAL:
             self.model.add_channel(name, None)
         self.program = Modelled(fleet, self.model)
-        self.following = Following(self.program, Histories(size))
+        self.following = Following(self.program, Histories(size), capacity)
         for layer in (0, 0, 1):
             self.run(self.program.new_channel(layer, False, "a"))
         for name in self.program.held:

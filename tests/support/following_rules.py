@@ -56,7 +56,7 @@ class FollowingRules:
     @rule(spot=spots, since=sinces, sync=syncs, is_empty=st.booleans())
     def follow(self, spot: int, since: Any, sync: bool, is_empty: bool) -> None:
         if (follower := self._follower(spot)) is not None:
-            if is_empty:
+            if is_empty or not self.following.is_roomy:
                 self.run(self.following.drain(follower))
             self.run(self.following.join(follower, self._since(since), sync))
 
@@ -104,7 +104,8 @@ class FollowingRules:
     ) -> Act:
         """What can be done: joins and receives of a follower are done one by one."""
         follower = spot % max(1, len(self.following.histories.followers))
-        if self._follower(spot) is None or (kind, follower) in busy:
+        is_full = kind == "join" and not self.following.is_roomy
+        if self._follower(spot) is None or (kind, follower) in busy or is_full:
             kind = "send"
         busy.add((kind, follower))
         if kind == "join" and where == ELSEWHERE and self.kind == "pubsub":

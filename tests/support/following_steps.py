@@ -11,6 +11,7 @@ from support.fleets import Caller
 from support.histories import LOG, Follower, Histories, Said, place
 from support.model import Broken
 from support.modelled import LOSSES, TIMEOUT, Modelled, error_of
+from support.polling import eventually
 from support.storms import callers, heal, turns
 
 MARK = {"type": "mark"}
@@ -30,9 +31,12 @@ class Act(NamedTuple):
 class Following:
     """The followers of a program's group."""
 
-    def __init__(self, program: Modelled, histories: Histories) -> None:
+    def __init__(self, program: Modelled, histories: Histories, capacity: int) -> None:
         self.program = program
         self.histories = histories
+        # Whether all fits into a mailbox that is sent while somebody joins twice. Else
+        # what shows that nothing else is there may find no room, and nobody is told.
+        self.is_roomy = capacity >= 100
         self._call = program.fleet.call
         self._got: list[tuple[Follower, dict[str, Any]]] = []  # in a storm
 
@@ -92,6 +96,7 @@ class Following:
 
     async def drain(self, follower: Follower) -> None:
         """Receives all that there is, and shows that nothing else is."""
+        await self._listen(follower)
         if follower.is_sure:
             target = await self._position()
             while not follower.is_at(target):
@@ -114,6 +119,18 @@ class Following:
         except (asyncio.TimeoutError, TimeoutError):
             where = f"{follower.courses} of {await self._position()}"
             raise Broken(f"nothing came to {follower.name} at {where}") from None
+
+    async def _listen(self, follower: Follower) -> None:
+        """A Pub/Sub layer without connections hears again when somebody receives."""
+        fleet, owner = self.program.fleet, follower.owner
+        if fleet.is_core or fleet.listens(owner):
+            return
+        receiving = asyncio.ensure_future(fleet.layers[owner].receive(follower.name))
+        await eventually(lambda: fleet.listens(owner), "subscriptions")
+        receiving.cancel()
+        await asyncio.wait([receiving], timeout=TIMEOUT)
+        if not receiving.cancelled():
+            self.histories.got(follower, receiving.result())
 
     async def _mark(self, follower: Follower) -> None:
         """Sends what comes after all the rest, and receives that."""
@@ -201,11 +218,13 @@ class Following:
             await self.drain(follower)
         await self.program.flush(layer, sync)
         self.histories.begin_anew()
-        for follower in self.histories.followers:
+        for follower in list(self.histories.followers):
             if follower.owner == layer:
                 follower.leave()
-            elif self.program.fleet.is_core:
+            elif self.program.fleet.is_core and self.is_roomy:
                 follower.is_sure = False
+            elif self.program.fleet.is_core:
+                await self._give_up(follower)
 
     async def finish(self) -> None:
         """All receive what there is, and the history is looked through."""
