@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
+from channels_redis_fast.runtime import appends
 from channels_redis_fast.types import position_of
 from support.following import GROUP, HISTORY, RULES, numbers, place, said, send
 from support.layers import FORMATS, opened, soon
@@ -35,8 +36,9 @@ def key_of(server: Server, what: str) -> bytes:
 
 @both
 async def test_what_is_sent_in_one_turn_is_one_command(
-    valkey: Server, kind: str
+    valkey: Server, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(appends, "_TOGETHER", 60.0)  # however slow a machine is
     async with opened(valkey.url, kind=kind, history=HISTORY, capacity=2000) as layer:
         name = await layer.new_channel()
         await layer.group_join(GROUP, name)
