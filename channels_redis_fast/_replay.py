@@ -18,7 +18,6 @@ from .commands.errors import value_of
 from .commands.history import Append, Found, HistoryCommands
 from .exceptions import ForeignChannel
 from .mailboxes.followers import Answer
-from .runtime.appends import Appended
 from .runtime.base_engine import Engine
 from .types import BEGINNING, Page, Recovery, SendResult
 from .wire.codec import Message
@@ -143,8 +142,7 @@ class CoreReplay(ReplayCalls, CoreGroupCalls):
         body = self._body_but_for(message, excluded)
         append = history.append(group, body)
         request, began = operations.members(group), monotonic()
-        found = await engine.append(append, b"", request, began)
-        reply, asked, answer = found or Appended(None)
+        reply, asked, answer = await engine.append_and_ask(append, request, began)
         position = history.appended(reply)
         next(self._messages.to_groups)
         if excluded and self._replays is not None and self._replays.follows(group):

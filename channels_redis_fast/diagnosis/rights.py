@@ -52,14 +52,15 @@ def look_at_rights(
     server: Server, prefix: str, *, is_cluster: bool, is_pubsub: bool, is_sharded: bool
 ) -> Iterator[Finding]:
     """What the user lacks. `is_sharded`: as far as the server knows sharded Pub/Sub."""
-    trial, user = _Trial(server, prefix), _user(server) or "the user"
+    trial, name = _Trial(server, prefix), _user(server)
+    user = name or "the user"
     lacking = trial.lacking({**_NEEDED, **(_OF_CLUSTERS if is_cluster else {})})
     if is_pubsub:
         lacking += trial.lacking_pubsub(is_sharded)
     if lacking:
         rights = list(dict.fromkeys(lacking))
         text = f"{user} lacks rights that the layer needs: {' '.join(rights)}"
-        remedy = _grant(server, *rights)
+        remedy = _grant(server, name, *rights)
         yield Finding(Level.ERROR, "rights", server.name, text, remedy)
     else:
         text = f"{user} has all rights that the layer needs"
@@ -68,7 +69,7 @@ def look_at_rights(
         for missing in trial.lacking({right: call}):
             if missing not in lacking:
                 text = f"without {missing}, {consequence}"
-                remedy = _grant(server, missing)
+                remedy = _grant(server, name, missing)
                 yield Finding(Level.NOTE, "rights", server.name, text, remedy)
 
 
@@ -121,7 +122,6 @@ def _user(server: Server) -> str | None:
     return reply.decode() if isinstance(reply, bytes) else None
 
 
-def _grant(server: Server, *rights: str) -> str:
+def _grant(server: Server, user: str | None, *rights: str) -> str:
     """What gives the user these rights."""
-    user = _user(server) or SOMEBODY
-    return redis_cli(server.name, "ACL", "SETUSER", user, *rights)
+    return redis_cli(server.name, "ACL", "SETUSER", user or SOMEBODY, *rights)

@@ -69,16 +69,20 @@ class Engine:
         return self.run(request, began)
 
     def append(
-        self,
-        append: Append,
-        verb: bytes = b"",
-        ask: Request | None = None,
-        began: float = 0.0,
+        self, append: Append, verb: bytes, began: float = 0.0
     ) -> Awaitable[Appended | None]:
-        """Appends a message to a group's history, and publishes it by a command.
+        """Appends a message to a group's history, and publishes it by a command."""
+        return self._append(append, verb, None, began)
 
-        Of the same group something may be asked, for which the caller waits.
-        """
+    def append_and_ask(
+        self, append: Append, ask: Request, began: float = 0.0
+    ) -> Awaitable[Appended]:
+        """Appends a message that isn't published, and asks something of its group."""
+        return self._append(append, b"", ask, began)
+
+    def _append(
+        self, append: Append, verb: bytes, ask: Request | None, began: float
+    ) -> Awaitable[Appended]:
         if self.appends is not None:
             return self.appends.add(append, verb, ask, began)
         return append_now(self.run_all, append, verb, ask, began)

@@ -56,7 +56,7 @@ class Publisher:
         if not verbs.is_settled:
             began = monotonic()
             await self._ask(index, name, began)
-        found = await self.engine.append(append, verbs.verbs.publish, None, began)
+        found = await self.engine.append(append, verbs.verbs.publish, began)
         return self.result(name, None if found is None else value_of(found.reply)[1])
 
     async def send_all(self, work: SendMany, began: float = 0.0) -> list[Outcome]:

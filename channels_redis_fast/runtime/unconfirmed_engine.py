@@ -9,7 +9,6 @@ from ..commands.bulk import GroupSendMany, Outcome, SendMany
 from ..commands.history import Append, append_alone
 from ..commands.operations import Request
 from . import unconfirmed
-from .appends import Appended
 from .engine import LoopEngine
 from .unconfirmed import UnconfirmedSends
 
@@ -30,15 +29,9 @@ class UnconfirmedEngine(LoopEngine):
         return self.sends.publish(request, began)
 
     def append(
-        self,
-        append: Append,
-        verb: bytes = b"",
-        ask: Request | None = None,
-        began: float = 0.0,
-    ) -> Awaitable[Appended | None]:
+        self, append: Append, verb: bytes, began: float = 0.0
+    ) -> Awaitable[None]:
         """As an `Engine`'s."""
-        if ask is not None:
-            return super().append(append, verb, ask, began)
         return self.sends.publish(append_alone(append, verb), began)
 
     def ask_members(

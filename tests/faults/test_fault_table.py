@@ -49,6 +49,22 @@ async def room_in(
         yield room
 
 
+@contextlib.asynccontextmanager
+async def inflicted(
+    fault: Fault,
+    layer: str,
+    request: pytest.FixtureRequest,
+    kind: type[Room] = Room,
+    **options: Any,
+) -> AsyncIterator[Room]:
+    """A room that has suffered a fault, many times if asked to."""
+    times = fault.often if request.config.getoption("--often") else fault.times
+    with scenes.scene(fault.scene) as scene:
+        async with room_in(scene, layer, kind, **options) as room:
+            await fault.inflict(scene, room, times)
+            yield room
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter waits, and none between faults that follow each other fast."""
@@ -67,11 +83,8 @@ async def test_fault(
     record_property: Callable[[str, object], None],
     hasty: None,
 ) -> None:
-    often = request.config.getoption("--often")
-    with scenes.scene(fault.scene) as scene:
-        async with room_in(scene, layer, **fault.options) as room:
-            await fault.inflict(scene, room, fault.often if often else fault.times)
-            verdict = await room.finish(fault.promises(layer, room.lines))
+    async with inflicted(fault, layer, request, **fault.options) as room:
+        verdict = await room.finish(fault.promises(layer, room.lines))
     # Texts: what one of several test processes tells the others must be plain.
     record_property("fault", columns(fault.name, layer, verdict))
     assert not verdict.problems
@@ -88,12 +101,9 @@ async def test_fault_of_followers(
     record_property: Callable[[str, object], None],
     hasty: None,
 ) -> None:
-    often = request.config.getoption("--often")
     options = {**fault.options, "history": HISTORY}
-    with scenes.scene(fault.scene) as scene:
-        async with room_in(scene, layer, FollowingRoom, **options) as room:
-            await fault.inflict(scene, room, fault.often if often else fault.times)
-            verdict = await room.finish(fault.promises_followers())
+    async with inflicted(fault, layer, request, FollowingRoom, **options) as room:
+        verdict = await room.finish(fault.promises_followers())
     record_property("fault", columns(fault.name, f"{layer}, history", verdict))
     assert not verdict.problems
 

@@ -158,7 +158,7 @@ async def test_each_call_has_its_own_deadline(valkey: Server) -> None:
 
         def append(number: int, began: float) -> Any:
             body = layer._body_but_for(said(number), [])
-            return engine.append(history.append(GROUP, body), b"", None, began)
+            return engine.append(history.append(GROUP, body), b"", began)
 
         with paused(valkey):
             now = monotonic()

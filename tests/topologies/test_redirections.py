@@ -19,6 +19,17 @@ from support.syncing import KINDS
 
 WAYS = ["loop", "thread"]
 
+# `make test` tries each kind and each way once.
+in_some_ways = pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("core", "loop"),
+        ("pubsub", "thread"),
+        pytest.param("core", "thread", marks=pytest.mark.slow),
+        pytest.param("pubsub", "loop", marks=pytest.mark.slow),
+    ],
+)
+
 
 @asynccontextmanager
 async def layer_of(kind: str, *hosts: Any, **options: Any) -> AsyncIterator[Any]:
@@ -56,15 +67,7 @@ def nameless(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Clust
 
 
 @pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
-@pytest.mark.parametrize(
-    ("kind", "way"),
-    [
-        ("core", "loop"),
-        ("pubsub", "thread"),
-        pytest.param("core", "thread", marks=pytest.mark.slow),
-        pytest.param("pubsub", "loop", marks=pytest.mark.slow),
-    ],
-)
+@in_some_ways
 async def test_nodes_that_give_no_host(nameless: Cluster, kind: str, way: str) -> None:
     group = "asgi:group:room" if kind == "core" else "asgi__group__room"
     host = {"cluster": [nameless.nodes[0].address]}
@@ -98,15 +101,7 @@ def moves(cluster: Cluster, slot: int, target: Server) -> Iterator[str]:
 # To and fro
 
 
-@pytest.mark.parametrize(
-    ("kind", "way"),
-    [
-        ("core", "loop"),
-        ("pubsub", "thread"),
-        pytest.param("core", "thread", marks=pytest.mark.slow),
-        pytest.param("pubsub", "loop", marks=pytest.mark.slow),
-    ],
-)
+@in_some_ways
 async def test_nodes_that_send_callers_to_each_other(
     bare_cluster: Cluster, kind: str, way: str
 ) -> None:
