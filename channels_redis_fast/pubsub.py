@@ -108,7 +108,9 @@ class RedisPubSubChannelLayer(PubSubReplay):
             await publisher.publish(channel, self._payload(channel, message))
         else:
             engine = publisher.engine
-            began = await self._learn_clock(engine, channel)
+            began = (
+                0.0 if self._clock is None else await self._learn_clock(engine, channel)
+            )
             request = self._operations.send(channel, channel, message)
             self._sent(channel, await engine.send(request, began))
         next(self._messages.to_channels)
