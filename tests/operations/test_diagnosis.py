@@ -12,10 +12,12 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from redis.exceptions import ConnectionError
 
+from channels_redis_fast.client.host import Host
 from channels_redis_fast.commands import publishing
 from channels_redis_fast.diagnosis import rights
 from channels_redis_fast.diagnosis import server as diagnosis_server
 from channels_redis_fast.diagnosis.diagnose import diagnose
+from channels_redis_fast.diagnosis.finding import redis_cli
 from support import refusals
 from support.answering import AnsweringProxy
 from support.certificates import Certificates
@@ -86,7 +88,7 @@ def test_a_replica(valkey: Server, start_server: Callable[..., Server]) -> None:
     replica = start_server(options=of)
     found = findings(replica.url, command_timeout=0.3)
     assert amiss(found) == {"role": "error", "send": "error"}
-    assert f"{valkey.host}:{valkey.port}" in about(found, "role").remedy
+    assert valkey.url in about(found, "role").remedy
     replica.client().config_set("replica-read-only", "no")
     assert "lost" in about(findings(replica.url), "role").text
 
@@ -141,8 +143,12 @@ def test_keys_that_were_evicted(server: Server) -> None:
     admin.config_set("maxmemory-policy", "allkeys-lru")
     admin.config_set("maxmemory", int(admin.info("memory")["used_memory"]) - 200_000)
     admin.config_set("maxmemory", "1gb")
+    assert amiss(findings(server.url)) == {"eviction": "warning", "evicted": "warning"}
     admin.config_set("maxmemory-policy", "noeviction")
-    assert amiss(findings(server.url)) == {"evicted": "warning"}
+    found = findings(server.url)
+    assert amiss(found) == {"evicted": "note"}
+    follow(about(found, "evicted").remedy, server)
+    assert amiss(findings(server.url)) == {}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,7 @@ def test_no_more_rights_than_needed(kind: str, any_server: Server) -> None:
     any_server.client().acl_deluser("limited")
     # What is asked beyond what the layer needs is not known.
     assert amiss(found) == {"CONFIG GET": "unknown"}
-    assert "+config|get" in about(found, "CONFIG GET").remedy
+    assert "limited +config|get" in about(found, "CONFIG GET").remedy.replace("'", "")
 
 
 @pytest.mark.parametrize("right", [*NEEDED, "~asgi*"])
@@ -274,7 +280,7 @@ def test_a_right_that_is_missing(right: str, valkey: Server) -> None:
     (one,) = rights_of(host)
     assert one.level.value == "error"
     assert one.text.endswith(f": {right}")
-    follow(one.remedy, valkey, "limited")
+    follow(one.remedy, valkey)
     found = rights_of(host)
     valkey.client().acl_deluser("limited")
     assert amiss(found) == {}
@@ -290,20 +296,51 @@ def test_a_right_of_pubsub_that_is_missing(right: str, any_server: Server) -> No
 
 @pytest.mark.parametrize("right", ["+info", "+scan", "+unlink"])
 def test_a_right_that_is_wanted(right: str, valkey: Server) -> None:
-    found = findings(limited(valkey, *(rule for rule in ENOUGH if rule != right)))
-    valkey.client().acl_deluser("limited")
+    host = limited(valkey, *(rule for rule in ENOUGH if rule != right))
+    found = findings(host)
     (one,) = (one for one in found if one.topic == "rights" and right in one.remedy)
     assert one.level.value == "note"
     unknown = {topic for topic, level in amiss(found).items() if level == "unknown"}
-    looked = {"+info": "INFO", "+scan": "keys"}.get(right)
+    looked = {"+info": "INFO", "+scan": "SCAN"}.get(right)
     assert unknown == {"CONFIG GET", *([looked] if looked else [])}
+    for topic in unknown:
+        follow(about(found, topic).remedy, valkey)
+    found = findings(host)
+    valkey.client().acl_deluser("limited")
+    assert amiss(found) == ({} if looked else {"rights": "note"})
 
 
 def test_a_database_that_may_not_be_selected(valkey: Server) -> None:
     found = findings({**limited(valkey, *ENOUGH), "db": 2})
     valkey.client().acl_deluser("limited")
     assert amiss(found) == {"reach": "error", "messages": "unknown"}
-    assert "+select" in about(found, "reach").remedy
+    assert "SETUSER limited +select" in about(found, "reach").remedy
+
+
+@pytest.mark.parametrize(
+    ("where", "at"),
+    [
+        ("a:1", "-u redis://a:1"),
+        ("rediss://a:1/2", "-u rediss://a:1/2"),
+        ("unix:///run/redis.sock", "-s /run/redis.sock"),
+        ("sentinel master main", "-u redis://PRIMARY"),  # no command for localhost
+    ],
+)
+def test_where_a_command_goes(where: str, at: str) -> None:
+    assert redis_cli(where, "PING") == f"redis-cli {at} PING"
+
+
+@pytest.mark.parametrize(
+    ("host", "user"),
+    [
+        ({"host": "a"}, "default"),
+        ({"address": "redis://some%20body:pw@a"}, "some body"),
+        ({"cluster": [("a", 1)], "username": "site"}, "site"),
+        ({"host": "a", "credential_provider": object()}, "NAME"),
+    ],
+)
+def test_who_is_given_rights(host: dict[str, Any], user: str) -> None:
+    assert diagnosis_server.user_of(Host(host, 1.0)) == user
 
 
 def test_a_server_that_goes_meanwhile(answering: AnsweringProxy) -> None:
@@ -346,6 +383,9 @@ def test_shards(kind: str, valkey: Server, redis62: Server) -> None:
 def test_tls(kind: str, tls_front: TLSFront, certificates: Certificates) -> None:
     host = {"address": tls_front.url, "ssl_ca_certs": certificates.ca}
     assert amiss(findings(host, kind=kind)) == {}
+    host = {"host": tls_front.host, "port": tls_front.port, "ssl": True}
+    found = findings({**host, "ssl_ca_certs": certificates.ca}, kind=kind)
+    assert about(found, "version").where == tls_front.url
     found = findings(tls_front.url, kind=kind)
     assert "certificate" in about(found, "reach").text
     found = findings(f"redis://{tls_front.host}:{tls_front.port}", kind=kind)
@@ -358,6 +398,10 @@ def test_sentinel(kind: str, sentinels: SentinelSet) -> None:
     found = findings(sentinels.host, kind=kind)
     assert amiss(found) == {}
     assert about(found, "replicas").level.value == "ok"
+    primary = sentinels.primary  # and not whatever is on this machine's usual port
+    primary.client().config_set("timeout", 300)
+    follow(about(findings(sentinels.host, kind=kind), "timeout").remedy, primary)
+    assert amiss(findings(sentinels.host, kind=kind)) == {}
     away = {**sentinels.host, "master_name": "other"}
     assert "knows no 'other'" in about(findings(away, kind=kind), "reach").text
 

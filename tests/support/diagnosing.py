@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from channels_redis_fast.diagnosis.diagnose import diagnose
-from channels_redis_fast.diagnosis.finding import SOMEBODY, Finding, Level
+from channels_redis_fast.diagnosis.finding import Finding, Level
 from channels_redis_fast.diagnosis.rights import look_at_rights
 from channels_redis_fast.diagnosis.server import Server
 from support.servers import Server as Process
@@ -50,8 +50,8 @@ def about(found: list[Finding], topic: str) -> Finding:
     return one
 
 
-def follow(remedy: str, server: Process, name: str = "") -> None:
-    """Does what a remedy says, as who pastes it into a shell; `name`: of a user."""
+def follow(remedy: str, server: Process) -> None:
+    """Does what a remedy says, as who pastes it into a shell."""
     program, flag, url, *words = shlex.split(remedy, comments=True)
     assert (program, flag, url) == ("redis-cli", "-u", server.url)
-    server.client().execute_command(*(name if w == SOMEBODY else w for w in words))
+    server.client().execute_command(*words)
