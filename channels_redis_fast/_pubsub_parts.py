@@ -189,8 +189,7 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         )
 
     def _joined(self) -> tuple[int, int]:
-        table = self._table
-        return table.joins - len(table.listening()), len(table)
+        return self._table.memberships, len(self._table)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}
