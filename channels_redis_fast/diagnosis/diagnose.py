@@ -20,7 +20,7 @@ from .facts import look_at_facts, make_room
 from .finding import Finding, Level, grant, unseen
 from .keys import look_at_keys
 from .rights import look_at_rights
-from .server import Server, user_of
+from .server import Server, name_of, user_of
 from .settings import look_at_settings
 from .trips import make_trips, no_trips
 
@@ -68,7 +68,8 @@ def _reach(ping: Ping, host: Host) -> Finding:
         text = f"answers in {ping.seconds * 1000:.1f} ms"
         return Finding(Level.OK, "reach", ping.host, text)
     error = str(ping.error)
-    remedy = _remedy_of(error, ping.host, user_of(host))
+    where = name_of(host) if host.primary else ping.host
+    remedy = _remedy_of(error, where, user_of(host))
     return Finding(Level.ERROR, "reach", ping.host, error, remedy)
 
 

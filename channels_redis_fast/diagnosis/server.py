@@ -18,7 +18,7 @@ class Server:
     """Asks one server; each question has so many seconds."""
 
     def __init__(self, pool: BlockingPool, seconds: float) -> None:
-        self.name = _name_of(pool.host)
+        self.name = name_of(pool.host)
         self._pool = pool
         self._seconds = seconds
 
@@ -82,7 +82,7 @@ def user_of(host: Host) -> str:
     return settings.get("username") or "default"
 
 
-def _name_of(host: Host) -> str:
+def name_of(host: Host) -> str:
     """As in `hosts`; a primary that Sentinels name by where it is now."""
     name = "{}:{}".format(*host.primary) if host.primary else str(host)
     return f"rediss://{name}" if host.is_tls and "://" not in name else name

@@ -275,6 +275,13 @@ def test_sentinel(kind: str, sentinels: SentinelSet) -> None:
     primary.client().config_set("timeout", 300)
     follow(about(findings(sentinels.host, kind=kind), "timeout").remedy, primary)
     assert amiss(findings(sentinels.host, kind=kind)) == {}
+    limited(primary, *ENOUGH)
+    user = {"username": "limited", "password": "secret", "db": 1}
+    (one,) = findings({**sentinels.host, **user}, kind=kind)[:-1]
+    follow(one.remedy, primary)
+    found = findings({**sentinels.host, **user})
+    primary.client().acl_deluser("limited")
+    assert amiss(found) == {"CONFIG GET": "unknown"}
     away = {**sentinels.host, "master_name": "other"}
     assert "knows no 'other'" in about(findings(away, kind=kind), "reach").text
 
