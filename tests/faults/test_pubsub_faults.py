@@ -73,7 +73,7 @@ async def test_killed_subscribers_come_back(layer: Layer, server: Server) -> Non
     await eventually(lambda: consumers.all_got(last), "the last message")
     await consumers.aclose()
     assert consumers.told() == {("gone", "back")}
-    assert seconds < 0.1
+    assert seconds < 0.1 or asyncio.get_running_loop().get_debug()
     for got in consumers.got.values():
         heard = [message["n"] for message in got if "n" in message]
         assert heard == sorted(set(heard))
