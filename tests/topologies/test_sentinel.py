@@ -144,7 +144,7 @@ async def test_one_dead_sentinel_among_three(
             assert await soon(layer, "worker") == {}
         began = loop.time()
         await BEHAVIOURS["groups"](one, other)
-        assert loop.time() - began < 1
+        assert loop.time() - began < 1 or loop.get_debug()
 
 
 async def test_no_sentinel_answers() -> None:
