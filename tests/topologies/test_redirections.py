@@ -159,6 +159,26 @@ async def test_a_look_up_that_is_cancelled_before_it_begins(cluster: Cluster) ->
             await first
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+async def test_a_search_for_a_node_that_is_cancelled(bare_cluster: Cluster) -> None:
+    """By who cancels all tasks: the name is looked for all the same."""
+    cluster, slot = bare_cluster, slot_of("asgi__group__room")
+    async with layer_of("pubsub", cluster.host) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        placement = layer._loops.engine().placement
+        for node in cluster.nodes:
+            node.client().execute_command("CLUSTER DELSLOTS", slot)
+        await eventually(lambda: placement._seeking, "it to be looked for")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        cluster.nodes[0].client().execute_command("CLUSTER ADDSLOTS", slot)
+        await eventually(lambda: not placement._seeking, "it to be found")
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+
+
 # While a slot is on its way
 
 
