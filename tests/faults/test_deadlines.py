@@ -239,6 +239,26 @@ async def test_the_first_that_is_encrypted(
         assert isinstance(found, expected), (case, found)
 
 
+async def test_the_steps_of_a_call(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """All have one deadline: two answers take too long."""
+    proxy = start_proxy(valkey)
+    layers = [KINDS["core"](hosts=[proxy.url], command_timeout=TIMEOUT) for _ in "12"]
+    await layers[0].group_add("room", "x.y!z")
+    await asyncio.to_thread(layers[1].sync.group_send, "room", MESSAGE)
+    proxy.replies.delay = 0.7 * TIMEOUT
+    calls = (
+        layers[0].group_clear("room"),
+        asyncio.to_thread(layers[1].sync.group_clear, "room"),
+    )
+    for found in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(found, (errors.ConnectionError, errors.TimeoutError))
+    for layer in layers:
+        await layer.close_pools()
+        layer.sync.close()
+
+
 def test_of_an_event_loop_that_stands_still(
     server: Server, threads: list[LoopThread]
 ) -> None:
