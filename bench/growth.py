@@ -32,6 +32,7 @@ EXPIRY = 2.0  # seconds
 TOGETHER = 100  # calls at a time
 LOOK_EVERY = 0.05  # seconds
 LONGEST = 120.0  # seconds until all has ended
+HEARTBEAT = b"{processes}"  # what is Redis's of processes that live, ends so
 SPARE = 2  # connections and descriptors that a layer has more when it was used
 HELLO = {"type": "hello"}
 
@@ -137,7 +138,8 @@ async def ended(layer: Any, server: Server) -> None:
 
     def is_left() -> bool:
         client = server.client()
-        return bool(client.dbsize() or client.pubsub_channels())
+        keys = [key for key in client.scan_iter() if not key.endswith(HEARTBEAT)]
+        return bool(keys or client.pubsub_channels())
 
     while len(layer._mailboxes) or await asyncio.to_thread(is_left):  # noqa: ASYNC110
         await asyncio.sleep(LOOK_EVERY)
