@@ -6,6 +6,7 @@ import functools
 import reprlib
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any
 
 from ._base import BaseRedisLayer
@@ -98,14 +99,14 @@ class CoreGroupCalls(GroupCalls, CoreParts):
         put them back when Redis loses its data: see `docs/groups.md`.
         """
         self.require_valid_group_name(group)
-        engine = self._engine()
+        engine, began = self._engine(), monotonic()
         operations = self._operations
         # First, as a script whose connection breaks runs again, and then finds nobody.
-        members = set(await engine.run(members_of(operations, group)))
-        members.update(await engine.run(clear(operations, group)))
+        members = set(await engine.run(members_of(operations, group), began))
+        members.update(await engine.run(clear(operations, group), began))
         self._memberships.clearing.note(group)
         told = notices(operations, group, list(members))
-        for reply in await engine.run_all(told):
+        for reply in await engine.run_all(told, began):
             value_of(reply)
 
     def _encoded(self, exclude: Any) -> frozenset[bytes]:

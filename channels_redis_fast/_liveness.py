@@ -97,7 +97,7 @@ class Liveness(BaseRedisLayer):
         """When it is known who is silent, if Redis says it."""
         engine, began = self._engine(), monotonic()
         if not self._heartbeat.is_known:
-            await self._heartbeat.beat(engine)
+            await self._heartbeat.learn(engine)
         return engine, began
 
     async def _census(

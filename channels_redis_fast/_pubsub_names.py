@@ -21,10 +21,6 @@ class PubSubNames(PubSubParts):
         super().__init__(settings)
         self._published: dict[str, bool] = {}  # names that were checked
 
-    def _group_name(self, group: str) -> str:
-        """The name of a group at Redis."""
-        return f"{self._groups_begin}{group}"
-
     def _is_published(self, channel: Any) -> bool:
         """Checks a name; whether its messages are published, not stored.
 
@@ -52,11 +48,10 @@ class PubSubNames(PubSubParts):
         return ours or self.normal_channels == "broadcast"
 
     def _payload(self, name: str, message: Message) -> bytes:
-        codec = self._codec
-        body = codec.body(message)
+        body = self._codec.body(message)
         if EXCLUDE in message:
             raise reserved(message)
-        return codec.seal(body, None, name.encode())
+        return self._codec.seal(body, None, name.encode())
 
     def _payload_but_for(
         self, name: str, message: Message, excluded: list[str]

@@ -49,6 +49,7 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         self.prefetch = settings.prefetch
         self.sharded_pubsub = settings.sharded_pubsub
         self._groups_begin = f"{self.prefix}{_GROUP}"
+        self._group_name = self._groups_begin.__add__  # a group's at Redis
         if self._histories is not None:
             self._history = self._make_history(self._histories)
         self._normal_codec = self._make_normal_codec()
@@ -72,10 +73,10 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         parts = parts_for(self._serializer, is_ours)
         self._codec = codec = PlacedCodec(self._codec, limit, parts, group_of)
         name_of = functools.partial(key_after, self._groups_begin)
-        shard_of, groups_begin = self._shard_of(), self._groups_begin
+        shard_of, group_name = self._shard_of(), self._group_name
 
         def shard_of_group(group: str) -> int:
-            return shard_of(f"{groups_begin}{group}")
+            return shard_of(group_name(group))
 
         return HistoryCommands(table, self.prefix, codec, name_of, shard_of_group)
 
@@ -188,8 +189,7 @@ class PubSubParts(HistoryParts, Observing, PubSubLiveness):
         )
 
     def _joined(self) -> tuple[int, int]:
-        table = self._table
-        return table.joins - len(table.listening()), len(table)
+        return self._table.memberships, len(self._table)
 
     def _subscribers_up(self) -> dict[str, bool]:
         up: dict[str, bool] = {}

@@ -15,6 +15,7 @@ from ._options import options_of, refuse_unknown
 from ._replay import PubSubReplay
 from ._settings import Settings
 from .commands.bulk import Outcome, SendMany, collect
+from .commands.operations import send_result
 from .exceptions import ForeignChannel
 from .mailboxes.waiters import Entry, TaskWaiter, opened
 from .runtime.loops import may_block
@@ -216,7 +217,7 @@ class RedisPubSubChannelLayer(PubSubReplay):
         next(self._messages.to_groups)
         if reply is None or self._has_clusters:
             return publisher.result(name, reply)
-        return SendResult(None, reply, 0)
+        return send_result(None, reply, 0)
 
     # Many at once
 

@@ -157,6 +157,9 @@ cdef Py_ssize_t skip_strict(
         if SIZES[code]:
             at += SIZES[code]
             continue
+        if code == 0xd9:  # str of up to 255 bytes
+            at += 2 + data[at + 1]
+            continue
         if code & 0xe0 == 0x80:  # small map or array
             at = skip_strict(data, at + 1, end, code & 0x0f, code < 0x90)
         elif 0xdc <= code < 0xe0:  # array and map of a count in 16 or 32 bits

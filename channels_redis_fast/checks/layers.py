@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, count
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
@@ -12,7 +12,7 @@ from .._base import BaseRedisLayer
 from .._overlaps import is_overlap
 from .configured import Configured, configured_layers, our_layers
 from .patterns import useless_patterns
-from .places import cache_places, places_of
+from .places import Place, cache_places, places_of
 
 _Ours = tuple[Configured, BaseRedisLayer]
 
@@ -21,8 +21,12 @@ def check_layers(**about: Any) -> list[CheckMessage]:
     """E001, and W001 to W004: docs/operations.md has them."""
     ours = list(our_layers())
     found = list(_refused())
+    used = set[Place]().union(
+        *(places_of(layer) for _, layer in ours),
+        *(places for _, places in cache_places()),
+    )
     for one, layer in ours:
-        found += _shared_with_caches(one, layer)
+        found += _shared_with_caches(one, layer, used)
         found += _useless_patterns(one, layer)
         found += _short_groups(one, layer)
     for pair in combinations(ours, 2):
@@ -38,17 +42,18 @@ def _refused() -> Iterator[CheckMessage]:
 
 
 def _shared_with_caches(
-    one: Configured, layer: BaseRedisLayer
+    one: Configured, layer: BaseRedisLayer, used: set[Place]
 ) -> Iterator[CheckMessage]:
     ours = places_of(layer)
     for alias, places in cache_places():
         if shared := ours & places:
             server, database = min(shared)
+            free = next(n for n in count() if (server, n) not in used)
             yield Warning(
                 f"{one.name} is in database {database} of {server}, as is "
                 f"CACHES[{alias!r}]: its clear() deletes the layer's data.",
                 hint="Give the cache a database of its own, as "
-                f"redis://.../{database + 1}; on a Cluster, a server of its own.",
+                f"redis://.../{free}; on a Cluster, a server of its own.",
                 id="channels_redis_fast.W001",
             )
 
@@ -61,7 +66,7 @@ def _overlaps(one: _Ours, other: _Ours) -> Iterator[CheckMessage]:
             f"{second.name}, on the same Redis: their keys may mix, and flush() of the "
             "one deletes the other's.",
             hint="Choose some of which none begins the other, in all processes at "
-            f"once, as 'asgi-{first.alias}' and 'asgi-{second.alias}'.",
+            f"once, as 'asgi-{first.alias}.' and 'asgi-{second.alias}.'",
             id="channels_redis_fast.W002",
         )
 

@@ -136,9 +136,11 @@ class ClusterShard(Shard):
         if self._lookup.is_under_way and (owner is None or before is not None):
             return None  # soon: the owner may be another one
         if owner is None:
-            self._lookup.begin()
-            if self._lookup.is_under_way:
-                return None
+            # Once for each attempt: a slot that nobody serves may stay so.
+            if self._lookup.answered_at < max(call.retry.began, call.not_before):
+                self._lookup.begin()
+                if self._lookup.is_under_way:
+                    return None
             owner = self._lookup.known_owner(call.key)
         return self._node(owner)
 

@@ -25,6 +25,7 @@ class Host:
     """
 
     finds_primary = False  # whether another server may be the primary next time
+    primary: tuple[str, int] | None = None  # which a blocking caller was led to
     # Takes the answer to TIME on each new connection, where somebody wants to know.
     note_time: Callable[[object], None] | None = None
 

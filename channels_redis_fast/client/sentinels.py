@@ -78,7 +78,7 @@ class SentinelHost(Host):
             except (redis.RedisError, OSError) as error:
                 reasons[address] = str(error)
                 continue
-            self._first = address
+            self._first, self.primary = address, (host, port)
             return self._connect_socket(self._for_primary(host, port), deadline)
         raise not_found(name, reasons)
 

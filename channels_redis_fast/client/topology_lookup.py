@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -50,6 +51,7 @@ class TopologyLookup:
         self._asking: asyncio.Task[None] | None = None
         self._problem: Exception | None = None  # why the topology is not known
         self._not_before = 0.0  # when the nodes may be asked again
+        self.answered_at = 0.0  # `time.monotonic()`
         self._failures = 0
 
     @property
@@ -71,9 +73,8 @@ class TopologyLookup:
         if self._asking is None and not self._shard.closed:
             if self._loop.time() < self._not_before:
                 return
-            asking = self._shard.spawn(self._ask_all())
-            # An eager task factory may have ended it already.
-            self._asking = None if asking.done() else asking
+            self._asking = self._shard.spawn(self._ask_all())
+            self._asking.add_done_callback(self._asked)
 
     async def owner_of(self, key: bytes | str) -> Address:
         """The node that owns a key's slot; raises redis-py's errors if nobody knows."""
@@ -103,20 +104,22 @@ class TopologyLookup:
     async def _ask_all(self) -> None:
         deadline = self._loop.time() + self._shard.host.connect_timeout
         up = [address for address, link in self._links.items() if link.connection]
-        try:
-            for address, seconds, question in self._topology.questions(
-                up, lambda: deadline - self._loop.time()
-            ):
-                if ranges := await self._answer(address, seconds):
-                    self._problem, self._failures = None, 0
-                    self._learn(address, ranges, question)
-                    return
-            self._failures += 1
-            pause = pause_after(self._failures, 0.0)
-            self._not_before = self._loop.time() + pause
-        finally:
-            self._asking = None
-            self._on_end()
+        for address, seconds, question in self._topology.questions(
+            up, lambda: deadline - self._loop.time()
+        ):
+            if ranges := await self._answer(address, seconds):
+                self._problem, self._failures = None, 0
+                self.answered_at = monotonic()
+                self._learn(address, ranges, question)
+                return
+        self._failures += 1
+        pause = pause_after(self._failures, 0.0)
+        self._not_before = self._loop.time() + pause
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        """Also of an attempt that was cancelled, maybe before it began."""
+        self._asking = None
+        self._on_end()
 
     async def _answer(self, address: Address, seconds: float) -> list[Any]:
         """The slots that a node knows of; none if it doesn't say, or knows of none."""

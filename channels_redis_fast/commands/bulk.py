@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from redis import exceptions as errors
@@ -194,12 +195,13 @@ class GroupSendMany:
 
     async def run(self, run_all: RunAll) -> list[Outcome]:
         """Asks for the members of all groups, then sends to all; the outcomes."""
-        members = await self._ask(run_all)
+        began = monotonic()
+        members = await self._ask(run_all, began)
         batches = KeyBatches(self._operations)
         for number, group, body in self._bodies:
             if not isinstance(members[group], Exception):
                 self._add_all(batches, number, members[group], body)
-        results, _ = await batches.run(run_all, [])
+        results, _ = await batches.run(run_all, [], began)
         by_number: dict[int, list[Any]] = {}
         for number, result in results:
             by_number.setdefault(number, []).append(result)
@@ -210,12 +212,12 @@ class GroupSendMany:
                 )
         return self.outcomes
 
-    async def _ask(self, run_all: RunAll) -> dict[str, Any]:
+    async def _ask(self, run_all: RunAll, began: float) -> dict[str, Any]:
         """The members of each group; errors as values."""
         operations = self._operations
         groups = dict.fromkeys(group for _, group, _ in self._bodies)
         requests = [operations.members(group) for group in groups]
-        replies = await run_all(requests)
+        replies = await run_all(requests, began)
         return {
             group: reply
             if isinstance(reply, Exception)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -34,6 +35,9 @@ from .scripts import (
 # A shard's index and a command for it.
 Request = tuple[int, Command]
 
+
+# As SendResult, whose constructor is felt: one object for all that say the same.
+send_result = functools.lru_cache(1024)(SendResult)
 
 _REMEMBERED = 10_000  # groups
 _CLEAN_FOR = 1.0  # seconds that a group is read without a look at how old members are
@@ -186,13 +190,12 @@ class Operations:
 
     def delivered(self, group: str, members: int, replies: list[Any]) -> SendResult:
         """Logs full channels; raises the first error that a delivery got."""
+        failures = []
         try:
-            had_room = min(replies, default=1) > 0
+            if min(replies, default=1) > 0:
+                return send_result(members, len(replies), 0)
         except TypeError:  # there are errors among them
-            had_room = False
-        if had_room:
-            return SendResult(members, len(replies), 0)
-        failures = [r for r in replies if isinstance(r, errors.RedisError)]
+            failures = [r for r in replies if isinstance(r, errors.RedisError)]
         full = sum(reply == 0 for reply in replies)
         if full:
             self.messages.full_members.add(full)

@@ -12,14 +12,15 @@ from redis import exceptions as errors
 
 from .._base import BaseRedisLayer
 from ..client.blocking_shard import BlockingShard
+from ..client.host import Host
 from ..client.pinging import ping_blocking
 from ..pubsub import RedisPubSubChannelLayer
 from ..types import Ping
 from .facts import look_at_facts, make_room
-from .finding import SOMEBODY, Finding, Level, redis_cli, unseen
+from .finding import Finding, Level, grant, unseen
 from .keys import look_at_keys
 from .rights import look_at_rights
-from .server import Server
+from .server import Server, name_of, user_of
 from .settings import look_at_settings
 from .trips import make_trips, no_trips
 
@@ -45,19 +46,16 @@ def diagnose(alias: str, layer: Any) -> list[Finding]:
 
 
 def _diagnose(alias: str, layer: BaseRedisLayer) -> Iterator[Finding]:
-    servers, are_all_reached = list[Server](), True
+    are_all_reached = True
     for shard in layer._blocking.shards:
         pings = ping_blocking([shard], layer.command_timeout)
-        yield from map(_reach, pings)
+        yield from (_reach(ping, shard.host) for ping in pings)
         reached = _reached(shard, pings, layer.command_timeout)
         are_all_reached &= len(reached) == len(pings)
         for server in reached:
             yield from _look_at(server, shard, layer)
         if shard.is_cluster and reached:
             yield from _guarded("CLUSTER SLOTS", reached[0], _slots(reached))
-        servers += reached
-    if servers:
-        yield from _look_at_keys(servers, alias, layer)
     if are_all_reached:
         seconds = 2 * layer.command_timeout  # its own errors come first
         yield from asyncio.run(make_trips(layer, alias, seconds))
@@ -65,17 +63,19 @@ def _diagnose(alias: str, layer: BaseRedisLayer) -> Iterator[Finding]:
         yield no_trips(alias)
 
 
-def _reach(ping: Ping) -> Finding:
+def _reach(ping: Ping, host: Host) -> Finding:
     if ping.seconds is not None:
         text = f"answers in {ping.seconds * 1000:.1f} ms"
         return Finding(Level.OK, "reach", ping.host, text)
     error = str(ping.error)
-    return Finding(Level.ERROR, "reach", ping.host, error, _remedy_of(error, ping.host))
+    where = name_of(host) if host.primary else ping.host
+    remedy = _remedy_of(error, where, user_of(host))
+    return Finding(Level.ERROR, "reach", ping.host, error, remedy)
 
 
-def _remedy_of(error: str, where: str) -> str:
+def _remedy_of(error: str, where: str, user: str) -> str:
     if missing := _NOT_ALLOWED.search(error):
-        return redis_cli(where, "ACL", "SETUSER", SOMEBODY, f"+{missing[1]}")
+        return grant(where, user, f"+{missing[1]}")
     if "password" in error or "uthenticat" in error:
         return "correct username and password in this entry of hosts"
     if "name it in" in error or "is needed" in error:
@@ -115,6 +115,8 @@ def _look_at(
         is_sharded=is_pubsub and is_cluster and layer.sharded_pubsub,
     )
     yield from _guarded("rights", server, rights)
+    keys = look_at_keys(server, layer.prefix, layer._operations.flush_pattern())
+    yield from _guarded("SCAN", server, keys)
 
 
 def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[Finding]:
@@ -125,7 +127,7 @@ def _guarded(topic: str, server: Server, found: Iterator[Finding]) -> Iterator[F
         remedy = ""
         if isinstance(error, errors.NoPermissionError):
             right = f"+{topic.lower().replace(' ', '|')}"
-            remedy = redis_cli(server.name, "ACL", "SETUSER", SOMEBODY, right)
+            remedy = grant(server.name, server.user, right)
         elif "unknown command" in str(error):
             remedy = "see the console of who runs this server"
         yield unseen(topic, server.name, error, remedy)
@@ -156,13 +158,3 @@ def _served_by(node: Server) -> int:
     """How many slots have an owner, as far as a node knows."""
     ranges = node.ask("CLUSTER", "SLOTS")
     return sum(last - first + 1 for first, last, *_ in ranges)
-
-
-def _look_at_keys(
-    servers: list[Server], alias: str, layer: BaseRedisLayer
-) -> Iterator[Finding]:
-    pattern = layer._operations.flush_pattern()
-    try:
-        yield from look_at_keys(servers, alias, layer.prefix, pattern)
-    except errors.RedisError as error:
-        yield unseen("keys", alias, error, "redis-cli ACL SETUSER NAME +scan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from .finding import Finding, Level, set_for_good
+from .finding import Finding, Level, redis_cli, set_for_good
 from .server import Server
 
 Facts: TypeAlias = Mapping[str, str]
@@ -43,7 +43,8 @@ def _role(where: str, facts: Facts) -> _Found:
     text = "a replica, which takes no messages"
     if facts.get("slave_read_only") == "0":
         text = "a replica; what is written to it is lost at its next synchronisation"
-    remedy = f"name its primary {primary} in hosts, or its Sentinels"
+    scheme = "rediss" if where.startswith("rediss:") else "redis"
+    remedy = f"name its primary {scheme}://{primary} in hosts, or its Sentinels"
     yield Finding(Level.ERROR, "role", where, text, remedy)
 
 
@@ -67,7 +68,11 @@ def _evicted(where: str, facts: Facts) -> _Found:
         remedy = (
             "maxmemory-policy noeviction, and more maxmemory or a server of its own"
         )
-        yield Finding(Level.WARNING, "evicted", where, text, remedy)
+        level = Level.WARNING
+        if facts.get("maxmemory_policy") == "noeviction":
+            level, remedy = Level.NOTE, redis_cli(where, "CONFIG", "RESETSTAT")
+            text += ", all before its maxmemory-policy was noeviction"
+        yield Finding(level, "evicted", where, text, remedy)
 
 
 def _memory(where: str, facts: Facts) -> _Found:

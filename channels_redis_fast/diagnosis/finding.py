@@ -32,21 +32,26 @@ def unseen(topic: str, where: str, reason: object, remedy: str = "") -> Finding:
     return Finding(Level.UNSEEN, topic, where, f"not looked at: {reason}", remedy)
 
 
-# Who is given rights in a remedy, where the server doesn't tell who asks.
-SOMEBODY = "NAME"
+# Who is given rights in a remedy, and where, if that isn't known.
+SOMEBODY, SOMEWHERE = "NAME", "PRIMARY"
 
 
 def redis_cli(where: str, *words: str) -> str:
     """A command at a server, by its name in findings, as one types it into a shell.
 
-    A primary that Sentinels name has no address there.
+    A primary that no Sentinel named has no address there.
     """
-    address: tuple[str, ...] = ("-u", where if "://" in where else f"redis://{where}")
+    address = ("-u", where if "://" in where else f"redis://{where}")
     if where.startswith("unix://"):
         address = ("-s", where.removeprefix("unix://"))
     elif " " in where:
-        address = ()
+        address = ("-u", f"redis://{SOMEWHERE}")
     return shlex.join(("redis-cli", *address, *words))
+
+
+def grant(where: str, user: str, *rights: str) -> str:
+    """The same, which gives a user rights."""
+    return redis_cli(where, "ACL", "SETUSER", user, *rights)
 
 
 def set_for_good(where: str, setting: str, value: str) -> str:

@@ -14,26 +14,23 @@ _LONGEST = 2.0  # seconds: a server may have millions of keys, most of them not 
 _INFLIGHT = "$inflight"
 
 
-def look_at_keys(
-    servers: list[Server], where: str, prefix: str, pattern: bytes
-) -> Iterator[Finding]:
-    """How many keys of which kind there are on all servers."""
+def look_at_keys(server: Server, prefix: str, pattern: bytes) -> Iterator[Finding]:
+    """How many keys of which kind there are on a server."""
     counts, deadline = Counter[str](), time.monotonic() + _LONGEST
-    for server in servers:
-        for keys in scanned(server, pattern):
-            counts.update(_kind(key.removeprefix(prefix)) for key in keys)
-            if time.monotonic() > deadline:
-                break
+    for keys in scanned(server, pattern):
+        counts.update(_kind(key.removeprefix(prefix)) for key in keys)
+        if time.monotonic() > deadline:
+            break
     is_whole = time.monotonic() <= deadline
     told = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(counts.items())) or "none"
     begin = (
         f"keys {prefix}*" if is_whole else f"the first keys {prefix}* that were found"
     )
-    yield Finding(Level.OK, "keys", where, f"{begin}: {told}")
+    yield Finding(Level.OK, "keys", server.name, f"{begin}: {told}")
     if left := counts[_OF_OTHERS]:
         text = f"{left:,} keys end in {_INFLIGHT}: channels_redis runs here, or did"
         remedy = "while it runs, see the page on migrating; later, flush removes them"
-        yield Finding(Level.NOTE, "inflight", where, text, remedy)
+        yield Finding(Level.NOTE, "inflight", server.name, text, remedy)
 
 
 def scanned(server: Server, pattern: bytes) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from redis import exceptions as errors
 
 from ..commands.errors import is_connection_loss
 from ..commands.publishing import CLASSIC, ask_for_sharded, verbs_by
-from .finding import SOMEBODY, Finding, Level, redis_cli
+from .finding import Finding, Level, grant
 from .server import Server
 
 # What everybody needs, as docs/hosts.md has it, and a call that shows whether it is
@@ -52,15 +52,14 @@ def look_at_rights(
     server: Server, prefix: str, *, is_cluster: bool, is_pubsub: bool, is_sharded: bool
 ) -> Iterator[Finding]:
     """What the user lacks. `is_sharded`: as far as the server knows sharded Pub/Sub."""
-    trial, name = _Trial(server, prefix), _user(server)
-    user = name or "the user"
+    trial, user = _Trial(server, prefix), server.user
     lacking = trial.lacking({**_NEEDED, **(_OF_CLUSTERS if is_cluster else {})})
     if is_pubsub:
         lacking += trial.lacking_pubsub(is_sharded)
     if lacking:
         rights = list(dict.fromkeys(lacking))
         text = f"{user} lacks rights that the layer needs: {' '.join(rights)}"
-        remedy = _grant(server, name, *rights)
+        remedy = grant(server.name, user, *rights)
         yield Finding(Level.ERROR, "rights", server.name, text, remedy)
     else:
         text = f"{user} has all rights that the layer needs"
@@ -69,7 +68,7 @@ def look_at_rights(
         for missing in trial.lacking({right: call}):
             if missing not in lacking:
                 text = f"without {missing}, {consequence}"
-                remedy = _grant(server, name, missing)
+                remedy = grant(server.name, user, missing)
                 yield Finding(Level.NOTE, "rights", server.name, text, remedy)
 
 
@@ -114,14 +113,3 @@ class _Trial:
         if "run the" in told:
             return f"+{right}"
         return f"{'&' if 'channel' in told else '~'}{self._prefix}*"
-
-
-def _user(server: Server) -> str | None:
-    """The name of the user, if the server tells it."""
-    reply = server.try_("ACL", "WHOAMI")
-    return reply.decode() if isinstance(reply, bytes) else None
-
-
-def _grant(server: Server, user: str | None, *rights: str) -> str:
-    """What gives the user these rights."""
-    return redis_cli(server.name, "ACL", "SETUSER", user or SOMEBODY, *rights)

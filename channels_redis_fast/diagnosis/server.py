@@ -6,16 +6,19 @@ import time
 from typing import Any
 
 from redis import exceptions as errors
+from redis.connection import parse_url
 
 from ..client.blocking_pool import BlockingPool
+from ..client.host import Host
 from ..commands.errors import value_of
+from .finding import SOMEBODY
 
 
 class Server:
     """Asks one server; each question has so many seconds."""
 
     def __init__(self, pool: BlockingPool, seconds: float) -> None:
-        self.name = str(pool.host)
+        self.name = name_of(pool.host)
         self._pool = pool
         self._seconds = seconds
 
@@ -59,5 +62,27 @@ class Server:
         return int(seconds) + int(microseconds) / 1e6 - (before + time.time()) / 2
 
     @property
+    def user(self) -> str:
+        """The name of its user, if the server tells it, or the settings."""
+        reply = self.try_("ACL", "WHOAMI")
+        return reply.decode() if isinstance(reply, bytes) else user_of(self._pool.host)
+
+    @property
     def _deadline(self) -> float:
         return time.monotonic() + self._seconds
+
+
+def user_of(host: Host) -> str:
+    """The user that an entry of `hosts` names; a credential provider isn't asked."""
+    settings = host.settings
+    if settings.get("credential_provider") is not None:
+        return SOMEBODY
+    if "address" in settings:
+        settings |= parse_url(settings["address"])
+    return settings.get("username") or "default"
+
+
+def name_of(host: Host) -> str:
+    """As in `hosts`; a primary that Sentinels name by where it is now."""
+    name = "{}:{}".format(*host.primary) if host.primary else str(host)
+    return f"rediss://{name}" if host.is_tls and "://" not in name else name

@@ -201,8 +201,8 @@ class Followers:
                 del names[channel]
                 self._apart[channel] = self._told
             self._told = position
-            if self._apart:
-                self._meet()
+            for channel in [one for one, at in self._apart.items() if at == position]:
+                self._meet(channel)
         self._told = self._sequencer.last
 
     def _put(
@@ -222,12 +222,11 @@ class Followers:
         gap = {"type": "group.gap", "group": self.group, "position": place}
         return self._offers.offer(names, gap, gap.copy, here)
 
-    def _meet(self) -> None:
-        """Those who were told as much go on with the others."""
-        for channel in [one for one, at in self._apart.items() if at == self._told]:
-            del self._apart[channel]
-            self._gone.pop(channel, None)
-            self._current[channel] = None
+    def _meet(self, channel: str) -> None:
+        """One who was told as much as the others goes on with them."""
+        del self._apart[channel]
+        self._gone.pop(channel, None)
+        self._current[channel] = None
 
     def _answer(
         self, joining: Joining, here: asyncio.AbstractEventLoop | None, is_last: bool
@@ -279,4 +278,5 @@ class Followers:
                 break
             at = position
         self._apart[channel] = at
-        self._meet()
+        if at == self._told:
+            self._meet(channel)

@@ -40,7 +40,8 @@ class Offers:
         """Gives channels that have room a copy of a message; returns the others."""
         with self._lock:
             full = self._full(names)
-            ready = [name for name in names if name not in full] if full else names
+            without = set(full)
+            ready = [name for name in names if name not in without] if full else names
             self._put(None, ready, message, copy, here, UNENDING)
         return full
 

@@ -60,6 +60,7 @@ class Heartbeat:
         about: Callable[[], dict[str, Any] | None],
     ) -> None:
         self._words = words
+        self._home: Place = words.home, words.key()
         self._client_prefix = client_prefix
         self._memberships = memberships
         self._about = about
@@ -113,12 +114,23 @@ class Heartbeat:
         """Beats, and restores what was lost; what fails is done again by the next."""
         began = time.monotonic()
         self._due = began + self._words.period
+        failures = await self.learn(engine)
         try:
-            failures = await self._beat(engine, began)
+            failures += await self._beat(engine, list(self._find_places(engine)))
         except RedisError as error:
-            failures = [error]
+            failures.append(error)
         for failure in [*failures, *await self._restore(engine)]:
             self._note_failure(failure, began)
+
+    async def learn(self, engine: Engine) -> list[Exception]:
+        """Beats at home, which says who is silent, whatever other servers do.
+
+        Returns the errors.
+        """
+        try:
+            return await self._beat(engine, [self._home])
+        except RedisError as error:
+            return [error]
 
     async def leave(self, engine: Engine) -> None:
         """Has this process forgotten, as one that ended, until it beats again."""
@@ -152,16 +164,15 @@ class Heartbeat:
             async with timeout(_LEAVE_WITHIN):
                 await self.leave(engine)
 
-    async def _beat(self, engine: Engine, began: float) -> list[Exception]:
-        """Beats everywhere; the errors of the servers that failed."""
-        words, places = self._words, list(self._find_places(engine))
+    async def _beat(self, engine: Engine, places: list[Place]) -> list[Exception]:
+        """Beats at home, or elsewhere; the errors of the servers that failed."""
+        words, began, is_home = self._words, time.monotonic(), places == [self._home]
         name = name_of(self._client_prefix, is_regular=self._is_regular)
         requests: list[Request] = []
         for index, key in places:
             self._told.setdefault(((index, key), name))
-            command = words.beat(key, name, is_home=not requests)
-            requests.append((index, command))
-        if (info := self._about()) is not None:
+            requests.append((index, words.beat(key, name, is_home=is_home)))
+        if is_home and (info := self._about()) is not None:
             requests.append((words.home, words.tell(name, info)))
         replies = await engine.run_all(requests)
         answers = [
@@ -171,13 +182,14 @@ class Heartbeat:
         for place, answer in zip(places, answers, strict=True):
             if answer is not None:
                 self._note(place, name, answer)
-        if (at_home := answers[0]) is not None:
-            words.census.learn(at_home, began)
-            if at_home.was_pruned and self._is_regular:
-                self._note_pruned(places)
-            if at_home.dropped:
-                await engine.run((words.home, words.forget(at_home.dropped)))
-        await self._take_away_all_but(name, engine)
+        if is_home and (answer := answers[0]) is not None:
+            words.census.learn(answer, began)
+            if answer.was_pruned and self._is_regular:
+                self._note_pruned([self._home, *self._find_places(engine)])
+            if answer.dropped:
+                await engine.run((words.home, words.forget(answer.dropped)))
+        if not is_home:
+            await self._take_away_all_but(name, engine)
         return [reply for reply in replies if isinstance(reply, Exception)]
 
     async def _take_away_all_but(self, name: bytes, engine: Engine) -> None:
@@ -233,14 +245,13 @@ class Heartbeat:
             warn(_REPORTS[loss], engine.shards[index].host, restored)
 
     def _find_places(self, engine: Engine) -> Iterator[Place]:
-        """Where to beat: at home first."""
-        home = self._words.home, self._words.key()
-        yield home
+        """Where else to beat."""
         for index in self._memberships.shards():
             topology = engine.shards[index].topology
             owners = [None] if topology is None else topology.owners
             keys = (self._key_at(topology, owner) for owner in owners)
-            yield from ((index, key) for key in keys if key and (index, key) != home)
+            places = [(index, key) for key in keys if key]
+            yield from (place for place in places if place != self._home)
 
     def _key_at(self, topology: Topology | None, owner: Address | None) -> bytes | None:
         """The first key of beats that an owner has; None: it has hardly any slots."""

@@ -13,7 +13,7 @@ from ..commands.bulk import Outcome, SendMany
 from ..commands.command import Command
 from ..commands.errors import value_of
 from ..commands.history import Append, append_alone
-from ..commands.operations import Operations, Request
+from ..commands.operations import Operations, Request, send_result
 from ..types import SendResult
 from .base_engine import Engine
 
@@ -47,7 +47,7 @@ class Publisher:
         if reply is None:
             return None
         counts_all = self._verbs[self._operations.shard_of(name)].counts_all
-        return SendResult(None, reply if counts_all else None, 0)
+        return send_result(None, reply if counts_all else None, 0)
 
     async def append(self, name: str, append: Append) -> SendResult | None:
         """Appends to the history of a group of this name, which publishes, too."""

@@ -106,10 +106,9 @@ class Replays:
     ) -> Answer:
         """Has a channel follow a group from a place; `begin` has Redis add it."""
         joining = Joining(channel, place)
-        here = asyncio._get_running_loop()
         with self._lock:
             followers = self._followers(group)
-            followers.join(joining, here)
+            followers.join(joining, asyncio._get_running_loop())
             self._joined.setdefault(channel, set()).add(group)
         if not followers.is_settled:
             self._note_rest(followers)
@@ -268,21 +267,23 @@ class Replays:
             self._look_soon()
 
     def look_blocking(self) -> None:
-        """The same for a caller that blocks, who alone may be there to ask."""
-        if not self._rest:
+        """The same, and what is due, for a caller that blocks, who may be alone."""
+        now = monotonic()
+        if not self._rest and now < self._review_at:
             return
-        lately = monotonic() - _LOOK_EVERY
         with self._lock:
-            lacking = [
+            lacking = {
                 one
                 for one in self._rest
                 if (one.catch_up(None) or one.has_hole)
-                and not (one.is_unsure and one.asked_at > lately)
-            ]
+                and not (one.is_unsure and one.asked_at > now - _LOOK_EVERY)
+            }
+            lacking.update(self._due(now))
             self._forget_settled()
         if lacking and (engine := self._blocking()) is not None:
-            for followers in lacking:  # an error: next time
-                run_without_loop(self._questions.asked(engine, followers))
+            for followers in lacking:
+                if run_without_loop(self._questions.asked(engine, followers)):
+                    break  # an error: next time
 
     def _forget_settled(self) -> None:
         self._rest = {one for one in self._rest if not one.is_settled}

@@ -28,7 +28,7 @@ class Engine(Protocol):
     loop: asyncio.AbstractEventLoop
     shards: list[Shard]
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs work that outlives its caller; the end of the loop ends it."""
 
 
@@ -90,11 +90,19 @@ class Placement:
     def seek(self, name: bytes) -> None:
         """Has a name placed, and its node asked for it, in the background."""
         index = self._shard_of(name.decode())
+
+        def ended(_: object) -> None:
+            """Begins anew for who came last, or if it was cancelled, by whomever."""
+            names = self._seeking.pop(index).names
+            for one in () if self._shards[index].closed else names:
+                self.seek(one)
+
         is_first = index not in self._seeking
         seeking = self._seeking.setdefault(index, Seeking())
         seeking.add(name)
         if is_first:
-            self.engine.spawn(self._place_all(index, seeking))
+            placing = self.engine.spawn(self._place_all(index, seeking))
+            placing.add_done_callback(ended)
 
     def leave(self, name: bytes) -> None:
         """Unsubscribes a name."""
@@ -194,13 +202,10 @@ class Placement:
 
     async def _place_all(self, index: int, seeking: Seeking) -> None:
         """Places names in rounds, as long as some have no node, or stray again."""
-        try:
-            while names := seeking.take():
-                await self._shards[index].look_up()
-                await self._place_round(index, names)
-                await seeking.pause()
-        finally:
-            del self._seeking[index]
+        while names := seeking.take():
+            await self._shards[index].look_up()
+            await self._place_round(index, names)
+            await seeking.pause()
 
     async def _place_round(self, index: int, names: list[bytes]) -> None:
         for number, name in enumerate(names, 1):

@@ -20,6 +20,11 @@ class Seeking:
         self._has_new = asyncio.Event()
         self._pause = _FIRST_PAUSE
 
+    @property
+    def names(self) -> set[bytes]:
+        """Those that may have no place yet."""
+        return self._names | self._tried
+
     def add(self, name: bytes) -> None:
         """Adds a name for the next round, which is at once if this is new."""
         self._names.add(name)

@@ -38,7 +38,7 @@ class SubscriptionTable:
         self._names: dict[Owner, set[bytes]] = {}  # by owner
         self._joined: dict[str, set[bytes]] = {}  # by channel
         self._own: dict[str, Subscription] = {}  # by channel: the one of its own name
-        self.joins = 0  # of channels, to their own names and those of groups
+        self.memberships = 0  # of channels, in all names but their own
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -173,15 +173,16 @@ class SubscriptionTable:
 
     def _add(self, name: bytes, channel: str, subscription: Subscription) -> None:
         subscription.members[channel] = set()
-        self.joins += 1
         subscription.channels = None
         self._joined.setdefault(channel, set()).add(name)
         if channel.encode() == name:
             self._own[channel] = subscription
+        else:
+            self.memberships += 1
 
     def _remove(self, name: bytes, channel: str, subscription: Subscription) -> None:
         del subscription.members[channel]
-        self.joins -= 1
+        self.memberships -= self._own.get(channel) is not subscription
         subscription.channels = None
         self._joined[channel].discard(name)
         if not self._joined[channel]:

@@ -239,6 +239,32 @@ async def test_the_first_that_is_encrypted(
         assert isinstance(found, expected), (case, found)
 
 
+async def test_the_steps_of_a_call(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    """All have one deadline: two answers take too long."""
+    proxy = start_proxy(valkey)
+    layers = [KINDS["core"](hosts=[proxy.url], command_timeout=TIMEOUT) for _ in "1234"]
+    for layer in layers[::2]:
+        await layer.group_add("room", "x.y!z")
+    for layer in layers[1::2]:
+        await asyncio.to_thread(layer.sync.group_add, "room", "x.y!z")
+    proxy.replies.delay = 0.7 * TIMEOUT
+    many = [("room", MESSAGE)]
+    calls = (
+        layers[0].group_clear("room"),
+        asyncio.to_thread(layers[1].sync.group_clear, "room"),
+        layers[2].group_send_many(many),
+        asyncio.to_thread(layers[3].sync.group_send_many, many),
+    )
+    for found in await asyncio.gather(*calls, return_exceptions=True):
+        error = found[0] if isinstance(found, list) else found
+        assert isinstance(error, (errors.ConnectionError, errors.TimeoutError))
+    for layer in layers:
+        await layer.close_pools()
+        layer.sync.close()
+
+
 def test_of_an_event_loop_that_stands_still(
     server: Server, threads: list[LoopThread]
 ) -> None:

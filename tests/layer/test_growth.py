@@ -246,6 +246,24 @@ async def test_what_is_taken_beside_what_is_refused(valkey: Server) -> None:
     await check_growth("core", valkey, work)
 
 
+async def test_followers_that_read_again(valkey: Server) -> None:
+    """Each that catches up lets the others be."""
+
+    async def work(layer: Any, server: Server, count: int, steps: Steps) -> None:
+        names = [await layer.new_channel() for _ in range(count)]
+        await asyncio.gather(*(layer.group_join("room", name) for name in names))
+        for _ in range(2):
+            await layer.group_send("room", HELLO)
+        apart = layer._replays._groups["room"]._apart
+        await eventually(lambda: len(apart) == count, "them to fall behind")
+        with steps:
+            for name in names:
+                await layer.receive(name)
+            await eventually(lambda: not apart, "them to catch up")
+
+    await check_growth("pubsub", valkey, work, capacity=1, history={"room": (9, 60)})
+
+
 # Few things at a time
 
 

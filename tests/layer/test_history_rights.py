@@ -95,6 +95,21 @@ def test_a_thread_without_a_loop_fills_holes(valkey: Server) -> None:
         assert got == [1, 2, 3]
 
 
+def test_a_thread_without_a_loop_asks_for_what_nothing_tells(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_redis_fast.runtime.replays._ASK_EVERY", 0.2)
+    with blocking("core", valkey.url, history=HISTORY) as layer:
+        name = layer.sync.new_channel()
+        layer.sync.group_join(GROUP, name)
+        append = layer._history.append(GROUP, layer._codec.body(said(1)))
+        index, command = append_alone(append)
+        layer._blocking.run(index, command, time.monotonic() + 5)
+        assert layer.sync.receive(name, timeout=10)["n"] == 1
+        layer.sync.group_forget(GROUP)
+        assert layer.sync.receive(name, timeout=10)["type"] == "group.gap"
+
+
 def test_a_long_replay_in_a_thread(valkey: Server) -> None:
     with blocking("core", valkey.url, history=HISTORY, capacity=5) as layer:
         name = layer.sync.new_channel()

@@ -156,6 +156,25 @@ async def test_a_host_that_is_away_keeps_no_other_waiting(
         assert all(members(valkey.client(), group) for group in there)
 
 
+async def test_a_host_that_hangs_keeps_no_others_groups_uncounted(
+    server: Server, valkey: Server
+) -> None:
+    """Nor before it is known who is silent, which another one says."""
+    async with opened(server.url, valkey.url, command_timeout=60) as layer:
+        there = layer.consistent_hash("processes")
+        assert there == 1
+        groups = await two_hosts_of_groups(layer)
+        group = next(one for one in groups if layer.consistent_hash(one) == there)
+        assert not layer._heartbeat.is_known
+        server.pause()
+        try:
+            assert await asyncio.wait_for(layer.group_count(group), 10) == 1
+            assert len(await layer.group_members(group)) == 1
+            assert len(await layer.processes()) == 1
+        finally:
+            server.resume()
+
+
 async def test_an_info_that_is_refused_keeps_nothing_waiting(valkey: Server) -> None:
     client = valkey.client()
     async with opened(valkey.url) as layer:

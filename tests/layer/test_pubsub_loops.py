@@ -288,9 +288,10 @@ def test_who_takes_what_waits_is_subscribed(
     layer = Layer(hosts=[valkey.url])
     standing, other = loops
 
-    async def leave() -> None:
-        """Something waits when this loop comes to rest."""
-        others = subscribers(valkey, name) - bool(layer._table.loop_of(name))
+    async def leave(others: int) -> None:
+        """Something waits when this loop comes to rest; others subscribed before."""
+        before = others + bool(layer._table.loop_of(name))
+        await eventually(lambda: subscribers(valkey, name) == before, "the end of one")
         reading = asyncio.ensure_future(soon(layer, name))
         await eventually(lambda: subscribers(valkey, name) > others, "the wait")
         for n in range(3):
@@ -304,14 +305,14 @@ def test_who_takes_what_waits_is_subscribed(
         assert [(await soon(layer, name))["n"] for _ in "23"] == [2, 3]
 
     async def close_and_go_on() -> None:
-        await leave()
+        await leave(1)
         await layer.close_pools()
         await go_on()
 
     name = standing.run_until_complete(layer.new_channel())
-    standing.run_until_complete(leave())
+    standing.run_until_complete(leave(0))
     other.run_until_complete(go_on())
-    asyncio.run(leave())
+    asyncio.run(leave(2))
     other.close()
     asyncio.run(go_on())
     asyncio.run(close_and_go_on())

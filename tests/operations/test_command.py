@@ -70,6 +70,11 @@ def test_check(kind: str, valkey: Server) -> None:
     assert text.endswith("0 errors, 0 warnings\n")
 
 
+def test_settings_after_the_subcommand(valkey: Server) -> None:
+    setting = layers("core", valkey.url)
+    assert run(setting, "groups", "--settings", "site.settings") == ""
+
+
 def test_check_fails_for_errors(valkey: Server, capsys: Any) -> None:
     setting = layers("core", f"redis://127.0.0.1:{free_port()}", valkey.url)
     assert "1 error, see above" in refusal(setting, "check")

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
-from redis.exceptions import ConnectionError
 
-from channels_redis_fast.commands import publishing
-from channels_redis_fast.diagnosis import rights
-from channels_redis_fast.diagnosis import server as diagnosis_server
 from channels_redis_fast.diagnosis.diagnose import diagnose
 from support import refusals
 from support.answering import AnsweringProxy
 from support.certificates import Certificates
 from support.clusters import Cluster
-from support.diagnosing import about, amiss, findings, follow, rights_of
-from support.paths import DOCS
+from support.diagnosing import CLASSIC, ENOUGH, about, amiss, findings, follow, limited
 from support.programs import UNSHARDED
 from support.sentinels import SentinelSet
 from support.servers import Server, free_port
-from support.syncing import KINDS, blocking
+from support.syncing import KINDS
 from support.tlsfront import TLSFront
 
 EITHER = pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +80,7 @@ def test_a_replica(valkey: Server, start_server: Callable[..., Server]) -> None:
     replica = start_server(options=of)
     found = findings(replica.url, command_timeout=0.3)
     assert amiss(found) == {"role": "error", "send": "error"}
-    assert f"{valkey.host}:{valkey.port}" in about(found, "role").remedy
+    assert valkey.url in about(found, "role").remedy
     replica.client().config_set("replica-read-only", "no")
     assert "lost" in about(findings(replica.url), "role").text
 
@@ -141,8 +135,12 @@ def test_keys_that_were_evicted(server: Server) -> None:
     admin.config_set("maxmemory-policy", "allkeys-lru")
     admin.config_set("maxmemory", int(admin.info("memory")["used_memory"]) - 200_000)
     admin.config_set("maxmemory", "1gb")
+    assert amiss(findings(server.url)) == {"eviction": "warning", "evicted": "warning"}
     admin.config_set("maxmemory-policy", "noeviction")
-    assert amiss(findings(server.url)) == {"evicted": "warning"}
+    found = findings(server.url)
+    assert amiss(found) == {"evicted": "note"}
+    follow(about(found, "evicted").remedy, server)
+    assert amiss(findings(server.url)) == {}
 
 
 @pytest.mark.parametrize(
@@ -232,94 +230,6 @@ def test_keys_by_their_kinds(valkey: Server) -> None:
     assert "channels_redis" in about(found, "inflight").text
 
 
-# Rights
-
-
-def limited(server: Server, *rules: str) -> dict[str, Any]:
-    """A user with these rights; the entry of `hosts` for it."""
-    words = ["limited", "reset", "on", ">secret", "resetchannels", *rules]
-    server.client().execute_command("ACL", "SETUSER", *words)
-    user = {"username": "limited", "password": "secret"}
-    return {"host": server.host, "port": server.port, **user}
-
-
-NEEDED = [f"+{right}" for right in rights._NEEDED]
-CLASSIC = [f"+{verb.decode().lower()}" for verb in publishing.CLASSIC]
-ENOUGH = ["~asgi*", "&asgi*", *NEEDED, "+info", "+scan", "+unlink"]
-
-
-def test_they_are_those_of_the_page() -> None:
-    text = (DOCS / "hosts.md").read_text()
-    block = re.search(r"\n\n((?:    \+.*\n)+)\n", text)
-    assert block is not None
-    assert set(block[1].split()) == {*NEEDED, "+info"}
-    sharded = [f"+{verb.decode().lower()}" for verb in publishing.SHARDED]
-    for each in (CLASSIC, sharded):
-        assert {*each} == {*each} & set(re.findall(r"\+[a-z|]+", text))
-
-
-@EITHER
-def test_no_more_rights_than_needed(kind: str, any_server: Server) -> None:
-    more = CLASSIC if kind == "pubsub" else []
-    found = findings(limited(any_server, *ENOUGH, *more), kind=kind)
-    any_server.client().acl_deluser("limited")
-    # What is asked beyond what the layer needs is not known.
-    assert amiss(found) == {"CONFIG GET": "unknown"}
-    assert "+config|get" in about(found, "CONFIG GET").remedy
-
-
-@pytest.mark.parametrize("right", [*NEEDED, "~asgi*"])
-def test_a_right_that_is_missing(right: str, valkey: Server) -> None:
-    host = limited(valkey, *(rule for rule in ENOUGH if rule != right))
-    (one,) = rights_of(host)
-    assert one.level.value == "error"
-    assert one.text.endswith(f": {right}")
-    follow(one.remedy, valkey, "limited")
-    found = rights_of(host)
-    valkey.client().acl_deluser("limited")
-    assert amiss(found) == {}
-
-
-@pytest.mark.parametrize("right", [*CLASSIC, "&asgi*"])
-def test_a_right_of_pubsub_that_is_missing(right: str, any_server: Server) -> None:
-    rules = [rule for rule in [*ENOUGH, *CLASSIC] if rule != right]
-    (one,) = rights_of(limited(any_server, *rules), kind="pubsub")
-    any_server.client().acl_deluser("limited")
-    assert one.text.endswith(f": {right}")
-
-
-@pytest.mark.parametrize("right", ["+info", "+scan", "+unlink"])
-def test_a_right_that_is_wanted(right: str, valkey: Server) -> None:
-    found = findings(limited(valkey, *(rule for rule in ENOUGH if rule != right)))
-    valkey.client().acl_deluser("limited")
-    (one,) = (one for one in found if one.topic == "rights" and right in one.remedy)
-    assert one.level.value == "note"
-    unknown = {topic for topic, level in amiss(found).items() if level == "unknown"}
-    looked = {"+info": "INFO", "+scan": "keys"}.get(right)
-    assert unknown == {"CONFIG GET", *([looked] if looked else [])}
-
-
-def test_a_database_that_may_not_be_selected(valkey: Server) -> None:
-    found = findings({**limited(valkey, *ENOUGH), "db": 2})
-    valkey.client().acl_deluser("limited")
-    assert amiss(found) == {"reach": "error", "messages": "unknown"}
-    assert "+select" in about(found, "reach").remedy
-
-
-def test_a_server_that_goes_meanwhile(answering: AnsweringProxy) -> None:
-    with blocking("core", answering.url) as layer:
-        (pool,) = layer._blocking.shards[0].primaries(0.0)
-        server = diagnosis_server.Server(pool, 0.5)
-        assert server.ask("PING") == b"PONG"
-        answering.refuse()
-        answering.cut()
-        look = rights.look_at_rights(
-            server, "asgi", is_cluster=False, is_pubsub=False, is_sharded=False
-        )
-        with pytest.raises(ConnectionError):
-            list(look)
-
-
 # Layers of others
 
 
@@ -346,6 +256,9 @@ def test_shards(kind: str, valkey: Server, redis62: Server) -> None:
 def test_tls(kind: str, tls_front: TLSFront, certificates: Certificates) -> None:
     host = {"address": tls_front.url, "ssl_ca_certs": certificates.ca}
     assert amiss(findings(host, kind=kind)) == {}
+    host = {"host": tls_front.host, "port": tls_front.port, "ssl": True}
+    found = findings({**host, "ssl_ca_certs": certificates.ca}, kind=kind)
+    assert about(found, "version").where == tls_front.url
     found = findings(tls_front.url, kind=kind)
     assert "certificate" in about(found, "reach").text
     found = findings(f"redis://{tls_front.host}:{tls_front.port}", kind=kind)
@@ -358,6 +271,17 @@ def test_sentinel(kind: str, sentinels: SentinelSet) -> None:
     found = findings(sentinels.host, kind=kind)
     assert amiss(found) == {}
     assert about(found, "replicas").level.value == "ok"
+    primary = sentinels.primary  # and not whatever is on this machine's usual port
+    primary.client().config_set("timeout", 300)
+    follow(about(findings(sentinels.host, kind=kind), "timeout").remedy, primary)
+    assert amiss(findings(sentinels.host, kind=kind)) == {}
+    limited(primary, *ENOUGH)
+    user = {"username": "limited", "password": "secret", "db": 1}
+    (one,) = findings({**sentinels.host, **user}, kind=kind)[:-1]
+    follow(one.remedy, primary)
+    found = findings({**sentinels.host, **user})
+    primary.client().acl_deluser("limited")
+    assert amiss(found) == {"CONFIG GET": "unknown"}
     away = {**sentinels.host, "master_name": "other"}
     assert "knows no 'other'" in about(findings(away, kind=kind), "reach").text
 

@@ -149,6 +149,27 @@ def test_a_cache_elsewhere(caches: dict[str, Any]) -> None:
     assert found(CHANNEL_LAYERS=layers(), CACHES=caches) == {}
 
 
+def test_a_database_that_is_free() -> None:
+    layer = {"BACKEND": CORE, "CONFIG": {"hosts": [f"{HOST}/1"]}}
+    caches = {**cache(HOST), "sessions": cache(f"{HOST}/2")["default"]}
+    with override_settings(CHANNEL_LAYERS={**layers(), "b": layer}, CACHES=caches):
+        (one,) = check_layers()
+    assert "as redis://.../3;" in one.hint
+
+
+def test_prefixes_that_are_proposed() -> None:
+    def named(*prefixes: str) -> dict[str, Any]:
+        return {
+            alias: {"BACKEND": CORE, "CONFIG": {"hosts": [HOST], "prefix": prefix}}
+            for alias, prefix in zip(("chat", "chat2"), prefixes, strict=True)
+        }
+
+    with override_settings(CHANNEL_LAYERS=named("asgi", "asgi2")):
+        (one,) = check_layers()
+    proposed = re.findall("'([^']*)'", one.hint)
+    assert found(CHANNEL_LAYERS=named(*proposed)) == {}
+
+
 def test_prefixes_that_overlap(caplog: pytest.LogCaptureFixture) -> None:
     config = {"hosts": [HOST], "prefix": "asgi2"}
     both = {**layers(), "other": {"BACKEND": PUBSUB, "CONFIG": config}}

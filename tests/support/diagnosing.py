@@ -5,12 +5,17 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from channels_redis_fast.commands import publishing
 from channels_redis_fast.diagnosis.diagnose import diagnose
-from channels_redis_fast.diagnosis.finding import SOMEBODY, Finding, Level
-from channels_redis_fast.diagnosis.rights import look_at_rights
+from channels_redis_fast.diagnosis.finding import Finding, Level
+from channels_redis_fast.diagnosis.rights import _NEEDED, look_at_rights
 from channels_redis_fast.diagnosis.server import Server
 from support.servers import Server as Process
 from support.syncing import blocking
+
+NEEDED = [f"+{right}" for right in _NEEDED]
+CLASSIC = [f"+{verb.decode().lower()}" for verb in publishing.CLASSIC]
+ENOUGH = ["~asgi*", "&asgi*", *NEEDED, "+info", "+scan", "+unlink"]
 
 
 def findings(*hosts: Any, kind: str = "core", **options: Any) -> list[Finding]:
@@ -50,8 +55,16 @@ def about(found: list[Finding], topic: str) -> Finding:
     return one
 
 
-def follow(remedy: str, server: Process, name: str = "") -> None:
-    """Does what a remedy says, as who pastes it into a shell; `name`: of a user."""
+def follow(remedy: str, server: Process) -> None:
+    """Does what a remedy says, as who pastes it into a shell."""
     program, flag, url, *words = shlex.split(remedy, comments=True)
     assert (program, flag, url) == ("redis-cli", "-u", server.url)
-    server.client().execute_command(*(name if w == SOMEBODY else w for w in words))
+    server.client().execute_command(*words)
+
+
+def limited(server: Server, *rules: str) -> dict[str, Any]:
+    """A user with these rights; the entry of `hosts` for it."""
+    words = ["limited", "reset", "on", ">secret", "resetchannels", *rules]
+    server.client().execute_command("ACL", "SETUSER", *words)
+    user = {"username": "limited", "password": "secret"}
+    return {"host": server.host, "port": server.port, **user}

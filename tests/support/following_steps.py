@@ -133,16 +133,28 @@ class Following:
             self.histories.got(follower, receiving.result())
 
     async def _mark(self, follower: Follower) -> None:
-        """Sends what comes after all the rest, and receives that."""
-        while True:
-            sending = self._call(follower.owner, False, "send", follower.name, MARK)
-            error = await error_of(sending)
-            if not isinstance(error, ChannelFull):
-                break
-        if error is not None:
-            raise error
-        while (message := await self._receive(follower)) != MARK:
-            self.histories.got(follower, message)
+        """Sends what comes after all the rest, and receives that.
+
+        Somebody waits all the time: a mailbox that nobody reads may stay full.
+        """
+        receiving = asyncio.ensure_future(self._receive(follower))
+        try:
+            while isinstance(error := await self._send_mark(follower), ChannelFull):
+                if receiving.done():
+                    self.histories.got(follower, receiving.result())
+                    receiving = asyncio.ensure_future(self._receive(follower))
+            if error is not None:
+                raise error
+            while (message := await receiving) != MARK:
+                self.histories.got(follower, message)
+                receiving = asyncio.ensure_future(self._receive(follower))
+        finally:
+            receiving.cancel()
+
+    async def _send_mark(self, follower: Follower) -> Exception | None:
+        return await error_of(
+            self._call(follower.owner, False, "send", follower.name, MARK)
+        )
 
     async def _position(self) -> Any:
         text = await self._call(0, False, "group_position", LOG)

@@ -103,6 +103,8 @@ class Flow:
             self._cut_at = None
         self.passed += len(piece)
         if writer not in self.ended:
+            if writer.is_closing():  # uvloop refuses what asyncio drops
+                raise ConnectionResetError
             writer.write(piece)
             await writer.drain()
         if cut:

@@ -129,6 +129,56 @@ async def test_nodes_that_send_callers_to_each_other(
                 await asyncio.wait_for(call(layer, way, *command), 20)
 
 
+@pytest.mark.slow
+async def test_a_slot_that_nobody_serves(bare_cluster: Cluster) -> None:
+    """Who waits for it asks whose it is now and then, not all the time."""
+    cluster, slot = bare_cluster, slot_of("asgiworker")
+    async with opened(cluster.host, command_timeout=1.0) as layer:
+        await layer.send("worker", {})
+        for node in cluster.nodes:
+            node.client().execute_command("CLUSTER DELSLOTS", slot)
+            node.client().config_resetstat()
+        with pytest.raises(errors.ClusterDownError):
+            await layer.send("worker", {})
+        stats = [node.client().info("commandstats") for node in cluster.nodes]
+        asked = [one.get("cmdstat_cluster|slots", {"calls": 0}) for one in stats]
+        assert 1 <= sum(one["calls"] for one in asked) < 20
+        cluster.nodes[0].client().execute_command("CLUSTER ADDSLOTS", slot)
+        await asyncio.wait_for(layer.send("worker", {}), 10)
+
+
+async def test_a_look_up_that_is_cancelled_before_it_begins(cluster: Cluster) -> None:
+    """As all tasks are at the end of `asyncio.run`: those that end may send."""
+    async with opened(cluster.host) as layer:
+        first = asyncio.create_task(layer.send("worker", {}))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await layer.send("worker", {})
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(UNSHARDED), reason=str(UNSHARDED))
+async def test_a_search_for_a_node_that_is_cancelled(bare_cluster: Cluster) -> None:
+    """By who cancels all tasks: the name is looked for all the same."""
+    cluster, slot = bare_cluster, slot_of("asgi__group__room")
+    async with layer_of("pubsub", cluster.host) as layer:
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        placement = layer._loops.engine().placement
+        for node in cluster.nodes:
+            node.client().execute_command("CLUSTER DELSLOTS", slot)
+        await eventually(lambda: placement._seeking, "it to be looked for")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        cluster.nodes[0].client().execute_command("CLUSTER ADDSLOTS", slot)
+        await eventually(lambda: not placement._seeking, "it to be found")
+        await layer.group_send("room", {"n": 1})
+        assert await soon(layer, name) == {"n": 1}
+
+
 # While a slot is on its way
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -43,6 +44,8 @@ class Command(BaseCommand):  # type: ignore[misc]
         ) -> Any:
             one = commands.add_parser(name, help=text, description=f"{name} {text}.")
             one.set_defaults(do=name)
+            for word in "--settings", "--pythonpath":  # Django's, which saw them
+                one.add_argument(word, default=SUPPRESS, help=SUPPRESS)
             for word in words:
                 one.add_argument(word, metavar=word.upper())
             if name != "serve":

@@ -219,6 +219,29 @@ def test_each_gets_each_message_once_in_order_or_a_gap() -> None:
         run(seed)
 
 
+class Compared(str):
+    """A name that counts how often one is compared with another."""
+
+    __hash__ = str.__hash__
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return super().__eq__(other)
+
+
+def test_those_without_room_are_not_looked_for_one_by_one() -> None:
+    """As many as there may be; each was compared with each."""
+    box = Process(random.Random(0)).box
+    names = [Compared(box.new(f"c{n}")) for n in range(50)]
+    message = {"n": 1}
+    Compared.count = 0
+    for _ in range(CAPACITY):
+        assert not box.offers.offer(names, message, message.copy, None)
+    assert box.offers.offer(names, message, message.copy, None) == names
+    assert Compared.count <= (CAPACITY + 2) * 2 * len(names)
+
+
 @pytest.mark.slow
 def test_each_gets_each_message_once_in_order_or_a_gap_in_many_interleavings() -> None:
     for seed in range(QUICK, QUICK + MANY):

@@ -146,6 +146,17 @@ def test_a_group_is_heard_where_its_channel_is(table: Table) -> None:
     assert table.enter(b"another", "channel", here, beside=NAME) is here
 
 
+def test_its_own_name_is_no_membership(table: Table) -> None:
+    owner = Owner()
+    for name in NAME, ROOM:
+        table.enter(name, "channel", owner)
+    assert table.memberships == 1
+    table.leave(NAME, "channel")
+    assert table.memberships == 1
+    table.leave(ROOM, "channel")
+    assert table.memberships == 0
+
+
 def test_names_that_nobody_listens_to(table: Table) -> None:
     stands, ended, runs = Owner(), Owner(), Owner()
     table.enter(b"of one that stands still", "a", stands)
