@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..exceptions import UnreadableMessage
@@ -28,7 +28,7 @@ class Order(Protocol):
         copy: Callable[[], Message],
         excluded: frozenset[str],
         here: Loop,
-    ) -> Set[str]:
+    ) -> set[str] | frozenset[str]:
         """Takes a message; the channels to which it is given in order, or was."""
 
     def note_loss(self) -> None:

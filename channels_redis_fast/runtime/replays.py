@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable
 from operator import attrgetter
 from time import monotonic
 from typing import Any
@@ -71,7 +71,7 @@ class Replays:
         copy: Callable[[], Message],
         excluded: frozenset[str],
         here: asyncio.AbstractEventLoop | None,
-    ) -> Set[str]:
+    ) -> set[str] | frozenset[str]:
         """Takes a message that has a position; the channels that follow its group."""
         group, _, text = message[POSITION].rpartition("@")
         if (followers := self._groups.get(group)) is None:
