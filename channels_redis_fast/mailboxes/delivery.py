@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..exceptions import UnreadableMessage
@@ -16,6 +16,8 @@ from .registry import LocalChannels
 
 Loop = asyncio.AbstractEventLoop | None
 
+_NOBODY: frozenset[str] = frozenset()
+
 
 class Order(Protocol):
     """Who brings messages that have a position into their order."""
@@ -26,7 +28,7 @@ class Order(Protocol):
         copy: Callable[[], Message],
         excluded: frozenset[str],
         here: Loop,
-    ) -> Collection[str]:
+    ) -> set[str] | frozenset[str]:
         """Takes a message; the channels to which it is given in order, or was."""
 
     def note_loss(self) -> None:
@@ -113,8 +115,10 @@ class Delivery:
         here: Loop,
     ) -> int:
         """As `LocalChannels.put`, of what has a position: followers get it in order."""
-        excluded = take_excluded(message) if EXCLUDE in message else frozenset[str]()
+        excluded = take_excluded(message) if EXCLUDE in message else _NOBODY
         taken = order.take(message, copy, excluded, here)
+        if taken.issuperset(channels):
+            return 0
         rest = [one for one in channels if one not in taken and one not in excluded]
         return self._mailboxes.put(inbox, rest, message, copy, here) if rest else 0
 

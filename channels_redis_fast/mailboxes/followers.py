@@ -88,12 +88,15 @@ class Followers:
 
     def take(
         self, position: Position, item: Item, here: asyncio.AbstractEventLoop | None
-    ) -> None:
-        """Takes a message that came; `here`: the running loop."""
+    ) -> bool:
+        """Takes a message that came; `here`: the running loop. Whether all have all."""
         self.active_at = monotonic()
         self._tell(self._sequencer.take(position, item), here)
-        if self._sequencer.has_hole and self._hole_after != self._told:
+        if not self._sequencer.has_hole:
+            return not (self.is_unsure or self._apart)
+        if self._hole_after != self._told:
             self._hole_after, self._hole_since = self._told, self.active_at
+        return False
 
     def fill(
         self,

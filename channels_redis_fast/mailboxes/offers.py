@@ -28,8 +28,7 @@ class Offers:
 
     def has_room(self, name: str) -> bool:
         """Whether there is a channel that takes one more message."""
-        box = self._boxes.get(name)
-        return box is not None and len(box.messages or ()) < box.room
+        return not self._full((name,))
 
     def offer(
         self,
@@ -40,8 +39,18 @@ class Offers:
     ) -> list[str]:
         """Gives channels that have room a copy of a message; returns the others."""
         with self._lock:
-            full = [name for name in names if not self.has_room(name)]
+            full = self._full(names)
             without = set(full)
             ready = [name for name in names if name not in without] if full else names
             self._put(None, ready, message, copy, here, UNENDING)
         return full
+
+    def _full(self, names: Collection[str]) -> list[str]:
+        """Those that have no room, or are none; a box has its `room`, as that says."""
+        boxes = self._boxes
+        return [
+            name
+            for name in names
+            if (box := boxes.get(name)) is None
+            or ((held := box.messages) and len(held) >= box.capacity + box.called)
+        ]

@@ -28,7 +28,7 @@ class Sequencer(Generic[T]):
     def __init__(self, size: int) -> None:
         self.last = NOWHERE
         self._size = size
-        self._kept: dict[int, T] = {}  # by offset: those up to `last`, the oldest first
+        self._kept: dict[int, T] = {}  # by offset: those up to `last`, without a hole
         self._early: dict[Position, T] = {}
         self._head = NOWHERE  # where Redis is known to be
 
@@ -36,9 +36,9 @@ class Sequencer(Generic[T]):
     def has_hole(self) -> bool:
         """Whether something waits for what is missing before it, or is known of."""
         last, head = self.last, self._head
-        if last == NOWHERE:
-            return False
-        return bool(self._early) or head > last or last[0] != head[0] != 0
+        if not self._early and head[0] == last[0]:
+            return head > last
+        return last != NOWHERE and (bool(self._early) or head[0] != 0)
 
     def take(self, position: Position, item: T) -> list[Step[T]]:
         """Takes what came; the steps that follow from it."""
@@ -47,7 +47,8 @@ class Sequencer(Generic[T]):
             return []  # it came before
         if position == (last[0], last[1] + 1) and not self._early:
             self.last, self._kept[position[1]] = position, item
-            self.trim()
+            if len(self._kept) > self._size:
+                self.trim()
             return [(position, item)]
         self._early[position] = item
         steps = self._drain()
@@ -109,7 +110,7 @@ class Sequencer(Generic[T]):
     def begin(self) -> Position:
         """The position before the oldest item that is kept."""
         epoch, offset = self.last
-        return epoch, next(iter(self._kept), offset + 1) - 1
+        return epoch, offset - len(self._kept)
 
     @property
     def is_full(self) -> bool:
@@ -118,8 +119,9 @@ class Sequencer(Generic[T]):
 
     def trim(self) -> None:
         """Lets the oldest items go, over `size`."""
-        while len(self._kept) > self._size:
-            del self._kept[next(iter(self._kept))]
+        end = self.last[1] - self._size + 1
+        for offset in range(self.begin[1] + 1, end):
+            del self._kept[offset]
 
     def drop_kept(self) -> None:
         """Lets all items go that were given."""
@@ -172,11 +174,9 @@ class Sequencer(Generic[T]):
         for offset, item in items.items():
             if offset > last:
                 self._early.setdefault((epoch, offset), item)
-        older: dict[int, T] = {}
         while begin in items:
-            older[begin] = items[begin]
+            self._kept[begin] = items[begin]
             begin -= 1
-        self._kept = dict(reversed(older.items())) | self._kept
 
     def _is_before(self, position: Position) -> bool:
         return self.last[0] == position[0] and self.last[1] < position[1]

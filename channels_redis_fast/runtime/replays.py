@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from operator import attrgetter
 from time import monotonic
 from typing import Any
@@ -33,6 +33,8 @@ _ASK_EVERY = 10.0
 _PORTION = 500
 # How long (seconds) the end of an outage waits for what was missed.
 _LONGEST = 5.0
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 class Replays:
@@ -69,15 +71,15 @@ class Replays:
         copy: Callable[[], Message],
         excluded: frozenset[str],
         here: asyncio.AbstractEventLoop | None,
-    ) -> Collection[str]:
+    ) -> set[str] | frozenset[str]:
         """Takes a message that has a position; the channels that follow its group."""
         group, _, text = message[POSITION].rpartition("@")
         if (followers := self._groups.get(group)) is None:
-            return ()
+            return _NOBODY
         position = int(text[:13]), int(text[14:])  # as `open` left it
         with self._lock:
-            followers.take(position, (message, copy, excluded), here)
-        if not followers.is_settled:
+            is_settled = followers.take(position, (message, copy, excluded), here)
+        if not is_settled:
             self._note_rest(followers)
         return followers.names
 
