@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import monotonic
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from ._group_calls import CoreGroupCalls, PubSubGroupCalls
 from ._history_parts import HistoryParts
+from .client.timeouts import timeout
 from .commands.bulk import Outcome
 from .commands.census import without
 from .commands.errors import value_of
@@ -188,7 +189,12 @@ class PubSubReplay(ReplayCalls, PubSubGroupCalls):
     async def _follow(self, group: str, channel: str, place: Place) -> Answer:
         engine = self._loops.engine().engine
         begin = functools.partial(self.group_add, group, channel)
-        return await self._followed(engine, group, channel, place, begin)
+        try:  # what others ask for, too, has no caller's deadline
+            async with timeout(self.command_timeout):
+                return await self._followed(engine, group, channel, place, begin)
+        except asyncio.TimeoutError as error:
+            text = f"group_join() took more than {self.command_timeout:g} s"
+            raise ConnectionError(text) from error
 
     def _kept(
         self, group: str, message: Message, exclude: str | Iterable[str] = ()

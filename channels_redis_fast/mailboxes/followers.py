@@ -52,6 +52,7 @@ class Joining:
         self.place = place
         self.answer: Answer | None = None
         self.has_left = False  # it gets an answer, and nothing else
+        self.began = monotonic()
 
 
 class Followers:

@@ -36,12 +36,12 @@ class Questions:
         # Under way, by loop and group.
         self._asking: dict[tuple[object, str], asyncio.Future[Outcome]] = {}
 
-    async def ask(self, engine: Engine, followers: Followers) -> None:
+    async def ask(self, engine: Engine, followers: Followers, began: float) -> None:
         """Returns when Redis was asked; an event loop's callers share one question.
 
         It may have begun before this call. Raises redis-py's errors.
         """
-        if (error := await self.asked(engine, followers)) is not None:
+        if (error := await self.asked(engine, followers, began)) is not None:
             raise copy_of(error)
 
     async def ask_anew(self, engine: LoopEngine, followers: Followers) -> Outcome:
@@ -49,10 +49,15 @@ class Questions:
         await self._under_way(engine, followers)
         return await self.asked(engine, followers)
 
-    async def asked(self, engine: Engine, followers: Followers) -> Outcome:
-        """As `ask`, but returns the error."""
+    async def asked(
+        self, engine: Engine, followers: Followers, began: float = 0.0
+    ) -> Outcome:
+        """As `ask`, but returns the error.
+
+        For a caller that blocks it is part of a call that began then.
+        """
         if not isinstance(engine, LoopEngine):
-            return await self._fetch(engine, followers)
+            return await self._fetch(engine, followers, began)
         if (outcome := await self._under_way(engine, followers)) is not None:
             return outcome[0]
         key = engine.loop, followers.group
@@ -80,9 +85,11 @@ class Questions:
         await asyncio.wait([asking])
         return (asking.result(),)
 
-    async def _fetch(self, engine: Engine, followers: Followers) -> Outcome:
+    async def _fetch(
+        self, engine: Engine, followers: Followers, began: float = 0.0
+    ) -> Outcome:
         try:
-            while not await self._fill(engine, followers):
+            while not await self._fill(engine, followers, began):
                 pass
         except errors.RedisError as error:
             return error
@@ -90,13 +97,13 @@ class Questions:
             self._on_rest(followers)
         return None
 
-    async def _fill(self, engine: Engine, followers: Followers) -> bool:
+    async def _fill(self, engine: Engine, followers: Followers, began: float) -> bool:
         with self._lock:
             question = followers.question()
         followers.asked_at = monotonic()
         followers.is_unsure = True  # whatever ends this
         request = self._commands.since(followers.group, question.after)
-        found = self._commands.found(followers.group, await engine.run(request))
+        found = self._commands.found(followers.group, await engine.run(request, began))
         with self._lock:
             here = asyncio._get_running_loop()
             return followers.fill(question, found.position, found.entries, here)

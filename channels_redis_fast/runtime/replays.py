@@ -227,7 +227,7 @@ class Replays:
             await begun
         try:
             while joining.answer is None:
-                await self._questions.ask(engine, followers)
+                await self._questions.ask(engine, followers, joining.began)
         except BaseException:
             if waiting is not None and not waiting.cancel():
                 consume(waiting)

@@ -265,6 +265,32 @@ async def test_the_steps_of_a_call(
         layer.sync.close()
 
 
+async def test_the_steps_of_a_joining(
+    valkey: Server, start_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = start_proxy(valkey)
+    core, pubsub = layers = [
+        KINDS[kind](
+            hosts=[proxy.url], command_timeout=TIMEOUT, history={"room": (10, 60)}
+        )
+        for kind in ("core", "pubsub")
+    ]
+    own = await asyncio.to_thread(core.sync.new_channel)
+    name = await pubsub.new_channel()
+    await asyncio.to_thread(core.sync.group_position, "room")
+    await pubsub.group_position("room")
+    proxy.replies.delay = 0.7 * TIMEOUT
+    calls = (
+        asyncio.to_thread(core.sync.group_join, "room", own),
+        pubsub.group_join("room", name),
+    )
+    for found in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(found, (errors.ConnectionError, errors.TimeoutError))
+    for layer in layers:
+        await layer.close_pools()
+        layer.sync.close()
+
+
 def test_of_an_event_loop_that_stands_still(
     server: Server, threads: list[LoopThread]
 ) -> None:
